@@ -1,0 +1,1 @@
+"""The nouns that every plane shares: values only, no behaviour that does I/O."""
