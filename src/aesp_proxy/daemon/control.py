@@ -1,0 +1,168 @@
+"""The control protocol between the supervisor and its worker: frames, and their meaning.
+
+One socket pair, one worker. A frame is a 4-byte big-endian length and that many
+bytes of msgpack: a map whose ``type`` says what it is. Everything here is pure,
+so that the trio side (supervisor) and the asyncio side (worker) share it.
+
+How the worker is started: ``python -I -m aesp_proxy.daemon.spawned PID SIGNAL
+aesp_proxy.daemon.worker --control-fd N --listen-fd N``. ``spawned`` ties the
+process to its parent's life and then runs the worker's module as ``__main__``.
+Both descriptors are inherited: a connected stream socket, and a listening TCP
+socket (made with ``IPPROTO_TCP``, bound and listening already). Standard input is
+/dev/null, standard output and error are the supervisor's standard error.
+
+========== ================== =====================================================
+direction  frame              fields
+========== ================== =====================================================
+to worker  ``config``         ``settings`` (``Settings.to_worker()``),
+                              ``session_id``, ``ca_dir`` (text): always the first
+to worker  ``stop``           ``grace_s`` (float): accept nothing new, finish what is
+                              under way for at most this long, record, exit 0
+from it    ``ready``          ``port``, ``epoch`` (ints): it accepts, and records as
+                              this epoch of the journal; once
+from it    ``failed``         ``exit_code`` (3 configuration, 4 runtime), ``message``
+                              (one line, ``where: what (remedy)``): then it exits
+from it    ``notice``         ``message``: one line for the person at the terminal
+========== ================== =====================================================
+
+End of file at the worker means that the supervisor is dead: treat it as ``stop``
+with no grace. End of file at the supervisor means that the worker is dead: the
+plane is closed, and the child is ended. An unknown ``type`` is an error on both
+sides: both are of one version, so it can only be damage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import ormsgpack
+
+from aesp_proxy.errors import InputError
+
+FRAME_BYTES_MAX: Final = 1 << 20
+_LENGTH_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The worker accepts on ``port`` and records as ``epoch``."""
+
+    port: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The worker gives up; ``exit_code`` is 3 or 4, ``message`` one line."""
+
+    exit_code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One line for the person at the terminal."""
+
+    message: str
+
+
+FromWorker = Ready | Failed | Notice
+
+
+def encode_frame(frame: dict[str, object]) -> bytes:
+    """Encode one frame with its length.
+
+    Raises InputError when it holds what msgpack does not, or more than
+    ``FRAME_BYTES_MAX`` bytes.
+    """
+    try:
+        body = ormsgpack.packb(frame)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"cannot encode a control frame: {error}") from error
+    if len(body) > FRAME_BYTES_MAX:
+        raise InputError(f"control frame of {len(body)} bytes; at most {FRAME_BYTES_MAX}")
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def config_frame(settings: dict[str, object], *, session_id: str, ca_dir: str) -> bytes:
+    """Encode the first frame to a worker."""
+    return encode_frame(
+        {"type": "config", "settings": settings, "session_id": session_id, "ca_dir": ca_dir}
+    )
+
+
+def stop_frame(*, grace_s: float) -> bytes:
+    """Encode the request to finish within ``grace_s`` seconds."""
+    return encode_frame({"type": "stop", "grace_s": grace_s})
+
+
+def ready_frame(*, port: int, epoch: int) -> bytes:
+    """Encode the worker's word that it accepts connections."""
+    return encode_frame({"type": "ready", "port": port, "epoch": epoch})
+
+
+def failed_frame(*, exit_code: int, message: str) -> bytes:
+    """Encode the worker's word that it cannot go on."""
+    return encode_frame({"type": "failed", "exit_code": exit_code, "message": message})
+
+
+def notice_frame(message: str) -> bytes:
+    """Encode a line for the person at the terminal."""
+    return encode_frame({"type": "notice", "message": message})
+
+
+class FrameDecoder:
+    """Cut a byte stream into frames; feed it whatever a read returned."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much of an unfinished frame is held; more than 0 at EOF means a torn frame."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[dict[str, object]]:
+        """Take ``data`` and return the frames that are now whole, in order.
+
+        Raises InputError for a frame that is too long, is not msgpack, or is not
+        a map with a text ``type``; the stream cannot be used after that.
+        """
+        self._buffer += data
+        frames: list[dict[str, object]] = []
+        while len(self._buffer) >= _LENGTH_BYTES:
+            length = int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
+            if length > FRAME_BYTES_MAX:
+                raise InputError(f"control frame of {length} bytes; at most {FRAME_BYTES_MAX}")
+            end = _LENGTH_BYTES + length
+            if len(self._buffer) < end:
+                break
+            frames.append(_decode_body(bytes(self._buffer[_LENGTH_BYTES:end])))
+            del self._buffer[:end]
+        return frames
+
+
+def _decode_body(body: bytes) -> dict[str, object]:
+    try:
+        frame = ormsgpack.unpackb(body)
+    except ValueError as error:
+        raise InputError(f"control frame is not msgpack: {error}") from error
+    if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
+        raise InputError("control frame is not a map with a type")
+    return frame
+
+
+def from_worker(frame: dict[str, object]) -> FromWorker:
+    """Read a frame that a worker sent; InputError for anything but its three types."""
+    match frame:
+        case {"type": "ready", "port": int(port), "epoch": int(epoch)} if 0 < port < 65536:
+            return Ready(port=port, epoch=epoch)
+        case {"type": "failed", "exit_code": int(exit_code), "message": str(message)}:
+            return Failed(exit_code=exit_code, message=message)
+        case {"type": "notice", "message": str(message)}:
+            return Notice(message=message)
+        case _:
+            raise InputError(f"a worker sent a control frame of type {frame['type']!r}")
