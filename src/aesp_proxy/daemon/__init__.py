@@ -1,0 +1,1 @@
+"""The host process: settings, supervisor, worker, and the control protocol between them."""

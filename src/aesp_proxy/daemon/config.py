@@ -1,0 +1,253 @@
+"""The operator's settings: one frozen tree, with default, limit and help in each field.
+
+Layers, weakest first: the default, the file, an ``AESP_*`` variable, a flag. A
+key nobody knows is a ConfigError that names the nearest one: a misspelt limit
+must not silently be no limit. Parsing is pure; ``config_load`` reads the file
+and the environment. ``docs/settings.md`` is generated from this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aesp_proxy.daemon.config_values import Given, Key, Pairs, read_value, setting
+from aesp_proxy.errors import ConfigError
+
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * 1024
+_GIB: Final = 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Where the agent finds the proxy."""
+
+    host: str = setting(
+        "127.0.0.1", "Address to listen on; only loopback, as anyone who reaches it is the agent.",
+        form="loopback",
+    )  # fmt: skip
+    port: int = setting(0, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """How the proxy reaches the hosts that the policy allows."""
+
+    resolve: Pairs = setting(
+        (), "Static addresses: `host` or `host:port` to `address` or `address:port`.",
+        form="resolve",
+    )  # fmt: skip
+    ca_file: Path | None = setting(
+        None, "PEM file of roots to trust upstream besides the system's."
+    )
+    connect_timeout_s: float = setting(
+        10.0, "Longest wait for a connection and its handshake.", minimum=0.1, maximum=300
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client may ask of the proxy; over a limit the attempt is refused."""
+
+    head_bytes_max: int = setting(
+        64 * _KIB, "Longest request or response head.", minimum=1024, maximum=16 * _MIB
+    )
+    header_count_max: int = setting(
+        200, "Most header fields in one head.", minimum=10, maximum=10_000
+    )
+    head_s_max: float = setting(
+        10.0, "Longest time a client may take to send a head.", minimum=0.1, maximum=600
+    )
+    idle_s_max: float = setting(
+        600.0, "Longest silence on a connection before it is closed.", minimum=1, maximum=86_400
+    )
+    connections_max: int = setting(
+        5000, "Most client connections at once.", minimum=1, maximum=1_000_000
+    )
+    target_bytes_max: int = setting(
+        16 * _KIB, "Longest request target.", minimum=256, maximum=_MIB
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """How bodies are searched for secrets."""
+
+    window_bytes: int = setting(
+        1100, "Bytes held back while a match could still grow.", minimum=64, maximum=64 * _KIB
+    )
+    inflate_bytes_max: int = setting(
+        64 * _MIB, "Most bytes a compressed body may inflate to; over it the body is refused.",
+        minimum=_KIB, maximum=16 * _GIB,
+    )  # fmt: skip
+    inflate_ratio_max: int = setting(
+        200, "Highest ratio of inflated to compressed size; over it the body is refused.",
+        minimum=2, maximum=10_000,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """How the record is kept."""
+
+    mode: str = setting(
+        "batch",
+        "`batch`: survives a killed process at once, a power cut after `sync_ms`; `blocking`: "
+        "durable before the effect; `blocking-strict`: any doubt refuses.",
+        choices=("batch", "blocking", "blocking-strict"),
+    )
+    sync_ms: int = setting(
+        20, "Time between syncs of the journal in mode `batch`.", minimum=1, maximum=10_000
+    )
+    seal_bytes_max: int = setting(
+        _MIB, "Size at which a batch is sealed.", minimum=4 * _KIB, maximum=64 * _MIB
+    )
+    seal_s_max: float = setting(
+        60.0, "Age at which a batch is sealed.", minimum=0.1, maximum=3600
+    )
+    spool_bytes_max: int = setting(
+        _GIB, "Most bytes kept for an aggregator that does not answer; over it nothing passes.",
+        minimum=_MIB, maximum=1024 * _GIB,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """Where signed batches are shipped."""
+
+    url: str = setting("", "Address of the aggregator; empty ships nothing.", form="https")
+    dir: Path | None = setting(
+        None, "Directory that `aggregator enroll` made; default is `forward` in the state directory."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """How traffic is intercepted."""
+
+    http2: str = setting(
+        "when_needed",
+        "HTTP/2 costs 3.5 times the CPU of HTTP/1.1: offered where the client needs it, or never.",
+        choices=("when_needed", "never"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """Who is said to act, in the record; empty fields are filled by `run`."""
+
+    principal_id: str = setting("", "Person or service account; default is the user's name.")
+    tenant_id: str = setting("", "Tenant that the principal belongs to.")
+    id: str = setting("", "Agent; default is made of user and host name.")
+    type: str = setting("", "Kind of agent; default is the name of the program that runs.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one process."""
+
+    state_dir: Path = setting(
+        None,
+        "Directory of keys, record and CA, mode 0700; default is /var/lib/aesp-proxy for root, "
+        "else aesp-proxy under $XDG_STATE_HOME or ~/.local/state.",
+    )
+    policy: Path | None = setting(None, "Policy file; default is the built-in baseline.")
+    listen: Listen = Listen()
+    upstream: Upstream = Upstream()
+    limits: Limits = Limits()
+    scan: Scan = Scan()
+    audit: Audit = Audit()
+    forward: Forward = Forward()
+    egress: Egress = Egress()
+    agent: Agent = Agent()
+
+    @property
+    def ca_dir(self) -> Path:
+        """Directory of the host CA."""
+        return self.state_dir / "ca"
+
+    @property
+    def forward_dir(self) -> Path:
+        """Directory with what enrolling gave; it need not exist."""
+        return self.forward.dir or self.state_dir / "forward"
+
+    def to_worker(self) -> dict[str, object]:
+        """Return the settings as maps, lists, numbers and text, for a child process."""
+        flat: dict[str, object] = {}
+        for key in KEYS.values():
+            value = key.of(self)
+            if isinstance(value, Path):
+                value = str(value)
+            elif isinstance(value, tuple):
+                value = [list(pair) for pair in value]
+            flat[key.name] = value
+        return flat
+
+    @classmethod
+    def from_worker(cls, flat: Mapping[str, object]) -> Settings:
+        """Read what ``to_worker`` made; ConfigError for anything it would not make."""
+        given = {
+            name: Given(value=value, where="settings from the supervisor")
+            for name, value in flat.items()
+            if value is not None
+        }
+        return build([given])
+
+
+def _keys(owner: type, prefix: str = "") -> Iterator[Key]:
+    hints = typing.get_type_hints(owner)
+    for field in dataclasses.fields(owner):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from _keys(typing.cast("type", hint), f"{field.name}.")
+            continue
+        optional = type(None) in typing.get_args(hint)
+        yield Key(
+            name=prefix + field.name,
+            kind=Path if optional else typing.get_origin(hint) or hint,
+            optional=optional,
+            default=field.default,
+            **field.metadata,
+        )
+
+
+KEYS: Final[Mapping[str, Key]] = {key.name: key for key in _keys(Settings)}
+VARIABLES: Final[Mapping[str, Key]] = {key.variable: key for key in KEYS.values()}
+
+
+def unknown_key(name: str, known: Sequence[str], where: str) -> ConfigError:
+    """Make the error for a key that nobody knows, with the nearest that somebody does."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else "docs/settings.md lists them"
+    return ConfigError(f"unknown setting {name}", where=where, remedy=remedy)
+
+
+def build(layers: Sequence[Mapping[str, Given]]) -> Settings:
+    """Merge ``layers``, weakest first, into settings; keys are dotted names.
+
+    Raises ConfigError, with the place of the value, for an unknown key, a wrong
+    type and a value outside its limits.
+    """
+    merged: dict[str, Given] = {}
+    for layer in layers:
+        for name, given in layer.items():
+            if name not in KEYS:
+                raise unknown_key(name, tuple(KEYS), given.where)
+            merged[name] = given
+    groups: dict[str, dict[str, object]] = {}
+    for name, given in merged.items():
+        group, _, leaf = name.rpartition(".")
+        groups.setdefault(group, {})[leaf] = read_value(KEYS[name], given)
+    top = groups.pop("", {})
+    if "state_dir" not in top:
+        raise ConfigError("no state directory", where="state_dir", remedy="give --state DIR")
+    hints = typing.get_type_hints(Settings)
+    top.update({group: hints[group](**values) for group, values in groups.items()})
+    return Settings(**typing.cast("dict[str, Any]", top))
