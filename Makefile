@@ -1,0 +1,39 @@
+# Needs Python 3.12 or 3.13, git and make; `make setup` finds or brings the rest.
+
+PY := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check live bench docs clean
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv ready (finds Python, brings uv, installs what uv.lock says)
+	@PYTHON='$(PYTHON)' sh .ci/setup.sh
+
+demo: setup ## Play an agent under enforcement and prove its record
+	@$(PY) docs/demo/demo.py
+
+test: setup ## Run the tests that need neither root nor internet
+	@$(PY) -m pytest -q --ignore=tests/live
+
+check: setup ## Lint, types, contracts, generated documents, then the tests
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports --no-cache
+	@$(PY) docs/generate.py --check
+	@$(PY) -m pytest -q --ignore=tests/live
+
+live: setup ## Run the tests that need root, kernel features or Debian packages
+	@sh .ci/live.sh
+
+bench: setup ## Measure against real peers, side by side (BENCH=--quick for a short run)
+	@$(PY) -m benchmarks $(BENCH)
+
+docs: setup ## Write the generated documents again
+	@$(PY) docs/generate.py
+
+clean: ## Remove everything that was made here
+	rm -rf .venv .uv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist demo-state
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
