@@ -1,0 +1,1 @@
+"""The record: canonical rows, signed batches, one chain an origin, and who writes them."""
