@@ -1,0 +1,326 @@
+"""The egress data plane beside its peers: straight, stock mitmdump, squid with ssl-bump.
+
+Every variant answers the same client from the same TLS origin on loopback, TLS
+on both sides. What is compared is the CPU of the proxy's whole process tree;
+requests a second on cores that client, origin and proxy share are told, not
+compared. Ours runs as a user runs it: enforcing, scanning for secrets, recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks import harness, load, machine
+from benchmarks.certificates import write_authority, write_leaf
+from benchmarks.harness import BenchError, Budget, Figures, Options, Result
+from benchmarks.peers import AbsentError, Running, Site, direct, mitmdump, ours, squid
+
+BODY_BYTES = 100_000_000
+SMALL_BYTES = 1024
+IDLE_CONNECTIONS = 1000
+MIB = 1 << 20
+STARTS: dict[str, Callable[[Site], Running]] = {
+    "direct": direct.start,
+    "mitmdump": mitmdump.start,
+    "squid": squid.start,
+    "ours": ours.start,
+}
+PASSTHROUGH_NOTE = "passthrough tunnels are not in this version: not measured"
+RUN_NOTE = (
+    "run_true_wall_ms starts a whole proxy each time; the 150 ms budget is for a launcher "
+    "beside a running daemon, which is not in this version: told, not judged"
+)
+
+type Probe = Callable[[Running], Figures]
+
+
+@contextlib.contextmanager
+def origin_site(options: Options) -> Iterator[Site]:
+    """Run the origin and give its place; everything is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="aesp-bench-") as name:
+        folder = Path(name)
+        ca_file, _ = write_authority(folder, "benchmark origin CA")
+        leaf = write_leaf(folder, ("localhost", ours.HOST, "127.0.0.1"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.origin", "--certificate", str(leaf)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+        )
+        with process:
+            try:
+                assert process.stdout
+                port = int(process.stdout.readline())
+                yield Site(port=port, ca_file=ca_file, folder=folder, install=options.install)
+            finally:
+                process.kill()
+
+
+class Bench:
+    """One run: the variants that could be started, and what is known of them so far."""
+
+    def __init__(self, site: Site, options: Options) -> None:
+        self.site = site
+        self.options = options
+        self.order = random.Random(options.seed)
+        self.result = Result(name="egress", run={"seed": options.seed, "rounds": options.rounds})
+        self.running: dict[str, Running] = {}
+
+    def say(self, text: str) -> None:
+        """Tell on standard error how far it is."""
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[Kegress: {text}")
+            sys.stderr.flush()
+
+    def start_all(self) -> None:
+        """Start every variant; note those that cannot run."""
+        for name, start in STARTS.items():
+            self.say(f"starting {name}")
+            try:
+                variant = start(self.site)
+            except (AbsentError, OSError) as error:
+                self.result.notes.append(f"{name} is not measured: {error}")
+                continue
+            self.running[name] = variant
+            if name == "ours":
+                ours.must_enforce(variant.target)
+
+    def stop_all(self) -> None:
+        """Stop what runs and verify our record."""
+        for variant in self.running.values():
+            variant.stop()
+        if "ours" in self.running:
+            ours.verify_record(self.site)
+        self.running.clear()
+
+    def measure(self, what: str, probe: Probe, *, proxies_only: bool = False) -> None:
+        """Measure one group of figures of every running variant, interleaved."""
+        variants = {
+            name: partial(self._once, what, probe, variant)
+            for name, variant in self.running.items()
+            if not (proxies_only and variant.pid is None)
+        }
+        taken = harness.rounds_of(
+            variants,
+            rounds=self.options.rounds,
+            order=self.order,
+            progress=lambda text: self.say(f"{what}: {text}"),
+        )
+        for name, figures in taken.items():
+            self.result.figures.setdefault(name, {}).update(figures)
+
+    def _once(self, what: str, probe: Probe, variant: Running) -> Figures:
+        try:
+            return probe(variant)
+        except (BenchError, OSError) as error:
+            self.result.notes.append(f"{variant.name} failed at {what}: {error}")
+            return {}
+
+
+def keep_alive(connections: int, seconds: float, variant: Running) -> Figures:
+    """Measure small requests on connections that stay open."""
+    figures = load.keep_alive(
+        variant.target,
+        connections=connections,
+        seconds=seconds,
+        count=SMALL_BYTES,
+        cpu_ns=partial(_cpu_ns, variant),
+    )
+    return _named(variant, {f"{key}_c{connections}": value for key, value in figures.items()})
+
+
+def new_connections(seconds: float, variant: Running) -> Figures:
+    """Measure connections that are opened, used once and closed."""
+    return _named(
+        variant,
+        load.new_connections(
+            variant.target, clients=2, seconds=seconds, cpu_ns=partial(_cpu_ns, variant)
+        ),
+    )
+
+
+def streams(variant: Running) -> Figures:
+    """Measure server-sent events."""
+    return load.events(variant.target, number=40, every_ms=15)
+
+
+def frames(variant: Running) -> Figures:
+    """Measure WebSocket echoes."""
+    return load.frames(variant.target, number=300)
+
+
+def bodies(idle_bytes: dict[str, int], variant: Running) -> Figures:
+    """Measure a large body each way, and the memory it took above idle."""
+    pids = variant.pids()
+    for pid in pids:
+        machine.forget_peak(pid)
+    before = _cpu_ns(variant)
+    figures = {
+        "download_mb_per_s": load.download(variant.target, BODY_BYTES),
+        "upload_mb_per_s": load.upload(variant.target, BODY_BYTES),
+    }
+    if variant.pid is not None:
+        figures["cpu_ms_per_100mb_each_way"] = (_cpu_ns(variant) - before) / 1e6
+        peak = sum(machine.peak_rss_bytes(pid) for pid in pids)
+        figures["peak_above_idle_mib"] = max(0, peak - idle_bytes[variant.name]) / MIB
+    return figures
+
+
+def fresh(bench: Bench, name: str) -> Figures:
+    """Start a variant anew: time to the first answer, idle memory, idle connections."""
+    variant = STARTS[name](bench.site)
+    try:
+        figures = {
+            "start_to_first_answer_ms": variant.start_ms,
+            "idle_mib": machine.rss_bytes(variant.largest()) / MIB,
+            "idle_all_processes_mib": sum(map(machine.rss_bytes, variant.pids())) / MIB,
+        }
+        if name == "ours" or not bench.options.quick:
+            opened = load.idle(variant.target, number=IDLE_CONNECTIONS)
+            figures["idle_1000_connections_mib"] = machine.rss_bytes(variant.largest()) / MIB
+            load.close_all(opened)
+    finally:
+        variant.stop()
+    return figures
+
+
+def measure_fresh(bench: Bench) -> None:
+    """Measure what needs a fresh process, proxy by proxy, interleaved."""
+    known = [name for name in bench.result.figures if name != "direct"]
+
+    def once(name: str) -> Figures:
+        folder = Path(tempfile.mkdtemp(dir=bench.site.folder))
+        folder.chmod(0o711)
+        site = Site(port=bench.site.port, ca_file=bench.site.ca_file, folder=folder, install=False)
+        try:
+            return fresh(_at(bench, site), name)
+        except (BenchError, OSError, AbsentError) as error:
+            bench.result.notes.append(f"{name} failed when started anew: {error}")
+            return {}
+
+    taken = harness.rounds_of(
+        {name: partial(once, name) for name in known},
+        rounds=bench.options.rounds,
+        order=bench.order,
+        progress=lambda text: bench.say(f"start: {text}"),
+    )
+    for name, figures in taken.items():
+        bench.result.figures[name].update(figures)
+    if "ours" in known:
+        try:
+            walls = [ours.run_nothing(bench.site) for _ in range(max(3, bench.options.rounds))]
+        except BenchError as error:
+            bench.result.notes.append(str(error))
+        else:
+            bench.result.figures["ours"]["run_true_wall_ms"] = sorted(walls)[len(walls) // 2]
+
+
+def _at(bench: Bench, site: Site) -> Bench:
+    moved = Bench(site, bench.options)
+    moved.result = bench.result
+    return moved
+
+
+def judge(result: Result) -> None:
+    """Work out the ratios and hold the budgets of ``design.md`` against them."""
+    ours_figures = result.figures.get("ours", {})
+    straight = result.figures.get("direct", {})
+    for figure, peer in (
+        ("cpu_us_per_request_c16", "mitmdump"),
+        ("cpu_us_per_request_c1", "mitmdump"),
+        ("cpu_us_per_request_c16", "squid"),
+        ("connections_per_s", "squid"),
+        ("connections_per_s", "mitmdump"),
+        ("cpu_us_per_connection", "squid"),
+        ("download_mb_per_s", "squid"),
+        ("upload_mb_per_s", "squid"),
+        ("start_to_first_answer_ms", "mitmdump"),
+    ):
+        value = harness.ratio(result.figures, figure, "ours", peer)
+        if value is not None:
+            result.ratios[f"{figure}_to_{peer}"] = value
+    added = None
+    if "event_p50_us" in ours_figures and "event_p50_us" in straight:
+        added = (ours_figures["event_p50_us"] - straight["event_p50_us"]) / 1000
+        ours_figures["event_added_p50_ms"] = added
+    upper: list[tuple[str, float | None, float]] = [
+        (
+            "CPU a request c16, to mitmdump",
+            result.ratios.get("cpu_us_per_request_c16_to_mitmdump"),
+            0.25,
+        ),
+        ("SSE added delay p50, ms", added, 0.5),
+        ("SSE first event, ms", ours_figures.get("first_event_ms"), 10),
+        ("peak memory above idle, MiB", ours_figures.get("peak_above_idle_mib"), 64),
+        ("start to first answer, ms", ours_figures.get("start_to_first_answer_ms"), 1300),
+        ("idle memory of the worker, MiB", ours_figures.get("idle_mib"), 100),
+        ("1,000 idle connections, MiB", ours_figures.get("idle_1000_connections_mib"), 250),
+    ]
+    result.budgets += [Budget(name=name, value=value, limit=limit) for name, value, limit in upper]
+    if "squid" in result.figures:
+        result.budgets += [
+            Budget(name=name, value=result.ratios.get(key), limit=limit, at_least=True)
+            for name, key, limit in (
+                ("new connections a second, to squid", "connections_per_s_to_squid", 1.0),
+                ("100 MB download, to squid", "download_mb_per_s_to_squid", 0.8),
+                ("100 MB upload scanned, to squid", "upload_mb_per_s_to_squid", 0.8),
+            )
+        ]
+    result.notes += [PASSTHROUGH_NOTE, RUN_NOTE]
+
+
+def measure_all(bench: Bench) -> None:
+    """Run every group in turn on variants that stay up."""
+    seconds = bench.options.seconds
+    try:
+        bench.start_all()
+        idle_bytes = {
+            name: sum(map(machine.rss_bytes, variant.pids()))
+            for name, variant in bench.running.items()
+        }
+        bench.measure("keep-alive, 16", partial(keep_alive, 16, seconds))
+        bench.measure("keep-alive, 1", partial(keep_alive, 1, seconds))
+        bench.measure("new connections", partial(new_connections, seconds))
+        bench.measure("events", streams)
+        bench.measure("frames", frames)
+        bench.measure("bodies", partial(bodies, idle_bytes))
+    finally:
+        bench.stop_all()
+    measure_fresh(bench)
+
+
+def _cpu_ns(variant: Running) -> int:
+    return machine.cpu_ns(variant.pids())
+
+
+def _named(variant: Running, figures: Figures) -> Figures:
+    """Drop CPU figures where there is no proxy."""
+    if variant.pid is not None:
+        return figures
+    return {key: value for key, value in figures.items() if not key.startswith("cpu_")}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, judge, print; 1 when a budget is missed."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = harness.options("egress", rounds=3, seconds=2.0, arguments=given)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16384)), hard))
+    with origin_site(options) as site:
+        bench = Bench(site, options)
+        measure_all(bench)
+        bench.say("done\n")
+    judge(bench.result)
+    return harness.show(bench.result, as_json=options.json)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
