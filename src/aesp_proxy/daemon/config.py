@@ -19,7 +19,6 @@ from typing import Any, Final
 from aesp_proxy.daemon.config_values import Given, Key, Pairs, read_value, setting
 from aesp_proxy.errors import ConfigError
 
-
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _GIB: Final = 1024 * 1024 * 1024
@@ -71,9 +70,7 @@ class Limits:
     connections_max: int = setting(
         5000, "Most client connections at once.", minimum=1, maximum=1_000_000
     )
-    target_bytes_max: int = setting(
-        16 * _KIB, "Longest request target.", minimum=256, maximum=_MIB
-    )
+    target_bytes_max: int = setting(16 * _KIB, "Longest request target.", minimum=256, maximum=_MIB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +106,7 @@ class Audit:
     seal_bytes_max: int = setting(
         _MIB, "Size at which a batch is sealed.", minimum=4 * _KIB, maximum=64 * _MIB
     )
-    seal_s_max: float = setting(
-        60.0, "Age at which a batch is sealed.", minimum=0.1, maximum=3600
-    )
+    seal_s_max: float = setting(60.0, "Age at which a batch is sealed.", minimum=0.1, maximum=3600)
     spool_bytes_max: int = setting(
         _GIB, "Most bytes kept for an aggregator that does not answer; over it nothing passes.",
         minimum=_MIB, maximum=1024 * _GIB,
@@ -124,7 +119,7 @@ class Forward:
 
     url: str = setting("", "Address of the aggregator; empty ships nothing.", form="https")
     dir: Path | None = setting(
-        None, "Directory that `aggregator enroll` made; default is `forward` in the state directory."
+        None, "Directory that `aggregator enroll` made; default is `forward` in the state."
     )
 
 

@@ -21,7 +21,7 @@ Pairs = tuple[tuple[str, str], ...]
 ENVIRONMENT_PREFIX: Final = "AESP_"
 
 
-def setting(  # noqa: PLR0913 - one argument a column of docs/settings.md
+def setting(
     default: object,
     help_text: str,
     *,
@@ -132,8 +132,8 @@ def _checked_text(key: Key, value: str, where: str) -> str:
 
 def _checked_number(key: Key, value: object, where: str) -> float:
     # bool is an int to Python; `true` is nobody's idea of a number of seconds.
-    wrong = isinstance(value, bool) or not isinstance(value, int if key.kind is int else int | float)
-    if wrong:
+    accepted = int if key.kind is int else int | float
+    if isinstance(value, bool) or not isinstance(value, accepted):
         raise ConfigError(f"{_word(value)} is not {_kind_word(key)}", where=where)
     number = key.kind(value)
     low, high = key.minimum, key.maximum
@@ -212,10 +212,10 @@ def _address(text: str) -> str | None:
 
 
 def _word(value: object) -> str:
-    """Show a value in an error, short enough for one line."""
-    return {None: "nothing", True: "true", False: "false"}.get(
-        value if value is None or isinstance(value, bool) else "", repr(value)[:60]
-    )
+    """Show a value in an error as a file would spell it, short enough for one line."""
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else repr(value)[:60]
 
 
 def _kind_word(key: Key) -> str:

@@ -1,0 +1,290 @@
+"""Stand between the launcher and its command, so that no process is left behind.
+
+Run as a script of its own, ``python -I -S reaper.py CONTROL_FD -- CMD ...``, with
+nothing but the standard library, so that it starts in a few milliseconds; also
+imported by the launcher for ``end_descendants``.
+
+- It is a child subreaper (prctl(2)): whatever the command starts, double forks
+  and all, stays a descendant and is found under /proc.
+- The command is its child and dies with it (PR_SET_PDEATHSIG); it ends all of its
+  descendants when the launcher closes the control socket, which the kernel does
+  for a launcher that was killed. So either of the two may be killed with -9.
+- The command stays in the launcher's own process group: job control (Ctrl-Z, fg),
+  the foreground terminal and Ctrl-C work as they do without us. A signal that the
+  launcher relays is not sent twice to a command that got it with the group.
+
+The control socket carries lines. To the reaper: ``go``, ``signal N``, ``end
+GRACE_S``. From it: ``started PID``, ``failed ERRNO``, ``exited CODE LEFT`` where
+CODE is what a shell would say (128 + N for signal N) and LEFT counts processes
+that the command left behind and that were ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_LEFT_GRACE_S: Final = 2.0
+_ORPHAN_GRACE_S: Final = 1.0
+_KILL_S_MAX: Final = 5.0
+_GROUP_SIGNAL_S: Final = 0.5
+_POLL_S: Final = 0.02
+RELAYED: Final = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def become_subreaper() -> None:
+    """Have orphaned descendants become children of this process, not of init."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def descendants(pid: int, *, proc: Path = Path("/proc")) -> list[int]:
+    """Return the ids of all processes below ``pid``, parents before children."""
+    children: dict[int, list[int]] = {}
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_bytes()
+        except OSError:
+            continue
+        # The name may hold spaces and brackets: fields are counted from the last bracket.
+        state, parent = stat[stat.rindex(b")") + 2 :].split(b" ", 2)[:2]
+        if state not in (b"Z", b"X"):
+            children.setdefault(int(parent), []).append(int(entry.name))
+    found: list[int] = []
+    unseen = [pid]
+    while unseen:
+        below = children.get(unseen.pop(), [])
+        found += below
+        unseen += below
+    return found
+
+
+def end_descendants(*, grace_s: float, spare: frozenset[int] = frozenset()) -> int:
+    """End every process below this one but ``spare``; return how many there were.
+
+    TERM first (and CONT, for the stopped), KILL after ``grace_s`` seconds. Zombies
+    of direct children are reaped.
+    """
+    everyone: set[int] = set()
+    signalled: set[int] = set()
+    start = time.monotonic()
+    while True:
+        _reap_others(spare)
+        left = set(descendants(os.getpid())) - spare
+        everyone |= left
+        waited_s = time.monotonic() - start
+        if not left or waited_s > grace_s + _KILL_S_MAX:
+            return len(everyone)
+        if waited_s >= grace_s:
+            _send(left, signal.SIGKILL)
+        else:
+            _send(left - signalled, signal.SIGTERM)
+            _send(left - signalled, signal.SIGCONT)
+            signalled |= left
+        time.sleep(_POLL_S)
+
+
+def _send(pids: set[int], signal_number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal_number)
+
+
+def _reap_others(spare: frozenset[int]) -> None:
+    """Reap ended direct children, except those that somebody else waits for."""
+    if not spare:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+class _Reaper:
+    """The loop of the script: one command, one control socket."""
+
+    def __init__(self, control_fd: int, command: list[str]) -> None:
+        self.control_fd = control_fd
+        self.command = command
+        self.pid = 0
+        self.code: int | None = None
+        self.end_at: float | None = None
+        self.orphaned = False
+        self.received_at: dict[int, float] = {}
+        self.dispositions = {number: signal.getsignal(number) for number in RELAYED}
+        self.wakeup_read, self.wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def run(self) -> int:
+        os.set_inheritable(self.control_fd, False)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        # A stopped reaper could not see that the launcher is gone: its death wakes it.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+        signal.set_wakeup_fd(self.wakeup_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number, before in self.dispositions.items():
+            # What the launcher was told to ignore (nohup) stays ignored.
+            if before is not signal.SIG_IGN:
+                signal.signal(number, self._note)
+        if self._read_line() != "go":
+            return 0
+        failure = self._start()
+        if failure:
+            self._write(f"failed {failure}")
+            return 0
+        self._write(f"started {self.pid}")
+        while self.code is None:
+            self._step()
+        grace_s = _ORPHAN_GRACE_S if self.orphaned else _LEFT_GRACE_S
+        left = end_descendants(grace_s=grace_s)
+        self._write(f"exited {self.code} {left}")
+        return 0
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.received_at[number] = time.monotonic()
+
+    def _start(self) -> int:
+        """Fork and exec the command; return 0, or the errno of a failed exec."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        reaper_pid = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._become_command(reaper_pid, write_end)
+        os.close(write_end)
+        with open(read_end, "rb") as report:  # noqa: PTH123 - a descriptor, not a path
+            text = report.read()
+        if not text:
+            return 0
+        os.waitpid(self.pid, 0)
+        return int(text)
+
+    def _become_command(self, reaper_pid: int, report_fd: int) -> None:
+        code = errno.EINVAL
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            for number, before in self.dispositions.items():
+                signal.signal(
+                    number, signal.SIG_IGN if before is signal.SIG_IGN else signal.SIG_DFL
+                )
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == reaper_pid:
+                self._exec()
+        except OSError as error:
+            code = error.errno or errno.EINVAL
+        os.write(report_fd, str(code).encode())
+        os._exit(127)
+
+    def _exec(self) -> None:
+        try:
+            os.execvp(self.command[0], self.command)  # noqa: S606 - no shell is the point
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+        # A script without `#!` is the shell's, as execvp(3) has it.
+        script = shutil.which(self.command[0]) or self.command[0]
+        os.execv("/bin/sh", ["sh", script, *self.command[1:]])  # noqa: S606 - as execvp(3)
+
+    def _step(self) -> None:
+        """Wait for one thing to happen, and act on it."""
+        timeout_s = None if self.end_at is None else max(0.0, self.end_at - time.monotonic())
+        watched = [self.wakeup_read] if self.orphaned else [self.wakeup_read, self.control_fd]
+        ready, _, _ = select.select(watched, [], [], timeout_s)
+        if self.wakeup_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wakeup_read, 512)
+        self._collect()
+        if self.control_fd in ready:
+            self._obey(self._read_line())
+        if self.end_at is not None and time.monotonic() >= self.end_at and self.code is None:
+            _send({self.pid, *descendants(os.getpid())}, signal.SIGKILL)
+            self.end_at = time.monotonic() + _POLL_S
+
+    def _collect(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self.pid:
+                    code = os.waitstatus_to_exitcode(status)
+                    self.code = code if code >= 0 else 128 - code
+                    return
+
+    def _obey(self, line: str) -> None:
+        if self.code is not None:
+            return
+        match line.split():
+            case ["signal", number]:
+                self._relay(int(number))
+            case ["end", grace_s]:
+                self._end(float(grace_s))
+            case _:
+                # End of file: the launcher is dead, and with it the way out.
+                self.orphaned = True
+                self._end(_ORPHAN_GRACE_S)
+
+    def _relay(self, number: int) -> None:
+        """Pass a signal on, unless the command got it together with the group."""
+        just_now = time.monotonic() - self.received_at.get(number, -10.0) < _GROUP_SIGNAL_S
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if just_now and os.getpgid(self.pid) == os.getpgrp():
+                return
+            os.kill(self.pid, number)
+
+    def _end(self, grace_s: float) -> None:
+        self.end_at = time.monotonic() + grace_s
+        everyone = {self.pid, *descendants(os.getpid())}
+        _send(everyone, signal.SIGTERM)
+        _send(everyone, signal.SIGCONT)
+
+    def _read_line(self) -> str:
+        """Read one line, a byte at a time: lines are short and few. Empty at end of file."""
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                byte = os.read(self.control_fd, 1)
+            except OSError:
+                return ""
+            if not byte:
+                return ""
+            line += byte
+        return line.decode("ascii", "replace").strip()
+
+    def _write(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.control_fd, line.encode() + b"\n")
+
+
+def main() -> int:
+    """Run the command named on the command line and report on the control socket."""
+    # Writing to a socket whose launcher is dead is an error to suppress, not a signal.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return _Reaper(int(sys.argv[1]), sys.argv[3:]).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
