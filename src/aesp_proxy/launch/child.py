@@ -52,6 +52,7 @@ class Child:
         self._socket: trio.socket.SocketType | None = None
         self._released = False
         self._buffer = b""
+        self.exit: Exit | None = None
 
     @property
     def pid(self) -> int:
@@ -79,8 +80,12 @@ class Child:
         self._released = True
         await self._send("go")
 
-    async def wait(self) -> Exit:
-        """Wait until the command and everything below it has ended."""
+    async def run(self) -> int:
+        """Wait until the command and everything below it has ended; ``exit`` says how."""
+        self.exit = await self._wait()
+        return self.exit.code
+
+    async def _wait(self) -> Exit:
         while True:
             match (await self._line()).split():
                 case ["started", _]:
@@ -105,7 +110,7 @@ class Child:
         if self._released:
             await self._send(f"end {grace_s}")
         else:
-            self.abandon()
+            self._collect()
 
     def abandon(self) -> None:
         """Close the control socket: the reaper ends whatever it holds, and itself."""
@@ -113,9 +118,9 @@ class Child:
             self._socket.close()
 
     def _collect(self) -> None:
+        self.abandon()
         if self._process is not None:
             self._process.wait()
-        self.abandon()
 
     async def _send(self, line: str) -> None:
         if self._socket is None:

@@ -1,0 +1,344 @@
+"""Hold one run together: the listener, the worker, the sealer and the child.
+
+Each can die on its own, and what follows is here, on one page:
+
+- The worker dies: the plane is closed. The child has no way out any more; it is
+  ended and the person is told why.
+- The sealer dies: it is started once more after a pause; dead again within a minute,
+  the run ends, as what cannot be recorded does not pass.
+- The child ends: the worker finishes what is under way, then the sealer seals
+  everything, and both are collected.
+- We are killed: the kernel tells each of them (see ``spawned`` and the child's
+  launcher), the journal stays and is sealed at the next start.
+
+Order at the start: bind first, so that the port is known and taken before anything
+else runs; the child last, when the worker has said that it accepts.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol, assert_never
+
+import trio
+
+from aesp_proxy.daemon import control
+from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.process import HelperProcess, module_command
+from aesp_proxy.errors import ConfigError, InputError, UnavailableError
+
+WORKER_MODULE: Final = "aesp_proxy.daemon.worker"
+SEALER_MODULE: Final = "aesp_proxy.record.sealer_process"
+_READ_BYTES: Final = 65536
+_BACKLOG: Final = 1024
+_EXIT_S_MAX: Final = 2.0
+_RELAYED: Final = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+
+class Child(Protocol):
+    """The command under enforcement, prepared but not yet let go."""
+
+    async def release(self) -> None:
+        """Let it start."""
+
+    async def run(self) -> int:
+        """Wait for its end; return what a shell would say."""
+
+    async def signal(self, number: int) -> None:
+        """Relay a signal to it."""
+
+    async def end(self, *, grace_s: float) -> None:
+        """Ask it to end, kill it after ``grace_s``."""
+
+
+class Ended(StrEnum):
+    """Why a run ended."""
+
+    CHILD = "the command ended"
+    INTERRUPTED = "interrupted before the command was started"
+    WORKER_FAILED = "the proxy could not start"
+    WORKER_DIED = "the proxy died"
+    SEALER_DIED = "the record could not be sealed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is made of. ``notice`` takes one line for the person.
+
+    An empty command means our own module.
+    """
+
+    settings: Settings
+    session_id: str
+    log: Path
+    notice: Callable[[str], None]
+    sealer_arguments: tuple[str, ...] = ()
+    worker_command: tuple[str, ...] = ()
+    sealer_command: tuple[str, ...] = ()
+    start_s_max: float = 30.0
+    drain_s_max: float = 3.0
+    seal_s_max: float = 15.0
+    child_grace_s: float = 5.0
+    sealer_pause_s: float = 0.5
+    sealer_steady_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How a run ended: the child's ``exit_code`` when ``ended`` is CHILD, else 3, 4 or 130."""
+
+    ended: Ended
+    exit_code: int
+    epoch: int = 0
+    message: str = ""
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Return the listening socket; ConfigError when the port is taken or not ours to take."""
+    host, port = settings.listen.host, settings.listen.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # IPPROTO_TCP spelt out: asyncio sets TCP_NODELAY only on sockets whose proto says TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen: {error.strerror}", where=f"{host}:{port}",
+            remedy="give --listen HOST:PORT, port 0 for any free one",
+        ) from error  # fmt: skip
+    return listener
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """The state of one run; the first end that is set is the one that counts."""
+
+    plan: Plan
+    child: Child
+    worker: HelperProcess
+    sealer: HelperProcess
+    stream: trio.SocketStream
+    decoder: control.FrameDecoder = field(default_factory=control.FrameDecoder)
+    ready: trio.Event = field(default_factory=trio.Event)
+    over: trio.Event = field(default_factory=trio.Event)
+    child_ended: trio.Event = field(default_factory=trio.Event)
+    draining: trio.CancelScope = field(default_factory=trio.CancelScope)
+    released: bool = False
+    epoch: int = 0
+    end: RunEnd | None = None
+    failed: control.Failed | None = None
+
+    def finish(self, ended: Ended, exit_code: int, message: str = "") -> None:
+        """Set the end of the run, unless it has one."""
+        if self.end is None:
+            self.end = RunEnd(ended=ended, exit_code=exit_code, epoch=self.epoch, message=message)
+        self.over.set()
+
+
+async def supervise(plan: Plan, child: Child, listener: socket.socket) -> RunEnd:
+    """Run ``child`` behind a worker that accepts on ``listener``, and end all in order.
+
+    Takes over the listener. Raises UnavailableError when a process cannot be
+    started; everything else that goes wrong is in the answer.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    worker_command = plan.worker_command or module_command(
+        WORKER_MODULE, death_signal=signal.SIGKILL
+    )
+    # TERM, not KILL: a sealer that is left alone still seals everything before it goes.
+    sealer_command = plan.sealer_command or module_command(
+        SEALER_MODULE, death_signal=signal.SIGTERM
+    )
+    run = _Run(
+        plan=plan,
+        child=child,
+        worker=HelperProcess("proxy", worker_command),
+        sealer=HelperProcess("sealer", sealer_command),
+        stream=trio.SocketStream(trio.socket.from_stdlib_socket(ours)),
+    )
+    try:
+        with listener, theirs:
+            _start(run, theirs, listener)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_take_signals, run)
+            await _until_over(run)
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await _put_down(run)
+    return run.end or RunEnd(ended=Ended.WORKER_DIED, exit_code=4, epoch=run.epoch)
+
+
+def _start(run: _Run, control_end: socket.socket, listener: socket.socket) -> None:
+    fds = (control_end.fileno(), listener.fileno())
+    arguments = ["--control-fd", str(fds[0]), "--listen-fd", str(fds[1])]
+    run.worker.start(arguments, log=run.plan.log, pass_fds=fds)
+    _start_sealer(run)
+
+
+def _start_sealer(run: _Run) -> None:
+    arguments = ["--state", str(run.plan.settings.state_dir), *run.plan.sealer_arguments]
+    run.sealer.start(arguments, log=run.plan.log, pipe_stdin=True)
+
+
+async def _until_over(run: _Run) -> None:
+    """Watch everything until the first end, then end the rest in order."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_worker, run)
+        nursery.start_soon(_watch_sealer, run)
+        nursery.start_soon(_let_child_run, run)
+        await run.over.wait()
+        if run.end is not None and run.end.ended is not Ended.CHILD:
+            await _end_child(run, run.end)
+        nursery.cancel_scope.cancel()
+    await _drain(run)
+
+
+async def _let_child_run(run: _Run) -> None:
+    with trio.move_on_after(run.plan.start_s_max):
+        await run.ready.wait()
+    if run.over.is_set():
+        return
+    if not run.ready.is_set():
+        waited = f"the proxy was not ready after {run.plan.start_s_max:g} s, see {run.plan.log}"
+        run.finish(Ended.WORKER_FAILED, 4, waited)
+        return
+    await run.child.release()
+    run.released = True
+    code = await run.child.run()
+    run.child_ended.set()
+    run.finish(Ended.CHILD, code)
+
+
+async def _end_child(run: _Run, end: RunEnd) -> None:
+    """End a child whose plane is closed, having said why. ``_let_child_run`` awaits its end."""
+    if not run.released:
+        return
+    run.plan.notice(f"{end.message}; ending the command, which has no way out any more")
+    await run.child.end(grace_s=run.plan.child_grace_s)
+    with trio.move_on_after(run.plan.child_grace_s + 10.0):
+        await run.child_ended.wait()
+
+
+async def _watch_worker(run: _Run) -> None:
+    settings = run.plan.settings
+    frame = control.config_frame(
+        settings.to_worker(), session_id=run.plan.session_id, ca_dir=str(settings.ca_dir)
+    )
+    try:
+        await run.stream.send_all(frame)
+        while data := await run.stream.receive_some(_READ_BYTES):
+            for message in run.decoder.feed(data):
+                _take(run, control.from_worker(message))
+    except trio.BrokenResourceError:
+        # It closed while bytes of ours were under way: an end of file like any other.
+        pass
+    except InputError as error:
+        run.finish(Ended.WORKER_DIED, 4, f"the proxy sent nonsense ({error}), see {run.plan.log}")
+        return
+    with trio.move_on_after(_EXIT_S_MAX):
+        await run.worker.wait()
+    if run.failed is not None:
+        run.finish(Ended.WORKER_FAILED, run.failed.exit_code, run.failed.message)
+    else:
+        how = run.worker.ended()
+        run.finish(Ended.WORKER_DIED, 4, f"the proxy {how}, see {run.plan.log}")
+
+
+def _take(run: _Run, message: control.FromWorker) -> None:
+    match message:
+        case control.Ready():
+            run.epoch = message.epoch
+            run.ready.set()
+        case control.Failed():
+            run.failed = message
+        case control.Notice():
+            run.plan.notice(message.message)
+        case _:
+            assert_never(message)
+
+
+async def _watch_sealer(run: _Run) -> None:
+    died_at = -math.inf
+    while True:
+        await run.sealer.wait()
+        if trio.current_time() - died_at < run.plan.sealer_steady_s:
+            break
+        died_at = trio.current_time()
+        await trio.sleep(run.plan.sealer_pause_s)
+        try:
+            _start_sealer(run)
+        except UnavailableError:
+            break
+    run.finish(Ended.SEALER_DIED, 4, f"the sealer {run.sealer.ended()} twice, see {run.plan.log}")
+
+
+async def _take_signals(
+    run: _Run, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Relay signals to the child; before it runs they end the run, after it they hurry the end.
+
+    Ctrl-C reaches the child from the terminal, and what it means is the child's
+    affair: we do nothing of our own however often it comes.
+    """
+    # What we were told to ignore (nohup) stays ignored, here and in the child.
+    numbers = [n for n in _RELAYED if signal.getsignal(n) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*numbers) as received:
+        task_status.started()
+        async for number in received:
+            if run.over.is_set():
+                run.draining.cancel()
+            elif run.released:
+                await run.child.signal(number)
+            else:
+                run.finish(Ended.INTERRUPTED, 128 + number, signal.Signals(number).name)
+
+
+async def _drain(run: _Run) -> None:
+    """Let the worker finish what is under way, and the sealer seal everything."""
+    with run.draining:
+        if run.ready.is_set():
+            with trio.move_on_after(run.plan.drain_s_max + 1.0):
+                await _ask_to_stop(run)
+                await run.worker.wait()
+        await run.worker.stop(grace_s=0.0)
+        if run.sealer.stdin is not None:
+            run.sealer.stdin.close()
+        if not await run.sealer.stop(grace_s=run.plan.seal_s_max):
+            run.plan.notice("not everything is sealed; the next start seals the rest")
+
+
+async def _ask_to_stop(run: _Run) -> None:
+    try:
+        await run.stream.send_all(control.stop_frame(grace_s=run.plan.drain_s_max))
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        # It is dead already; waiting for it returns at once.
+        return
+
+
+async def _put_down(run: _Run) -> None:
+    """Whatever happened before: no process of ours is left when this returns."""
+    if not run.released:
+        await run.child.end(grace_s=0.0)
+    await run.stream.aclose()
+    await run.worker.stop(grace_s=0.0)
+    if run.sealer.stdin is not None:
+        run.sealer.stdin.close()
+    await run.sealer.stop(grace_s=0.0)
