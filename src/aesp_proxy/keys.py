@@ -72,7 +72,7 @@ def make_ca(common_name: str, *, now: datetime, days: int = CA_DAYS) -> tuple[by
     return _pems(builder.sign(key, SHA256()), key)
 
 
-def issue_leaf(  # noqa: PLR0913 - a certificate has this many facts of its own
+def issue_leaf(
     ca: KeyPair,
     names: Sequence[str],
     *,

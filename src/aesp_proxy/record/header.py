@@ -24,6 +24,22 @@ SIGNATURE_DOMAIN: Final = b"aesp-proxy batch header v1\x00"
 TEXT_CHARS_MAX: Final = 256
 
 
+_ORIGIN_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_ORIGIN_CHARS_MAX: Final = 64
+
+
+def is_origin(text: str) -> bool:
+    """Whether ``text`` may name an origin: 1-64 of a-z 0-9 - _ . and no dot in front.
+
+    Narrow because it is a file name at both ends.
+    """
+    return (
+        0 < len(text) <= _ORIGIN_CHARS_MAX
+        and not text.startswith(".")
+        and _ORIGIN_CHARS.issuperset(text)
+    )
+
+
 class Flag(IntFlag):
     """What a batch says beside its records."""
 
@@ -115,8 +131,8 @@ def _check_ranges(header: BatchHeader, values: list[Any]) -> None:
         raise _bad("the header holds a text that is too long")
     if any(type(value) is bytes and len(value) != len(NO_HASH) for value in values):
         raise _bad("the header holds a hash of another length")
-    if not header.batch_no or not header.origin or header.flags & ~_ALL_FLAGS:
-        raise _bad("the header has no number, no origin, or unknown flags")
+    if not header.batch_no or not is_origin(header.origin) or header.flags & ~_ALL_FLAGS:
+        raise _bad("the header has no number, no proper origin, or unknown flags")
     if bool(header.epoch) != bool(header.first_seq) or (header.count and not header.epoch):
         raise _bad("the header counts records without an epoch")
 

@@ -1,0 +1,184 @@
+"""Records made from events and decisions: what is told of an attempt, and what never is.
+
+A query string, a header value or a body is never recorded; a path in which a
+secret was found is not either. Pure: times come with the event.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from aesp_proxy.model.decision import Decision, Reason, Verdict
+from aesp_proxy.model.event import (
+    CustomEvent,
+    EgressConnect,
+    EgressRequest,
+    Event,
+    FileAccess,
+    NetworkAccess,
+    PatchApply,
+    ToolCall,
+)
+from aesp_proxy.model.principal import Principal
+from aesp_proxy.model.record import Outcome, Record, RecordKind
+
+_TEXT_CHARS_MAX = 1_024
+_MASKED = "/[masked]"
+
+
+def decision_record(event: Event, decision: Decision, *, detail: str = "") -> Record:
+    """Compose the record of a decision, to be written before its effect."""
+    target_type, host, port, path = _target(event, decision)
+    passes = decision.verdict.passes
+    who = event.principal
+    return Record(
+        kind=RecordKind.DECISION,
+        time_ns=event.time_ns,
+        event_type="authorization" if passes else "policy_violation",
+        action=event.action,
+        outcome=Outcome.SUCCESS if passes else Outcome.DENIED,
+        verdict=decision.verdict.value,
+        reason=decision.reason.value,
+        guard=decision.guard,
+        severity=decision.severity.word,
+        message=clip(detail or decision.message),
+        resource=_resource(event, host, port, path),
+        target_type=target_type,
+        target_host=host,
+        target_port=port,
+        target_path=path,
+        principal_id=who.principal_id,
+        tenant_id=who.tenant_id,
+        session_id=who.session_id,
+        agent_id=who.agent_id,
+        agent_type=who.agent_type,
+        source_ip=who.source_ip,
+        user_agent=_user_agent(event, decision),
+        policy_name=decision.policy_name,
+        policy_hash=decision.policy_hash,
+        policy_source=decision.source,
+        policy_violations=() if passes else (decision.reason.value,),
+        applied_policies=(decision.policy_name,) if decision.policy_name else (),
+        findings=decision.findings,
+        event_id=event.event_id,
+    )
+
+
+def refusal_record(
+    principal: Principal, decision: Decision, *, target: str, time_ns: int
+) -> Record:
+    """Compose the record of a refusal that came before there was an event."""
+    return Record(
+        kind=RecordKind.DECISION,
+        time_ns=time_ns,
+        event_type="policy_violation",
+        action="tcp.connect",
+        outcome=Outcome.DENIED,
+        verdict=decision.verdict.value,
+        reason=decision.reason.value,
+        guard=decision.guard,
+        severity=decision.severity.word,
+        message=clip(decision.message),
+        resource=clip(target),
+        target_type="network",
+        principal_id=principal.principal_id,
+        tenant_id=principal.tenant_id,
+        session_id=principal.session_id,
+        agent_id=principal.agent_id,
+        agent_type=principal.agent_type,
+        source_ip=principal.source_ip,
+        policy_name=decision.policy_name,
+        policy_hash=decision.policy_hash,
+        policy_violations=(decision.reason.value,),
+    )
+
+
+def outcome_record(
+    decided: Record,
+    *,
+    reason: Reason,
+    message: str,
+    time_ns: int,
+    correlates_seq: int,
+    status: int,
+    bytes_out: int,
+    bytes_in: int,
+    duration_us: int,
+    upstream_address: str,
+) -> Record:
+    """Compose the record of how an allowed attempt came off, from its decision's record."""
+    came_off = reason is Reason.ALLOWED
+    return Record(
+        kind=RecordKind.OUTCOME,
+        time_ns=time_ns,
+        event_type="data_access",
+        action=decided.action,
+        outcome=Outcome.SUCCESS if came_off else Outcome.FAILURE,
+        verdict=Verdict.ALLOW.value,
+        reason=reason.value,
+        guard=decided.guard,
+        severity="info" if came_off else "warning",
+        message=clip(message),
+        resource=decided.resource,
+        target_type=decided.target_type,
+        target_host=decided.target_host,
+        target_port=decided.target_port,
+        target_path=decided.target_path,
+        principal_id=decided.principal_id,
+        tenant_id=decided.tenant_id,
+        session_id=decided.session_id,
+        agent_id=decided.agent_id,
+        agent_type=decided.agent_type,
+        source_ip=decided.source_ip,
+        policy_name=decided.policy_name,
+        policy_hash=decided.policy_hash,
+        correlates_seq=correlates_seq,
+        status=status,
+        bytes_out=bytes_out,
+        bytes_in=bytes_in,
+        duration_us=duration_us,
+        upstream_address=upstream_address,
+    )
+
+
+def clip(text: str) -> str:
+    """Shorten a text to what a record may hold, saying so."""
+    return text if len(text) <= _TEXT_CHARS_MAX else text[: _TEXT_CHARS_MAX - 1] + "…"
+
+
+def _target(event: Event, decision: Decision) -> tuple[str, str, int, str]:
+    found_in_place = any(f.location == "url" for f in decision.findings)
+    match event:
+        case EgressRequest():
+            path = _MASKED if found_in_place else clip(event.path)
+            return "network", event.host.name, event.port, path
+        case EgressConnect() | NetworkAccess():
+            return "network", event.host.name, event.port, ""
+        case FileAccess() | PatchApply():
+            return "file", "", 0, clip(event.resolved)
+        case ToolCall():
+            return "tool", clip(event.server), 0, clip(event.name)
+        case CustomEvent():
+            return "custom", "", 0, clip(event.kind)
+        case _ as never:
+            assert_never(never)
+
+
+def _resource(event: Event, host: str, port: int, path: str) -> str:
+    if isinstance(event, EgressRequest):
+        shown = f"[{host}]" if ":" in host else host
+        return f"{event.scheme}://{shown}:{port}{path}"
+    if isinstance(event, ToolCall):
+        return f"{host}/{path}" if host else path
+    return path or f"{host}:{port}"
+
+
+def _user_agent(event: Event, decision: Decision) -> str:
+    if not isinstance(event, EgressRequest):
+        return ""
+    if any(f.location == "header:user-agent" for f in decision.findings):
+        return "[masked]"
+    for name, value in event.headers:
+        if name == b"user-agent":
+            return clip(value.decode("latin-1"))
+    return ""
