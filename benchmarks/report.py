@@ -135,6 +135,8 @@ def _draw(path: Path, parts: Sequence[Part]) -> str:
     axes.barh(labels, shares, color=["#2a9d8f" if ok else "#d1495b" for ok in met])
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("part of the budget used (left of 1 is within it)")
     axes.tick_params(axis="y", labelsize=8)
     figure.savefig(path, dpi=120)

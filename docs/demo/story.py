@@ -1,0 +1,122 @@
+"""How the demo talks: numbered steps, commands, promises that are checked as they are shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+COMMAND_S_MAX = 60.0
+LINES_MAX = 24
+
+
+class Story:
+    """Says what happens, and counts the promises that held and those that did not."""
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        self.console = console
+        self.folder = folder
+        self.step_number = 0
+        self.held = 0
+        self.broken: list[str] = []
+
+    def step(self, title: str) -> None:
+        """Open the next numbered step."""
+        self.step_number += 1
+        self.console.print(f"\n[bold cyan]{self.step_number}[/]  [bold]{escape(title)}[/]")
+
+    def say(self, text: str) -> None:
+        """Explain, in plain words."""
+        self.console.print(f"   {escape(text)}", soft_wrap=False)
+
+    def show(self, text: str, *, style: str = "dim") -> None:
+        """Show a text as it is, indented."""
+        for line in text.splitlines():
+            self.line(line, style=style)
+
+    def line(self, text: str, *, style: str = "dim") -> None:
+        """Show one line of output as it is."""
+        self.console.print(f"   [{style}]│[/] {escape(text)}", highlight=False, overflow="fold")
+
+    def promise(self, text: str, held: object) -> None:
+        """Check one promise and show it."""
+        if held:
+            self.held += 1
+            self.console.print(f"   [green]✓[/] {escape(text)}", highlight=False)
+        else:
+            self.broken.append(f"step {self.step_number}: {text}")
+            self.console.print(f"   [bold red]✗ {escape(text)}[/]", highlight=False)
+
+    def command(self, *arguments: str) -> None:
+        """Show a command as a user types it."""
+        self.console.print(f"   [bold]$[/] {escape(' '.join(arguments))}", highlight=False)
+
+    def run(
+        self, *arguments: str, exit_code: int = 0, lines_max: int = LINES_MAX, show: bool = True
+    ) -> str:
+        """Run ``aesp-proxy`` with these arguments, show what it says, return its output."""
+        self.command("aesp-proxy", *arguments)
+        done = subprocess.run(
+            [aesp_proxy(), *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_S_MAX,
+        )
+        lines = (done.stdout + done.stderr).splitlines()
+        if show:
+            self.show("\n".join(lines[:lines_max]))
+            if len(lines) > lines_max:
+                self.line(f"… {len(lines) - lines_max} more lines")
+        if done.returncode != exit_code:
+            self.promise(f"exit code {exit_code}, it was {done.returncode}", held=False)
+        return done.stdout
+
+    def follow(
+        self,
+        *arguments: str,
+        shown: tuple[str, ...],
+        env: Mapping[str, str] | None = None,
+        each: Callable[[str], None] = lambda _: None,
+    ) -> int:
+        """Run ``aesp-proxy``, show its output as it comes, return its exit code."""
+        self.command("aesp-proxy", *shown)
+        with subprocess.Popen(
+            [aesp_proxy(), *arguments],
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    self.line(line.rstrip("\n"))
+                    each(line)
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+        return process.returncode
+
+    def close(self, took_s: float) -> int:
+        """Say how it ended and return the exit code."""
+        if self.broken:
+            self.console.print(f"\n[bold red]{len(self.broken)} promises were not kept:[/]")
+            for text in self.broken:
+                self.console.print(f"   [red]✗ {escape(text)}[/]", highlight=False)
+            return 1
+        self.console.print(
+            f"\n[bold green]All {self.held} promises held.[/] {took_s:.0f} s", highlight=False
+        )
+        return 0
+
+
+def aesp_proxy() -> str:
+    """Return the console script of this environment."""
+    return str(Path(sys.executable).with_name("aesp-proxy"))
