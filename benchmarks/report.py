@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PLOT_BUDGETS_MAX = 40
 HOW = (
@@ -116,7 +117,7 @@ def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def _draw(path: Path, parts: Sequence[Part]) -> str:
-    """Draw every budget as a part of its limit; return the line that shows the picture."""
+    """Draw the budgets and the cost of a request; return the line that shows the picture."""
     rows = [
         (f"{part.name}: {row['name']}", share, bool(row.get("ok")))
         for part in parts
@@ -130,7 +131,24 @@ def _draw(path: Path, parts: Sequence[Part]) -> str:
         plt = importlib.import_module("matplotlib.pyplot")
     except ImportError:
         return "There is no plot: matplotlib (dependency group `bench`) is not installed."
-    figure, axes = plt.subplots(figsize=(9, 0.6 + 0.3 * len(rows)), layout="constrained")
+    costs = _request_costs(parts)
+    heights = [1 + 0.3 * len(rows), *([1 + 0.3 * len(costs)] if costs else [])]
+    figure, panels = plt.subplots(
+        len(heights),
+        figsize=(9, sum(heights)),
+        height_ratios=heights,
+        layout="constrained",
+        squeeze=False,
+    )
+    _draw_budgets(panels[0][0], rows)
+    if costs:
+        _draw_costs(panels[1][0], costs)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return f"![Every budget as a part of its limit, and the cost of a request]({path.name})"
+
+
+def _draw_budgets(axes: Any, rows: Sequence[tuple[str, float, bool]]) -> None:  # noqa: ANN401 -- matplotlib's
     labels, shares, met = zip(*reversed(rows), strict=True)
     axes.barh(labels, shares, color=["#2a9d8f" if ok else "#d1495b" for ok in met])
     axes.axvline(1.0, color="black", linewidth=1)
@@ -139,9 +157,24 @@ def _draw(path: Path, parts: Sequence[Part]) -> str:
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("part of the budget used (left of 1 is within it)")
     axes.tick_params(axis="y", labelsize=8)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-    return f"![Every budget as a part of its limit]({path.name})"
+
+
+def _draw_costs(axes: Any, costs: Mapping[str, float]) -> None:  # noqa: ANN401 -- matplotlib's
+    bars = axes.barh(list(costs), list(costs.values()), color="#457b9d")
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.margins(x=0.1)
+    axes.set_xlabel("egress: CPU of the proxy a request, µs (keep-alive, 16 connections, 1 KiB)")
+    axes.tick_params(axis="y", labelsize=8)
+
+
+def _request_costs(parts: Sequence[Part]) -> dict[str, float]:
+    return {
+        variant: float(value)
+        for part in parts
+        for variant, figures in part.mapping("figures").items()
+        if isinstance(figures, Mapping)
+        and isinstance(value := figures.get("cpu_us_per_request_c16"), int | float)
+    }
 
 
 def _share(row: Mapping[str, object]) -> float | None:
