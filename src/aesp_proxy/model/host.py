@@ -77,8 +77,7 @@ def parse_host(text: str) -> Host:
     if text.count(":") > 1:
         return _parse_ipv6(text, text)
     name = text.lower() if text.isascii() else _mapped(text)
-    if name.endswith("."):
-        name = name[:-1]
+    name = name.removesuffix(".")
     labels = name.split(".")
     if _is_number(labels[-1]):
         return _address_host(_parse_ipv4(labels, text))
@@ -101,7 +100,7 @@ def parse_authority(text: str, default_port: int | None) -> tuple[Host, int]:
         end = text.find("]") + 1
         host_text, rest = text[:end], text[end:]
         if not end or (rest and not rest.startswith(":")):
-            raise _refused(text, "the bracket is not closed, or something other than a port follows")
+            raise _refused(text, "the bracket is not closed, or no port follows it")
         colon, port_text = rest[:1], rest[1:]
     else:
         host_text, colon, port_text = text.partition(":")

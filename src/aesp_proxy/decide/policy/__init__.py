@@ -1,0 +1,1 @@
+"""Policy: YAML text to typed values with positions, and the matchers they are compiled to."""

@@ -1,0 +1,96 @@
+"""Policy and rule packs from disk to a snapshot; every failure is a ``ConfigError``.
+
+The built-in files (``baseline.yaml`` and the packs under ``secrets/``) are data of the
+package (``_policies``) when installed, and the repository's ``policies/`` when not.
+Nothing is half loaded: a snapshot is whole or there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import lru_cache
+from pathlib import Path
+
+from aesp_proxy.decide.policy.document import TEXT_BYTES_MAX
+from aesp_proxy.decide.policy.load import load_policy
+from aesp_proxy.decide.policy.policy import Policy
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.rules import join_rules, parse_rules
+from aesp_proxy.decide.snapshot import Snapshot, build_snapshot
+from aesp_proxy.errors import ConfigError
+
+_BASELINE = "baseline.yaml"
+
+
+def load_snapshot(policy_path: Path | None, *, fingerprint_key: bytes, serial: int) -> Snapshot:
+    """Read a policy (None: the built-in baseline) and the packs, and compile them.
+
+    ``fingerprint_key`` keys the fingerprints of findings, ``serial`` counts reloads.
+    """
+    policy = read_policy(policy_path)
+    rules = read_packs() if policy.secrets.enabled else ()
+    return build_snapshot(policy, rules, fingerprint_key=fingerprint_key, serial=serial)
+
+
+def read_policy(policy_path: Path | None) -> Policy:
+    """Read and check a policy file, or the built-in baseline."""
+    if policy_path is not None:
+        return load_policy(read_text(policy_path), str(policy_path))
+    path = built_in_dir() / _BASELINE
+    return load_policy(read_text(path), f"built-in {_BASELINE}")
+
+
+@lru_cache(maxsize=1)
+def read_packs() -> tuple[Rule, ...]:
+    """Read the secret rules that come with the package; they do not change while it runs."""
+    folder = built_in_dir() / "secrets"
+    packs = sorted(folder.glob("*.toml"))
+    if not packs:
+        raise ConfigError("no rule packs found", where=str(folder), remedy="reinstall the package")
+    return join_rules(*(parse_rules(read_text(pack), str(pack)) for pack in packs))
+
+
+def built_in_dir() -> Path:
+    """Return the folder of policies and packs that come with the package."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_policies", package.parents[1] / "policies"):
+        if folder.is_dir():
+            return folder
+    raise ConfigError(
+        "the policies of the package are missing",
+        where=str(package / "_policies"),
+        remedy="reinstall the package",
+    )
+
+
+def read_text(path: Path) -> str:
+    """Read a file of at most 4 MiB as UTF-8 (a pipe may be one); ``ConfigError`` else."""
+    where = str(path)
+    data = _read_bytes(path, where)
+    if len(data) > TEXT_BYTES_MAX:
+        raise ConfigError(f"larger than {TEXT_BYTES_MAX // 2**20} MiB", where=where)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError("not UTF-8", where=f"{where}:{line}") from None
+
+
+def _read_bytes(path: Path, where: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
+                raise ConfigError("not a file", where=where)
+            return file.read(TEXT_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=where, remedy="check the path") from None
+    except IsADirectoryError:
+        raise ConfigError("a directory, not a file", where=where, remedy="name the file") from None
+    except PermissionError:
+        raise ConfigError(
+            "may not be read", where=where, remedy="give this user the right to read it"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the path is not valid"
+        raise ConfigError(f"cannot be read: {reason}", where=where) from None

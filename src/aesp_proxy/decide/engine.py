@@ -1,0 +1,182 @@
+"""Decide: every guard is asked, the strictest answer wins, and every failure refuses.
+
+Two of the four nets are here. A guard that raises answers deny ``guard_failed``. An
+engine that raises, or an event that no access guard answers for, is deny
+``engine_failed`` or ``no_guard``. A failure is told by its type and the place in our
+code, never by its text: the text may hold what the event holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from types import TracebackType
+from typing import assert_never
+
+from aesp_proxy.decide.answer import Answer, Guard
+from aesp_proxy.decide.snapshot import Snapshot
+from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
+from aesp_proxy.model.event import (
+    CustomEvent,
+    EgressConnect,
+    EgressRequest,
+    Event,
+    FileAccess,
+    NetworkAccess,
+    PatchApply,
+    ToolCall,
+)
+from aesp_proxy.model.host import Host
+
+ENGINE = "engine"
+
+
+def decide(event: Event, snapshot: Snapshot) -> Decision:
+    """Return the decision on one event. Never raises; every doubt is deny."""
+    try:
+        return _decide(event, snapshot)
+    except Exception as failure:  # noqa: BLE001 - net 2: an engine that fails denies
+        return failed(failure, snapshot)
+
+
+def address_decision(
+    host: Host, port: int, addresses: Sequence[IPv4Address | IPv6Address], snapshot: Snapshot
+) -> Decision | None:
+    """Refuse what a host has resolved to; None when every address may be dialled.
+
+    ``addresses`` are the ones about to be dialled, all of them. Anything but a public
+    address needs a rule of the policy that names addresses (threat rows 5 to 8). Never
+    raises.
+    """
+    try:
+        if snapshot.egress is None:
+            return _no_guard(snapshot, "guards.egress_allowlist", "tcp.connect", ())
+        if not addresses:
+            return _decision(_no_address(host), snapshot.egress.name, (), snapshot)
+        answer = snapshot.egress.answer_addresses(host, port, addresses)
+        return None if answer is None else _decision(answer, snapshot.egress.name, (), snapshot)
+    except Exception as failure:  # noqa: BLE001 - net 2: an engine that fails denies
+        return failed(failure, snapshot)
+
+
+def failed(failure: BaseException, snapshot: Snapshot) -> Decision:
+    """Return the decision of an engine that has failed."""
+    return Decision(
+        verdict=Verdict.DENY,
+        reason=Reason.ENGINE_FAILED,
+        guard=ENGINE,
+        severity=Severity.CRITICAL,
+        message=f"the engine failed: {_told(failure)}",
+        policy_name=snapshot.policy_name,
+        policy_hash=snapshot.policy_hash,
+        remediation=("Nothing passes while this lasts: tell the owner of the proxy.",),
+    )
+
+
+def _decide(event: Event, snapshot: Snapshot) -> Decision:
+    strictest: Answer | None = None
+    decider = ENGINE
+    rank = -1
+    granted = False
+    findings: tuple[Finding, ...] = ()
+    for guard in snapshot.guards:
+        answer = _ask(guard, event)
+        if answer is None:
+            continue
+        if answer.findings:
+            findings += answer.findings
+        granted = granted or guard.grants
+        strictness = answer.verdict.strictness
+        # Of equal answers the access guard is told: a note does not speak for the gate.
+        if strictness > rank:
+            strictest, decider, rank = answer, guard.name, strictness
+            if snapshot.settings.fail_fast and not answer.verdict.passes:
+                break
+    if strictest is None or (strictest.verdict.passes and not granted):
+        return _no_guard(snapshot, _section_for(event), event.action, findings)
+    return _decision(strictest, decider, findings, snapshot)
+
+
+def _ask(guard: Guard, event: Event) -> Answer | None:
+    try:
+        return guard.check(event)
+    except Exception as failure:  # noqa: BLE001 - net 1: a guard that fails denies
+        return Answer(
+            verdict=Verdict.DENY,
+            reason=Reason.GUARD_FAILED,
+            severity=Severity.CRITICAL,
+            message=f"the guard {guard.name} failed: {_told(failure)}",
+            remediation=("Nothing of this kind passes while this lasts: tell the owner.",),
+        )
+
+
+def _decision(
+    answer: Answer, guard: str, findings: tuple[Finding, ...], snapshot: Snapshot
+) -> Decision:
+    return Decision(
+        verdict=answer.verdict,
+        reason=answer.reason,
+        guard=guard,
+        severity=answer.severity,
+        message=answer.message,
+        source=answer.source,
+        findings=findings,
+        policy_name=snapshot.policy_name,
+        policy_hash=snapshot.policy_hash,
+        remediation=answer.remediation,
+    )
+
+
+def _no_guard(
+    snapshot: Snapshot, section: str, action: str, findings: tuple[Finding, ...]
+) -> Decision:
+    ask = f"Ask the owner of {snapshot.policy_where} to switch on {section}."
+    return Decision(
+        verdict=Verdict.DENY,
+        reason=Reason.NO_GUARD,
+        guard=ENGINE,
+        severity=Severity.WARNING,
+        message=f"no guard answers for {action}",
+        source=snapshot.policy_where,
+        findings=findings,
+        policy_name=snapshot.policy_name,
+        policy_hash=snapshot.policy_hash,
+        remediation=(
+            "Do not retry: the answer stays the same until the policy changes.",
+            ask if section else "No guard knows this kind of event.",
+        ),
+    )
+
+
+def _section_for(event: Event) -> str:
+    match event:
+        case EgressConnect() | EgressRequest() | NetworkAccess():
+            return "guards.egress_allowlist"
+        case FileAccess() | PatchApply():
+            return "guards.forbidden_path"
+        case ToolCall():
+            return "guards.mcp_tool"
+        case CustomEvent():
+            return ""
+        case _:
+            assert_never(event)
+
+
+def _no_address(host: Host) -> Answer:
+    return Answer(
+        verdict=Verdict.DENY,
+        reason=Reason.ADDRESS_FORBIDDEN,
+        severity=Severity.WARNING,
+        message=f"{host} has resolved to no address",
+    )
+
+
+def _told(failure: BaseException) -> str:
+    """Return the type of a failure and the innermost place, without its text."""
+    trace: TracebackType | None = failure.__traceback__
+    place = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f" at {code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(failure).__name__}{place}"

@@ -1,0 +1,173 @@
+"""What a policy says, typed: the value between the text and the guards.
+
+Each item keeps its line. A section that is absent is None: no guard, so nothing answers
+for that kind of event and it is refused. ``canonical`` is the meaning without
+positions, comments and order of keys; its SHA-256 is the policy's hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from aesp_proxy.decide.policy.hosts import HostRule
+from aesp_proxy.decide.policy.sourced import Sourced
+from aesp_proxy.model.decision import Severity, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressSection:
+    """``default_verdict`` answers for a name no rule speaks of, on the web ports only."""
+
+    source: str
+    allow: tuple[HostRule, ...]
+    block: tuple[HostRule, ...]
+    default_verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSection:
+    """Globs that forbid and globs that except."""
+
+    source: str
+    patterns: tuple[Sourced[str], ...]
+    exceptions: tuple[Sourced[str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretPattern:
+    """A kind of secret of the policy's own."""
+
+    name: str
+    pattern: Sourced[str]
+    severity: Severity
+    description: str
+    luhn_check: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A secret that may go home: this rule's finding, in these headers, to these hosts."""
+
+    rule: Sourced[str]
+    hosts: tuple[HostRule, ...]
+    headers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSection:
+    """A finding of at least ``severity_threshold`` refuses; one below is recorded."""
+
+    source: str
+    enabled: bool
+    severity_threshold: Severity
+    patterns: tuple[SecretPattern, ...]
+    skip_paths: tuple[Sourced[str], ...]
+    credentials: tuple[Credential, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSection:
+    """``args_bytes_max`` is None for no limit of its own."""
+
+    source: str
+    allow: tuple[Sourced[str], ...]
+    block: tuple[Sourced[str], ...]
+    require_confirmation: tuple[Sourced[str], ...]
+    default_verdict: Verdict
+    args_bytes_max: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``fail_fast`` stops at the first refusal; the others wait for their feature."""
+
+    fail_fast: bool = False
+    verbose_logging: bool = False
+    session_timeout_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One policy, checked. ``warnings`` are lines of FILE:LINE:COL and what has no effect yet."""
+
+    where: str
+    version: str
+    name: str
+    description: str
+    egress: EgressSection | None
+    paths: PathSection | None
+    secrets: SecretSection
+    tools: ToolSection | None
+    settings: Settings
+    warnings: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical form, in hex."""
+        return hashlib.sha256(canonical(self)).hexdigest()
+
+
+def canonical(policy: Policy) -> bytes:
+    """Return the meaning of a policy as JSON with sorted keys, UTF-8."""
+    form = {
+        "version": policy.version,
+        "name": policy.name,
+        "description": policy.description,
+        "egress_allowlist": _egress(policy.egress),
+        "forbidden_path": _paths(policy.paths),
+        "secret_leak": _secrets(policy.secrets),
+        "mcp_tool": _tools(policy.tools),
+        "settings": {
+            "fail_fast": policy.settings.fail_fast,
+            "verbose_logging": policy.settings.verbose_logging,
+            "session_timeout_secs": policy.settings.session_timeout_s,
+        },
+    }
+    return json.dumps(form, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def _egress(section: EgressSection | None) -> object:
+    return section and {
+        "allow": sorted(rule.text for rule in section.allow),
+        "block": sorted(rule.text for rule in section.block),
+        "default": section.default_verdict.value,
+    }
+
+
+def _paths(section: PathSection | None) -> object:
+    return section and {
+        "patterns": _sorted(section.patterns),
+        "exceptions": _sorted(section.exceptions),
+    }
+
+
+def _secrets(section: SecretSection) -> object:
+    return {
+        "enabled": section.enabled,
+        "severity_threshold": section.severity_threshold.word,
+        "patterns": sorted(
+            [p.name, p.pattern.value, p.severity.word, p.description, p.luhn_check]
+            for p in section.patterns
+        ),
+        "skip_paths": _sorted(section.skip_paths),
+        "credentials": sorted(
+            [c.rule.value, sorted(r.text for r in c.hosts), sorted(c.headers)]
+            for c in section.credentials
+        ),
+    }
+
+
+def _tools(section: ToolSection | None) -> object:
+    return section and {
+        "allow": _sorted(section.allow),
+        "block": _sorted(section.block),
+        "require_confirmation": _sorted(section.require_confirmation),
+        "default": section.default_verdict.value,
+        "max_args_size": section.args_bytes_max,
+    }
+
+
+def _sorted(items: tuple[Sourced[str], ...]) -> list[str]:
+    return sorted(item.value for item in items)

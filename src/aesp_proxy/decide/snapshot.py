@@ -1,0 +1,113 @@
+"""Everything a decision depends on, as one immutable value, swapped by one assignment.
+
+``build_snapshot`` compiles a policy and the rule packs into guards and a scanner. It
+fails whole (``ConfigError``) or gives a snapshot that can decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from aesp_proxy.decide.answer import Guard
+from aesp_proxy.decide.guards import EgressAllowlist, build_guards
+from aesp_proxy.decide.policy.policy import Policy, SecretPattern, Settings
+from aesp_proxy.decide.secrets.hyperscan import Locator
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.rules import join_rules, rule_from_policy
+from aesp_proxy.decide.secrets.scanner import SecretScanner
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.model.decision import Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What ``decide`` reads.
+
+    ``scanner`` is None only where the policy switches ``secret_leak`` off; bodies are
+    then not scanned. ``severity_threshold`` is the lowest severity of a finding that
+    refuses. ``egress`` is the egress guard among ``guards``, for resolved addresses.
+    """
+
+    policy_name: str
+    policy_version: str
+    policy_hash: str
+    policy_where: str
+    serial: int
+    guards: tuple[Guard, ...]
+    egress: EgressAllowlist | None
+    scanner: SecretScanner | None
+    severity_threshold: Severity
+    settings: Settings
+    warnings: tuple[str, ...] = ()
+
+
+def secret_rules(policy: Policy, pack_rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Return the rules the scanner runs: the packs' and the policy's own.
+
+    Raises ``ConfigError`` for a bad pattern, or a name that a pack has taken already.
+    """
+    taken = {rule.id for rule in pack_rules}
+    own = []
+    for pattern in policy.secrets.patterns:
+        if pattern.name in taken:
+            raise ConfigError(
+                f"the pattern {pattern.name!a} has the name of a built-in rule",
+                where=pattern.pattern.where,
+                remedy="give it a name of its own",
+            )
+        own.append(_own_rule(pattern))
+    return join_rules(tuple(pack_rules), tuple(own))
+
+
+def build_snapshot(
+    policy: Policy,
+    pack_rules: Sequence[Rule],
+    *,
+    fingerprint_key: bytes,
+    serial: int,
+    locator: Locator | None = None,
+) -> Snapshot:
+    """Compile a policy into a snapshot; ``locator`` may hold the compiled secret rules."""
+    scanner = None
+    if policy.secrets.enabled:
+        rules = secret_rules(policy, pack_rules)
+        _check_credentials(policy, rules)
+        scanner = SecretScanner(rules, fingerprint_key, locator)
+    guards = build_guards(policy, scanner)
+    egress = next((guard for guard in guards if isinstance(guard, EgressAllowlist)), None)
+    return Snapshot(
+        policy_name=policy.name,
+        policy_version=policy.version,
+        policy_hash=policy.hash,
+        policy_where=policy.where,
+        serial=serial,
+        guards=guards,
+        egress=egress,
+        scanner=scanner,
+        severity_threshold=policy.secrets.severity_threshold,
+        settings=policy.settings,
+        warnings=policy.warnings,
+    )
+
+
+def _check_credentials(policy: Policy, rules: Sequence[Rule]) -> None:
+    """Refuse a credential whose rule names no rule: a typing error must not hide."""
+    for credential in policy.secrets.credentials:
+        if not any(fnmatchcase(rule.id, credential.rule.value) for rule in rules):
+            raise ConfigError(
+                f"no secret rule is named {credential.rule.value[:80]!a}",
+                where=credential.rule.where,
+            )
+
+
+def _own_rule(pattern: SecretPattern) -> Rule:
+    return rule_from_policy(
+        pattern.name,
+        pattern.pattern.value,
+        pattern.severity,
+        pattern.description,
+        pattern.luhn_check,
+        where=pattern.pattern.where,
+    )
