@@ -1,0 +1,156 @@
+"""Read the records of a state directory: sealed first, then what is not sealed yet.
+
+Rules: reading takes no lock and changes nothing; a batch that is sealed while
+one reads is read once. What is given is what the files say, checked for form
+only: whether it is true is the business of ``audit verify``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aesp_proxy.errors import InputError, RecordError
+from aesp_proxy.model.record import Record, RecordId
+from aesp_proxy.record.batch import Limits, decode_batch, open_body
+from aesp_proxy.record.canonical import decode
+from aesp_proxy.record.faults import ChainError
+from aesp_proxy.record.files import is_locked
+from aesp_proxy.record.header import BatchHeader, decode_header
+from aesp_proxy.record.journal_tail import EpochTail, Stretch
+from aesp_proxy.record.state import (
+    AuditPaths,
+    audit_paths,
+    load_origin,
+    numbered_batches,
+    segments,
+)
+
+Entry = tuple[RecordId, Record]
+_STRETCH_BYTES_MAX = 1024 * 1024
+
+
+class StateReader:
+    """A reader's place in one state directory; asking again goes on where it stopped."""
+
+    def __init__(self, paths: AuditPaths, *, epoch: int = 0) -> None:
+        """Read everything, or only ``epoch``. Nothing is opened yet."""
+        self._paths, self._epoch = paths, epoch
+        self._batch_no = 0
+        self._next_seq: dict[int, int] = {}
+        self._tails: dict[int, EpochTail] = {}
+
+    def skip_batches(self, newest: int) -> None:
+        """Leave out batches up to ``newest``."""
+        self._batch_no = max(self._batch_no, newest)
+
+    def new_entries(self) -> Iterator[Entry]:
+        """Give what is there and was not given yet. RecordError, ChainError, InputError."""
+        # The journal is listed first: what is sealed meanwhile is then found in a batch.
+        on_disk = segments(self._paths)
+        yield from self._sealed()
+        for epoch in on_disk:
+            if self._epoch in {0, epoch}:
+                yield from self._unsealed(epoch)
+        yield from self._sealed()
+
+    def _sealed(self) -> Iterator[Entry]:
+        for number, path in numbered_batches(self._paths.batches):
+            if number <= self._batch_no:
+                continue
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
+            yield from self._batch_entries(data, str(path))
+            self._batch_no = number
+
+    def _batch_entries(self, data: bytes, where: str) -> Iterator[Entry]:
+        try:
+            header, rows = batch_rows(data)
+        except ChainError as error:
+            raise ChainError(error.kind, error.message, where=where) from error
+        if header.epoch == 0 or self._epoch not in {0, header.epoch}:
+            return
+        given = self._next_seq.get(header.epoch, 1)
+        self._next_seq[header.epoch] = max(given, header.first_seq + header.count)
+        for row in rows[max(0, given - header.first_seq) :]:
+            yield decode(row)
+
+    def _unsealed(self, epoch: int) -> Iterator[Entry]:
+        tail = self._tails.get(epoch)
+        next_seq = self._next_seq.get(epoch, 1)
+        if tail is None or tail.next_seq < next_seq:
+            tail = EpochTail(self._paths, load_origin(self._paths), epoch, next_seq)
+            self._tails[epoch] = tail
+        at_end = False
+        while not at_end:
+            stretch = read_stretch(self._paths, tail)
+            if stretch is None or (stretch.lost and self._is_sealed_meanwhile(stretch)):
+                del self._tails[epoch]
+                return
+            for row in stretch.rows:
+                yield decode(row)
+            self._next_seq[epoch] = stretch.first_seq + len(stretch.rows)
+            at_end = stretch.at_end
+
+    def _is_sealed_meanwhile(self, stretch: Stretch) -> bool:
+        # Segments are removed once sealed: a hole then is no loss, the batch has it.
+        newest = numbered_batches(self._paths.batches)
+        return bool(newest) and newest[-1][0] > self._batch_no and stretch.lost > 0
+
+
+def batch_rows(data: bytes) -> tuple[BatchHeader, list[bytes]]:
+    """Take the rows out of a batch without checking a signature. ChainError for bad form."""
+    batch = decode_batch(data)
+    header = decode_header(batch.header_bytes)
+    limits = Limits()
+    rows = open_body(
+        header,
+        batch.body,
+        inflated_bytes_max=limits.inflated_bytes_max,
+        rows_max=limits.rows_max,
+    )
+    return header, rows
+
+
+def read_stretch(paths: AuditPaths, tail: EpochTail) -> Stretch | None:
+    """Read on in an epoch; None when its files were removed because they are sealed."""
+    is_dead = not is_locked(paths.live(tail.epoch))
+    numbers = segments(paths).get(tail.epoch)
+    if not numbers:
+        return None
+    try:
+        return tail.read(numbers, bytes_max=_STRETCH_BYTES_MAX, is_dead=is_dead)
+    except RecordError:
+        if segments(paths).get(tail.epoch) != numbers:
+            return None
+        raise
+
+
+def read_state(state_dir: Path, *, epoch: int = 0) -> Iterator[Entry]:
+    """Give every record of a state directory, or of one epoch, in order of epochs sealed.
+
+    ConfigError when it is no state directory; RecordError, ChainError and
+    InputError name the file that cannot be read.
+    """
+    paths = audit_paths(state_dir)
+    load_origin(paths)
+    yield from StateReader(paths, epoch=epoch).new_entries()
+
+
+def find_record(paths: AuditPaths, epoch: int, seq: int) -> tuple[Record, int]:
+    """Find one record and the batch that holds it, 0 when it is not sealed yet.
+
+    InputError when there is none.
+    """
+    for number, path in numbered_batches(paths.batches):
+        header, rows = batch_rows(path.read_bytes())
+        if header.epoch == epoch and 0 <= seq - header.first_seq < header.count:
+            return decode(rows[seq - header.first_seq])[1], number
+    for record_id, record in StateReader(paths, epoch=epoch).new_entries():
+        if record_id.seq == seq:
+            return record, 0
+    raise InputError(f"there is no record {epoch}/{seq} here")
