@@ -1,0 +1,122 @@
+"""The command line: ``aesp-proxy COMMAND``, each command in a module of its own.
+
+A command's module is imported when the command is used, and only then: asking for
+help or a wrong command costs no cryptography and no event loop. Errors reach the
+person here and nowhere else, as one line, with the exit codes of ``exits``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, NoReturn, override
+
+import click
+
+from aesp_proxy import __version__
+from aesp_proxy.cli.exits import ExitCode, exit_code_for
+from aesp_proxy.cli.output import error_line, write_crash
+from aesp_proxy.errors import AespError
+
+_COMMANDS: Final = {
+    "run": ("aesp_proxy.cli.run:run", "Run a command whose traffic is decided and recorded."),
+    "check": ("aesp_proxy.cli.check:check", "Decide events from a file, without running anything."),
+    "audit": ("aesp_proxy.cli.audit:audit", "Read, verify and ship the record."),
+    "aggregator": (
+        "aesp_proxy.cli.aggregator:aggregator",
+        "Serve and query the regional aggregator.",
+    ),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is used."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module_name, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module_name), attribute)
+        if not isinstance(command, click.Command):
+            message = f"{module_name}:{attribute} is not a command"
+            raise TypeError(message)
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def main(  # type: ignore[override]  # click's overloads; this one never returns a value
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,  # noqa: ANN401 - handed on to click
+    ) -> NoReturn:
+        arguments = list(args) if args is not None else sys.argv[1:]
+        extra["standalone_mode"] = False
+        try:
+            answer = super().main(arguments, prog_name or "aesp-proxy", **extra)
+            sys.stdout.flush()
+        except Exception as error:  # noqa: BLE001 - the process run loop: no traceback shown
+            sys.exit(_answer_for(error, arguments))
+        except KeyboardInterrupt:
+            sys.exit(ExitCode.INTERRUPTED)
+        sys.exit(answer if isinstance(answer, int) else ExitCode.DONE)
+
+
+def _answer_for(error: Exception, arguments: Sequence[str]) -> int:
+    """Tell the person about an error, in a line, and return the exit code."""
+    match error:
+        case AespError():
+            error_line(str(error))
+            return exit_code_for(error)
+        case click.Abort():
+            return ExitCode.INTERRUPTED
+        case click.ClickException():
+            error_line(_usage(error))
+            return ExitCode.USAGE
+        case BrokenPipeError():
+            # Nobody reads what we write; the flush at exit must not complain of it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.PIPE_CLOSED
+        case _:
+            place = write_crash(error, _state_dir(arguments))
+            told = f"; the details are in {place}" if place else ""
+            error_line(f"a fault of ours stopped it: {type(error).__name__}: {error}{told}")
+            return ExitCode.RUNTIME
+
+
+def _usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" (see {context.command_path} --help)" if context else ""
+    return " ".join(error.format_message().split()) + hint
+
+
+def _state_dir(arguments: Sequence[str]) -> Path:
+    """Return the state directory as it was named, for a fault that came before it was read."""
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument.startswith("--state="):
+            return Path(argument.partition("=")[2])
+        if argument == "--state" and index + 1 < len(arguments):
+            return Path(arguments[index + 1])
+    from aesp_proxy.daemon.config_load import default_state_dir
+
+    return default_state_dir(os.environ, is_root=os.geteuid() == 0)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="aesp-proxy")
+def main() -> None:
+    """Stand between an AI agent and everything outside its task: decide, record, prove."""

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import trio
 
@@ -43,10 +43,10 @@ class HelperProcess:
         """Process id, 0 before it is started."""
         return self._process.pid if self._process else 0
 
-    @property
-    def stdin(self) -> IO[bytes] | None:
-        """The pipe to it, when it was started with one."""
-        return self._process.stdin if self._process else None
+    def close_stdin(self) -> None:
+        """Close the pipe to it, which tells it to finish."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     def start(
         self,
@@ -57,6 +57,7 @@ class HelperProcess:
         pipe_stdin: bool = False,
     ) -> None:
         """Start it; UnavailableError when the system does not let us."""
+        self.close_stdin()
         try:
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
@@ -72,7 +73,7 @@ class HelperProcess:
 
     async def wait(self) -> None:
         """Wait until it has ended."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             return
         # Popen.wait would need a thread; a pidfd is readable when its process has ended.
         descriptor = os.pidfd_open(self._process.pid)

@@ -319,8 +319,7 @@ async def _drain(run: _Run) -> None:
                 await _ask_to_stop(run)
                 await run.worker.wait()
         await run.worker.stop(grace_s=0.0)
-        if run.sealer.stdin is not None:
-            run.sealer.stdin.close()
+        run.sealer.close_stdin()
         if not await run.sealer.stop(grace_s=run.plan.seal_s_max):
             run.plan.notice("not everything is sealed; the next start seals the rest")
 
@@ -339,6 +338,5 @@ async def _put_down(run: _Run) -> None:
         await run.child.end(grace_s=0.0)
     await run.stream.aclose()
     await run.worker.stop(grace_s=0.0)
-    if run.sealer.stdin is not None:
-        run.sealer.stdin.close()
+    run.sealer.close_stdin()
     await run.sealer.stop(grace_s=0.0)

@@ -1,0 +1,64 @@
+"""What goes to the terminal: one-line errors, notices, and nothing that could drive it.
+
+Values from records and peers may hold terminal escapes; everything written here
+has its control characters escaped. No traceback is shown: one that escapes all nets
+goes to a file, and a line says where.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+PROGRAM: Final = "aesp-proxy"
+_LINE_CHARS_MAX: Final = 2000
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` in one line with control, bidirectional and unpaired characters escaped.
+
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return "".join(
+        character
+        if character == " " or (character.isprintable() and not character.isspace())
+        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in text[:_LINE_CHARS_MAX]
+    )
+
+
+def line(text: str) -> None:
+    """Write one line to standard error; a closed standard error is nobody's error."""
+    try:
+        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+
+
+def error_line(text: str) -> None:
+    """Write ``aesp-proxy: TEXT`` to standard error."""
+    line(f"{PROGRAM}: {text}")
+
+
+def write_crash(error: BaseException, state_dir: Path) -> Path | None:
+    """Write a traceback for the developers under ``state_dir``; return where, if anywhere."""
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
+    text = "".join(traceback.format_exception(error))
+    for directory in (state_dir / "crash", Path(tempfile.gettempdir()) / f"{PROGRAM}-crash"):
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place = directory / name
+            descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError:
+            continue
+        return place
+    return None

@@ -1,0 +1,242 @@
+"""``aesp-proxy run -- CMD``: one command under enforcement, and its record.
+
+Wires what may not know each other: settings, CA and environment, the command, the
+supervisor. Everything that the operator can have wrong is found before the command
+starts. Standard output belongs to the command; what we say goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shlex
+import shutil
+import socket
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from aesp_proxy.cli.output import error_line, line
+from aesp_proxy.errors import AespError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from aesp_proxy.daemon.config import Settings
+    from aesp_proxy.daemon.supervisor import Plan, RunEnd
+    from aesp_proxy.launch.child import Child
+    from aesp_proxy.model.record import Record
+
+_NOT_FOUND: Final = 127
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+)
+@click.option(
+    "--policy", type=str, metavar="FILE", help="Policy; default is the built-in baseline."
+)
+@click.option("--state", type=str, metavar="DIR", help="State directory: keys, CA and record.")
+@click.option("--config", type=_PATH, metavar="FILE", help="Settings file.")
+@click.option("--listen", type=str, metavar="HOST:PORT", help="Loopback address to listen on.")
+@click.option(
+    "--audit-mode",
+    type=click.Choice(["batch", "blocking", "blocking-strict"]),
+    help="When a record is durable.",
+)
+@click.option("--forward", type=str, metavar="DIR", help="What `aggregator enroll` made.")
+@click.option(
+    "--set", "more", multiple=True, metavar="NAME=VALUE", help="Any setting of docs/settings.md."
+)
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(
+    *,
+    policy: str | None,
+    state: str | None,
+    config: Path | None,
+    listen: str | None,
+    audit_mode: str | None,
+    forward: str | None,
+    more: tuple[str, ...],
+    quiet: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Run COMMAND; what it sends out is decided by the policy and recorded.
+
+    Returns the command's exit code; 3 for a wrong configuration or policy, 4 when
+    the proxy fails, 126 or 127 for a command that cannot be run.
+    """
+    named = {"policy": policy, "state_dir": state, "audit.mode": audit_mode, "forward.dir": forward}
+    flags = {name: value for name, value in named.items() if value is not None}
+    flags |= _listen_flags(listen) | _more_flags(more)
+    return _run(_settings(flags, config, command), command, quiet=quiet)
+
+
+def _listen_flags(listen: str | None) -> dict[str, str]:
+    if listen is None:
+        return {}
+    from aesp_proxy.daemon.config_values import split_port
+
+    host, port = split_port(listen)
+    if not host or not (port or listen.endswith(":0")):
+        message = f"{listen!r} is not HOST:PORT"
+        raise click.UsageError(message)
+    return {"listen.host": host, "listen.port": port or "0"}
+
+
+def _more_flags(more: Sequence[str]) -> dict[str, str]:
+    flags = {}
+    for item in more:
+        name, equals, value = item.partition("=")
+        if not equals:
+            message = f"--set {item!r} is not NAME=VALUE"
+            raise click.UsageError(message)
+        flags[name.strip()] = value
+    return flags
+
+
+def _settings(flags: dict[str, str], config: Path | None, command: Sequence[str]) -> Settings:
+    from aesp_proxy.daemon.config_load import load
+
+    settings = load(environ=os.environ, is_root=os.geteuid() == 0, flags=flags, file=config)
+    agent, user = settings.agent, _user()
+    return replace(
+        settings,
+        agent=replace(
+            agent,
+            principal_id=agent.principal_id or user,
+            id=agent.id or f"{user}@{socket.gethostname()}",
+            type=agent.type or Path(command[0]).name,
+        ),
+    )
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid-{os.geteuid()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    child: Child
+    plan: Plan
+    listener: socket.socket
+
+
+def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
+    notice: Callable[[str], None] = (lambda _: None) if quiet else error_line
+    prepared = _prepare(settings, command, notice)
+    if prepared is None:
+        error_line(f"{command[0]}: command not found")
+        return _NOT_FOUND
+    # 70 ms of trio that a wrong configuration does not pay.
+    import trio
+
+    from aesp_proxy.daemon.supervisor import supervise
+    from aesp_proxy.launch import reaper
+
+    reaper.become_subreaper()
+    log = prepared.plan.log
+    try:
+        prepared.child.prepare()
+        end = trio.run(supervise, prepared.plan, prepared.child, prepared.listener)
+    finally:
+        # A reaper that was killed has left its orphans to us.
+        reaper.end_descendants(grace_s=1.0)
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
+    return _account(prepared, end, command, quiet=quiet)
+
+
+def _prepare(
+    settings: Settings, command: Sequence[str], notice: Callable[[str], None]
+) -> _Prepared | None:
+    """Check and make everything that a run needs; None when there is no such command."""
+    from aesp_proxy.daemon.state_dir import prepare_state_dir
+    from aesp_proxy.daemon.supervisor import Plan, bind
+    from aesp_proxy.launch.ca import ensure_ca
+    from aesp_proxy.launch.child import Child
+    from aesp_proxy.launch.environment import ProxyAddress, child_environment
+    from aesp_proxy.launch.trust import ensure_trust
+
+    prepare_state_dir(settings.state_dir)
+    ca = ensure_ca(settings.ca_dir, now=datetime.now(UTC))
+    java = shutil.which("java") is not None
+    trust = ensure_trust(ca.certificate, environ=os.environ, java=java)
+    listener = bind(settings)
+    if os.sep not in command[0] and shutil.which(command[0], os.F_OK) is None:
+        listener.close()
+        return None
+    host, port = listener.getsockname()[:2]
+    settings = replace(settings, listen=replace(settings.listen, port=port))
+    environment = child_environment(
+        os.environ, proxy=ProxyAddress(host=host, port=port), trust=trust
+    )
+    session_id = secrets.token_hex(8)
+    plan = Plan(
+        settings=settings,
+        session_id=session_id,
+        log=settings.state_dir / "log" / f"run-{session_id}.log",
+        notice=notice,
+        sealer_arguments=_sealer_arguments(settings),
+    )
+    return _Prepared(child=Child(command, environment), plan=plan, listener=listener)
+
+
+def _sealer_arguments(settings: Settings) -> tuple[str, ...]:
+    audit = settings.audit
+    return (
+        "--seal-bytes-max", str(audit.seal_bytes_max),
+        "--seal-s-max", str(audit.seal_s_max),
+        "--spool-bytes-max", str(audit.spool_bytes_max),
+        "--forward-dir", str(settings.forward_dir),
+        "--forward-url", settings.forward.url,
+    )  # fmt: skip
+
+
+def _account(prepared: _Prepared, end: RunEnd, command: Sequence[str], *, quiet: bool) -> int:
+    """Say how it ended, and return the exit code."""
+    from aesp_proxy.daemon.supervisor import Ended
+
+    child_exit = prepared.child.exit
+    if child_exit is not None and not child_exit.started:
+        error_line(f"{command[0]}: {child_exit.problem}")
+    elif child_exit is not None and child_exit.left:
+        _say(f"ended {child_exit.left} processes that the command left behind", quiet=quiet)
+    if end.ended not in (Ended.CHILD, Ended.INTERRUPTED):
+        error_line(end.message)
+    if end.epoch and not quiet:
+        _print_summary(prepared.plan.settings, end.epoch)
+    return end.exit_code
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    if not quiet:
+        error_line(text)
+
+
+def _print_summary(settings: Settings, epoch: int) -> None:
+    from aesp_proxy.cli.summary import render, summarise
+
+    state = str(settings.state_dir)
+    try:
+        summary = summarise(_records(settings.state_dir, epoch))
+    except AespError as error:
+        error_line(f"the record of this run cannot be read: {error}")
+        return
+    for text in render(summary, state_dir=shlex.quote(state), epoch=epoch):
+        error_line(text) if not text.startswith(" ") else line(text)
+
+
+def _records(state_dir: Path, epoch: int) -> Iterable[Record]:
+    from aesp_proxy.record.reader import read_records
+
+    return (record for _, record in read_records(state_dir, epoch=epoch))
