@@ -19,15 +19,15 @@ from typing import Protocol
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.decide.engine import address_decision, decide
-from aesp_proxy.decide.secrets.stream import BodyScan
+from aesp_proxy.decide.secrets.body import BodyScan, Release, StreamPolicy
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError, RecordError
-from aesp_proxy.intercept.port import Address, Ending
+from aesp_proxy.intercept.port import Address
 from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
 from aesp_proxy.model.event import EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.model.record import Record, RecordId
+from aesp_proxy.model.record import Ending, Record, RecordId
 from aesp_proxy.normalize.http import Tunnel, name_mismatch
 from aesp_proxy.normalize.http_head import Headers
 from aesp_proxy.record.compose import decision_record, outcome_record, refusal_record
@@ -41,6 +41,15 @@ class Recorder(Protocol):
 
     def append(self, record: Record) -> RecordId:
         """Write one record; raises ``RecordError`` when it cannot be made durable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanLimits:
+    """How bodies are scanned: bytes held back, and what a compressed body may become."""
+
+    window_bytes: int = 1_100
+    inflated_bytes_max: int = 64 * 1024 * 1024
+    inflate_ratio_max: int = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +76,14 @@ class Pipeline:
         snapshot: Snapshot,
         journal: Recorder,
         identity: Identity,
+        scan: ScanLimits,
         wall_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
     ) -> None:
         self.snapshot = snapshot
         self._journal = journal
         self._identity = identity
+        self.scan = scan
         self._monotonic_ns = monotonic_ns
         self.now_ns = wall_ns
         self._principals: dict[str, Principal] = {}
@@ -109,12 +120,12 @@ class Pipeline:
         snapshot = self.snapshot
         try:
             decision = (
-                self._refusal(Reason.NAME_MISMATCH, f"the names disagree: {mismatch}")
+                self.refusal(Reason.NAME_MISMATCH, f"the names disagree: {mismatch}")
                 if mismatch
                 else decide(event, snapshot)
             )
-        except Exception as error:  # net 3: decide() never raises; if it did, the answer is no
-            decision = self._refusal(Reason.ENGINE_FAILED, f"no decision: {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - net 3: decide() never raises; if it did, the answer is no
+            decision = self.refusal(Reason.ENGINE_FAILED, f"no decision: {type(error).__name__}")
         return EventExchange(self, event, decision, snapshot)
 
     def malformed(self, principal: Principal, error: InputError, target: str) -> Denial:
@@ -132,13 +143,12 @@ class Pipeline:
     def _refuse_bytes(
         self, principal: Principal, reason: Reason, message: str, target: str
     ) -> Denial:
-        decision = self._refusal(reason, message)
+        decision = self.refusal(reason, message)
         record = refusal_record(principal, decision, target=target, time_ns=self.now_ns())
         return self.deny(record, decision, principal)
 
-    def _refusal(
-        self, reason: Reason, message: str, findings: tuple[Finding, ...] = ()
-    ) -> Decision:
+    def refusal(self, reason: Reason, message: str, findings: tuple[Finding, ...] = ()) -> Decision:
+        """Make the decision of a refusal that no guard has given."""
         snapshot = self.snapshot
         return Decision(
             verdict=Verdict.DENY,
@@ -160,7 +170,7 @@ class Pipeline:
             return self._journal.append(record)
         except RecordError:
             return None
-        except Exception:  # net 3: a journal that breaks in a new way denies too
+        except Exception:  # noqa: BLE001 - net 3: a journal that breaks in a new way denies too
             return None
 
     def deny(self, record: Record, decision: Decision, principal: Principal) -> Denial:
@@ -204,6 +214,7 @@ class EventExchange:
         "_decided",
         "_ended",
         "_event",
+        "_noted",
         "_pipeline",
         "_scan",
         "_seq",
@@ -223,6 +234,7 @@ class EventExchange:
         self._event = event
         self._snapshot = snapshot
         self._scan: BodyScan | None = None
+        self._noted: tuple[Finding, ...] = ()
         self._ended = False
         self._seq = 0
         self._started_ns = pipeline.elapsed_ns()
@@ -239,59 +251,82 @@ class EventExchange:
         else:
             self._seq = record_id.seq
 
+    @property
+    def refused(self) -> bool:
+        """Whether it must not go on."""
+        return self.denial is not None
+
     def connecting(self, host: Host, addresses: tuple[Address, ...]) -> Denial | None:
         """Check the addresses that will be dialled, before they are."""
-        decision = address_decision(host, addresses, self._snapshot)
+        decision = address_decision(host, self._event.port, addresses, self._snapshot)
         return None if decision is None else self._turn(decision)
 
     def body(self, chunk: bytes) -> bytes:
         """Scan body bytes; return those that may leave now."""
-        scan = self._scan or self._open_scan()
-        if scan is None or self.denial is not None:
-            return b"" if self.denial is not None else chunk
-        release = scan.feed(chunk)
-        self._judge(release.findings, release.unscannable)
-        return b"" if self.denial is not None else release.data
+        scan = self._scan or self._open_scan("body", self._pipeline.scan.window_bytes)
+        return chunk if scan is None else self._released(lambda: scan.feed(chunk))
 
     def finish_body(self, trailers: Headers) -> bytes:
         """End the body; return what was held back. Trailers are scanned too."""
-        if self.denial is not None:
-            return b""
         held = b""
-        if self._scan is not None:
-            release = self._scan.finish()
-            held = release.data
-            self._judge(release.findings, release.unscannable)
-        if trailers and self.denial is None and self._snapshot.scanner is not None:
+        scan, scanner = self._scan, self._snapshot.scanner
+        if scan is not None:
+            held = self._released(scan.finish)
+        if trailers and scanner is not None:
             lines = b"".join(b"%b: %b\n" % field for field in trailers)
-            self._judge(self._snapshot.scanner.scan(lines, "trailers"), "")
-        return b"" if self.denial is not None else held
+            self._released(lambda: Release(findings=scanner.scan(lines, "trailers")))
+        return b"" if self.refused else held
 
     def message(self, data: bytes, location: str) -> bytes:
         """Scan one whole message; return it, or nothing when it may not leave."""
-        if self._snapshot.scanner is not None and self.denial is None:
-            self._judge(self._snapshot.scanner.scan(data, location), "")
-        return b"" if self.denial is not None else data
+        scan = self._scan or self._open_scan(location, 0)
+        return data if scan is None else self._released(lambda: scan.feed(data))
 
-    def _open_scan(self) -> BodyScan | None:
-        scanner = self._snapshot.scanner
-        if scanner is None or not isinstance(self._event, EgressRequest):
+    def _open_scan(self, location: str, window_bytes: int) -> BodyScan | None:
+        scanner, limits = self._snapshot.scanner, self._pipeline.scan
+        if scanner is None:
             return None
-        self._scan = scanner.open_body(self._event.headers)
+        encoding, content_type = _body_kind(self._event)
+        if content_type.startswith(b"application/grpc"):
+            window_bytes = 0  # a held-back tail would stall a call that waits for its answer
+        policy = StreamPolicy(
+            threshold=self._snapshot.severity_threshold,
+            window_bytes=window_bytes,
+            inflated_bytes_max=limits.inflated_bytes_max,
+            inflate_ratio_max=limits.inflate_ratio_max,
+        )
+        is_body = location == "body"
+        self._scan = scanner.stream(location, encoding=encoding if is_body else "", policy=policy)
         return self._scan
 
-    def _judge(self, findings: tuple[Finding, ...], unscannable: str) -> None:
-        stopping = tuple(f for f in findings if f.severity >= self._snapshot.severity_threshold)
+    def _released(self, step: Callable[[], Release]) -> bytes:
+        """Run one step of the scan; what it may not release, or its failure, refuses."""
+        if self.refused:
+            return b""
+        try:
+            release = step()
+            self._judge(release)
+        except Exception as error:  # noqa: BLE001 - net 3: a scan that fails denies
+            text = f"the scan failed: {type(error).__name__}"
+            self._turn(self._pipeline.refusal(Reason.ENGINE_FAILED, text))
+            return b""
+        return b"" if self.refused else release.data
+
+    def _judge(self, release: Release) -> None:
+        threshold = self._snapshot.severity_threshold
+        stopping = tuple(f for f in release.findings if f.severity >= threshold)
         if stopping:
             first = stopping[0]
-            text = f"{first.rule} found in the {first.location} ({first.masked})"
-            self._turn(self._pipeline._refusal(Reason.SECRET_FOUND, text, stopping))
-        elif unscannable:
-            self._turn(self._pipeline._refusal(Reason.UNSCANNABLE, unscannable))
+            text = f"found {first.rule} in {first.location} ({first.masked})"
+            self._turn(self._pipeline.refusal(Reason.SECRET_FOUND, text, stopping))
+        elif release.unscannable:
+            self._turn(self._pipeline.refusal(Reason.UNSCANNABLE, release.unscannable))
+        elif release.findings:
+            self._noted += release.findings
 
     def refuse(self, reason: Reason, message: str) -> Denial:
         """Refuse in the middle, for a reason of the wire (limits, framing)."""
-        return self._turn(self._pipeline._refusal(reason, message))
+        return self._turn(self._pipeline.refusal(reason, message))
 
     def _turn(self, decision: Decision) -> Denial:
         """Replace the allowing decision by a refusal: a new record, and the outcome."""
@@ -331,15 +366,20 @@ class EventExchange:
         record_id = pipeline.record(
             outcome_record(
                 self._decided,
-                reason=ending.reason,
-                message=ending.detail,
+                ending=ending,
                 time_ns=pipeline.now_ns(),
                 correlates_seq=self._seq,
-                status=ending.status,
-                bytes_out=ending.bytes_out,
-                bytes_in=ending.bytes_in,
                 duration_us=(pipeline.elapsed_ns() - self._started_ns) // 1_000,
-                upstream_address=ending.upstream_address,
+                findings=self._noted,
             )
         )
         return str(record_id) if record_id is not None else _NOT_RECORDED
+
+
+def _body_kind(event: EgressConnect | EgressRequest) -> tuple[str, bytes]:
+    """Give Content-Encoding (all fields joined) and Content-Type of a request."""
+    if not isinstance(event, EgressRequest):
+        return "", b""
+    encodings = [value for name, value in event.headers if name == b"content-encoding"]
+    types = [value for name, value in event.headers if name == b"content-type"]
+    return b",".join(encodings).decode("latin-1"), (types[0].lower() if types else b"")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from aesp_proxy.model.decision import Finding
+from aesp_proxy.model.decision import Finding, Reason
 
 
 class RecordKind(StrEnum):
@@ -40,6 +40,22 @@ class RecordId:
 
     def __str__(self) -> str:
         return f"{self.origin}/{self.epoch}/{self.seq}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How an allowed attempt came off: the facts of its outcome record.
+
+    ``status`` is the HTTP status or 0; ``bytes_out``/``bytes_in`` count body bytes
+    to and from upstream; ``detail`` says what went wrong, where something did.
+    """
+
+    reason: Reason = Reason.ALLOWED
+    status: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    upstream_address: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

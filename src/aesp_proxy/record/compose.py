@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from aesp_proxy.model.decision import Decision, Reason, Verdict
+from aesp_proxy.model.decision import Decision, Finding, Reason, Verdict
 from aesp_proxy.model.event import (
     CustomEvent,
     EgressConnect,
@@ -20,10 +20,12 @@ from aesp_proxy.model.event import (
     ToolCall,
 )
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.model.record import Outcome, Record, RecordKind
+from aesp_proxy.model.record import Ending, Outcome, Record, RecordKind
 
 _TEXT_CHARS_MAX = 1_024
 _MASKED = "/[masked]"
+# An attempt that ends so was not refused: it did not come off.
+_MISFORTUNES = frozenset((Reason.UPSTREAM_FAILED, Reason.UPSTREAM_UNTRUSTED, Reason.CLIENT_GONE))
 
 
 def decision_record(event: Event, decision: Decision, *, detail: str = "") -> Record:
@@ -96,29 +98,29 @@ def refusal_record(
 def outcome_record(
     decided: Record,
     *,
-    reason: Reason,
-    message: str,
+    ending: Ending,
     time_ns: int,
     correlates_seq: int,
-    status: int,
-    bytes_out: int,
-    bytes_in: int,
     duration_us: int,
-    upstream_address: str,
+    findings: tuple[Finding, ...] = (),
 ) -> Record:
-    """Compose the record of how an allowed attempt came off, from its decision's record."""
-    came_off = reason is Reason.ALLOWED
+    """Compose the record of how an allowed attempt came off, from its decision's record.
+
+    ``findings`` are those of the body that were below the threshold.
+    """
+    came_off = ending.reason is Reason.ALLOWED
+    refused = not came_off and ending.reason not in _MISFORTUNES
     return Record(
         kind=RecordKind.OUTCOME,
         time_ns=time_ns,
         event_type="data_access",
         action=decided.action,
-        outcome=Outcome.SUCCESS if came_off else Outcome.FAILURE,
-        verdict=Verdict.ALLOW.value,
-        reason=reason.value,
+        outcome=Outcome.DENIED if refused else Outcome.SUCCESS if came_off else Outcome.FAILURE,
+        verdict=(Verdict.DENY if refused else Verdict.ALLOW).value,
+        reason=ending.reason.value,
         guard=decided.guard,
         severity="info" if came_off else "warning",
-        message=clip(message),
+        message=clip(ending.detail),
         resource=decided.resource,
         target_type=decided.target_type,
         target_host=decided.target_host,
@@ -132,12 +134,13 @@ def outcome_record(
         source_ip=decided.source_ip,
         policy_name=decided.policy_name,
         policy_hash=decided.policy_hash,
+        findings=findings,
         correlates_seq=correlates_seq,
-        status=status,
-        bytes_out=bytes_out,
-        bytes_in=bytes_in,
+        status=ending.status,
+        bytes_out=ending.bytes_out,
+        bytes_in=ending.bytes_in,
         duration_us=duration_us,
-        upstream_address=upstream_address,
+        upstream_address=ending.upstream_address,
     )
 
 

@@ -1,0 +1,48 @@
+"""The roots that upstream certificates are verified against: the system's and the operator's.
+
+The host's own CA is never among them: a certificate that this proxy made must
+not convince this proxy.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.keys import read_bounded, write_atomic
+
+
+def upstream_roots(ca_file: Path | None, state_dir: Path) -> Path | None:
+    """Give the PEM file to verify upstream with; None for the packaged roots alone.
+
+    With ``upstream.ca_file`` the roots are the system's and that file's. Raises
+    ``ConfigError`` when the file cannot be read or holds no certificate.
+    """
+    system = _system_file()
+    if ca_file is None:
+        return system
+    own = read_bounded(ca_file)
+    try:
+        ssl.create_default_context(cadata=own.decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "holds no certificate in PEM form", where=str(ca_file), remedy="see upstream.ca_file"
+        ) from error
+    merged = state_dir / "upstream-roots.pem"
+    roots = system.read_bytes() if system is not None else b""
+    write_atomic(merged, roots + b"\n" + own, mode=0o644)
+    return merged
+
+
+def _system_file() -> Path | None:
+    for name in (
+        os.environ.get("SSL_CERT_FILE"),
+        ssl.get_default_verify_paths().cafile,
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+    ):
+        if name and Path(name).is_file():
+            return Path(name)
+    return None

@@ -1,0 +1,173 @@
+"""The worker process: intercepts, decides and writes the journal; holds no signing key.
+
+Started by the supervisor with a listening socket and a control socket (see
+``control``). Exit codes: 0 stopped, 3 configuration, 4 runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvloop
+
+from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
+from aesp_proxy.daemon.fingerprint import load_fingerprint_key
+from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
+from aesp_proxy.daemon.policy_files import load_snapshot
+from aesp_proxy.daemon.roots import upstream_roots
+from aesp_proxy.errors import AespError, ConfigError, InputError
+from aesp_proxy.intercept.egress.dialler import static_addresses
+from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
+from aesp_proxy.intercept.egress.master import EgressMaster, verify_contract
+from aesp_proxy.normalize.http_head import HeadLimits
+from aesp_proxy.record.journal import Journal, JournalOptions, Mode
+
+log = logging.getLogger(__name__)
+
+_EXIT_CONFIG = 3
+_EXIT_RUNTIME = 4
+_READ_BYTES = 65_536
+
+
+def main() -> None:
+    """Run until told to stop; never a traceback for what an operator can mend."""
+    parser = ArgumentParser(prog="aesp_proxy.daemon.worker")
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--listen-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="aesp-proxy worker: %(message)s")
+    control = socket.socket(fileno=arguments.control_fd)
+    listener = socket.socket(fileno=arguments.listen_fd)
+    sys.exit(uvloop.run(_run(control, listener)))
+
+
+async def _run(control: socket.socket, listener: socket.socket) -> int:
+    control.setblocking(False)
+    frames = _frames(control)
+    loop = asyncio.get_running_loop()
+    try:
+        worker = await _start(await anext(frames), listener)
+    except StopAsyncIteration:
+        return _EXIT_RUNTIME
+    except AespError as error:
+        code = _EXIT_CONFIG if isinstance(error, ConfigError) else _EXIT_RUNTIME
+        await loop.sock_sendall(control, failed_frame(exit_code=code, message=str(error)))
+        return code
+    except OSError as error:
+        text = f"the worker cannot start: {error}"
+        await loop.sock_sendall(control, failed_frame(exit_code=_EXIT_RUNTIME, message=text))
+        return _EXIT_RUNTIME
+    interceptor, journal = worker
+    port = listener.getsockname()[1]
+    await loop.sock_sendall(control, ready_frame(port=port, epoch=journal.epoch))
+    try:
+        grace_s = await _until_stop(frames)
+        await interceptor.stop(grace_s)
+    finally:
+        journal.close()
+    return 0
+
+
+async def _start(
+    frame: dict[str, object], listener: socket.socket
+) -> tuple[EgressInterceptor, Journal]:
+    raw, session_id, ca_dir = frame.get("settings"), frame.get("session_id"), frame.get("ca_dir")
+    if frame.get("type") != "config" or not isinstance(raw, dict):
+        msg = f"the supervisor sent {frame.get('type')!r} before the configuration"
+        raise InputError(msg)
+    settings = Settings.from_worker(raw)
+    verify_contract()
+    snapshot = load_snapshot(
+        settings.policy, fingerprint_key=load_fingerprint_key(settings.state_dir), serial=1
+    )
+    master = EgressMaster(
+        ca_dir=Path(str(ca_dir)),
+        upstream_roots=upstream_roots(settings.upstream.ca_file, settings.state_dir),
+        http2=settings.egress.http2 != "never",
+    )
+    journal = Journal.open(
+        settings.state_dir,
+        options=JournalOptions(
+            mode=Mode(settings.audit.mode),
+            sync_ms=settings.audit.sync_ms,
+            spool_bytes_max=settings.audit.spool_bytes_max,
+        ),
+    )
+    pipeline = Pipeline(
+        snapshot=snapshot,
+        journal=journal,
+        identity=_identity(settings, str(session_id)),
+        scan=ScanLimits(
+            window_bytes=settings.scan.window_bytes,
+            inflated_bytes_max=settings.scan.inflate_bytes_max,
+            inflate_ratio_max=settings.scan.inflate_ratio_max,
+        ),
+        wall_ns=time.time_ns,
+        monotonic_ns=time.monotonic_ns,
+    )
+    interceptor = EgressInterceptor(
+        gate=pipeline, master=master, settings=_egress_settings(settings)
+    )
+    await interceptor.listen(listener)
+    gc.collect()
+    gc.freeze()  # what is loaded now lives as long as the process
+    return interceptor, journal
+
+
+def _identity(settings: Settings, session_id: str) -> Identity:
+    agent = settings.agent
+    return Identity(
+        principal_id=agent.principal_id,
+        agent_id=agent.id,
+        agent_type=agent.type,
+        session_id=session_id,
+        tenant_id=agent.tenant_id,
+    )
+
+
+def _egress_settings(settings: Settings) -> EgressSettings:
+    limits = settings.limits
+    return EgressSettings(
+        head=HeadLimits(
+            head_bytes_max=limits.head_bytes_max,
+            target_bytes_max=limits.target_bytes_max,
+            header_count_max=limits.header_count_max,
+        ),
+        head_s_max=limits.head_s_max,
+        idle_s_max=limits.idle_s_max,
+        connections_max=limits.connections_max,
+        connect_s_max=settings.upstream.connect_timeout_s,
+        static=static_addresses(dict(settings.upstream.resolve)),
+    )
+
+
+async def _until_stop(frames: AsyncIterator[dict[str, object]]) -> float:
+    """Wait for the end: seconds of grace, 0 when the supervisor is dead."""
+    async for frame in frames:
+        if frame.get("type") == "stop":
+            grace_s = frame.get("grace_s")
+            return float(grace_s) if isinstance(grace_s, int | float) else 0.0
+        msg = f"the supervisor sent a frame of type {frame.get('type')!r}"
+        raise InputError(msg)
+    return 0.0
+
+
+async def _frames(control: socket.socket) -> AsyncIterator[dict[str, object]]:
+    loop = asyncio.get_running_loop()
+    decoder = FrameDecoder()
+    while data := await loop.sock_recv(control, _READ_BYTES):
+        for frame in decoder.feed(data):
+            yield frame
+
+
+if __name__ == "__main__":
+    main()

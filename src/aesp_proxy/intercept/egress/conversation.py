@@ -1,0 +1,349 @@
+"""One client connection with its upstream connections: sockets around mitmproxy's layers.
+
+mitmproxy's layers take events and yield commands and do no I/O. Its own
+connection handler runs a task and a lock for every hook, a stream reader for
+every socket and a write for every command, and on an exception logs and goes
+on. This one runs in the callbacks of asyncio protocols: hooks in line, one
+write a connection an event, back-pressure by pausing reads, and on an exception
+everything is closed (net 4). ``research`` figures: 1,980 to 690 us a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy import connection
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, events
+
+from aesp_proxy.errors import UnavailableError
+from aesp_proxy.model.principal import Principal
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Server
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layer import Layer
+
+    from aesp_proxy.intercept.egress.dialler import Check, Dialler
+    from aesp_proxy.intercept.port import Gate
+
+log = logging.getLogger(__name__)
+
+WRITE_HIGH_BYTES = 256 * 1024
+_LINGER_S = 5.0
+
+
+class Wire(asyncio.Protocol):
+    """One socket of a conversation."""
+
+    def __init__(self, conversation: Conversation, conn: connection.Connection) -> None:
+        self.conversation = conversation
+        self.conn = conn
+        self.transport: asyncio.Transport | None = None
+        self.congested = False
+        self.paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Adopt the transport (asyncio callback)."""
+        self.transport = transport  # type: ignore[assignment]
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)  # type: ignore[union-attr]
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes to the layers (asyncio callback)."""
+        self.conversation.happen(events.DataReceived(self.conn, data))
+
+    def eof_received(self) -> bool:
+        """Keep the socket for writing: TCP may be half-closed (asyncio callback)."""
+        self.conversation.peer_finished(self)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the layers the socket is gone (asyncio callback)."""
+        del exc
+        self.conversation.wire_lost(self)
+
+    def pause_writing(self) -> None:
+        """Stop reading everywhere until this peer reads again (asyncio callback)."""
+        self.congested = True
+        self.conversation.balance()
+
+    def resume_writing(self) -> None:
+        """Read again (asyncio callback)."""
+        self.congested = False
+        self.conversation.balance()
+
+
+class Conversation:
+    """The event loop of one client connection; layers on top, sockets below.
+
+    ``deadline`` is loop time in seconds after which :meth:`expire` may end it;
+    ``head_since`` is set by a layer while it waits for the rest of a head.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: Context,
+        principal: Principal,
+        gate: Gate,
+        dialler: Dialler,
+        on_closed: Callable[[Conversation], None],
+    ) -> None:
+        self.context = context
+        self.principal = principal
+        self.gate = gate
+        self.layer: Layer | None = None
+        self.hooks: dict[str, Callable[..., None]] = {}
+        self.on_end: list[Callable[[], None]] = []
+        self.head_since: float | None = None
+        self.active_at = 0.0
+        self.closed = False
+        self._dialler = dialler
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._wires: dict[connection.Connection, Wire] = {}
+        self._pending: deque[events.Event] = deque()
+        self._running = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._checks: dict[tuple[str, int], Check] = {}
+        self._client_held = False
+        self._drain_client_until: float | None = None
+
+    # what happens ---------------------------------------------------------------
+
+    def adopt_client(self, wire: Wire) -> None:
+        """Take over the client's socket from the edge."""
+        self._wires[self.context.client] = wire
+        self.active_at = self._loop.time()
+
+    def start(self, layer: Layer, data: bytes) -> None:
+        """Give the conversation its first layer and the bytes that are already here."""
+        self.layer = layer
+        self.happen(events.Start())
+        if data and not self.closed:
+            self.happen(events.DataReceived(self.context.client, data))
+
+    def happen(self, event: events.Event) -> None:
+        """Run one event through the layers and carry out what they command."""
+        self._pending.append(event)
+        if self._running or self.closed:
+            return
+        self._running = True
+        self.active_at = self._loop.time()
+        writes: dict[connection.Connection, list[bytes]] = {}
+        try:
+            while self._pending:
+                self._carry_out(self._pending.popleft(), writes)
+            self._flush(writes)
+        except Exception as error:  # noqa: BLE001 - net 4: whatever breaks here, nothing goes on
+            self._fail(error)
+        finally:
+            self._running = False
+
+    def _carry_out(self, event: events.Event, writes: dict[Any, list[bytes]]) -> None:
+        if self.layer is None or (
+            self._drain_client_until is not None
+            and isinstance(event, events.DataReceived)
+            and event.connection is self.context.client
+        ):
+            return  # refused already: the rest of the request is read and dropped
+        for command in self.layer.handle_event(event):
+            kind = type(command)
+            if kind is commands.SendData:
+                if command.connection in self._wires:  # type: ignore[attr-defined]
+                    writes.setdefault(command.connection, []).append(command.data)  # type: ignore[attr-defined]
+            elif isinstance(command, commands.StartHook):
+                self._run_hook(command)
+            elif isinstance(command, commands.CloseConnection):
+                self._flush(writes)
+                self._close(command)
+            elif kind is commands.OpenConnection:
+                self._open(command)  # type: ignore[arg-type]
+            elif kind is commands.RequestWakeup:
+                self._wake_later(command)  # type: ignore[arg-type]
+            elif kind is not commands.Log:
+                msg = f"a layer gave an unknown command: {command!r}"
+                raise UnavailableError(msg)
+
+    def _run_hook(self, hook: commands.StartHook) -> None:
+        handler = self.hooks.get(hook.name)
+        if handler is not None:
+            handler(*hook.args())
+        if hook.blocking:
+            self._pending.append(events.HookCompleted(hook))
+
+    def _flush(self, writes: dict[connection.Connection, list[bytes]]) -> None:
+        for conn, parts in writes.items():
+            wire = self._wires.get(conn)
+            if wire is not None and wire.transport is not None and not wire.transport.is_closing():
+                wire.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        writes.clear()
+
+    # opening and closing --------------------------------------------------------
+
+    def _open(self, command: commands.OpenConnection) -> None:
+        task = self._loop.create_task(self._dial(command))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _dial(self, command: commands.OpenConnection) -> None:
+        server = command.connection
+        wire = Wire(self, server)
+        error: str | None = None
+        try:
+            await self._dialler.dial(server, wire, self._checks.get(_address(server)))
+        except UnavailableError as failure:
+            error = str(failure)
+        except OSError as failure:
+            error = failure.strerror or str(failure)
+        if self.closed:
+            if wire.transport is not None:
+                wire.transport.abort()
+            return
+        if error is None:
+            server.state = ConnectionState.OPEN
+            self._wires[server] = wire
+            self.balance()
+        else:
+            server.error = error
+        self.happen(events.OpenConnectionCompleted(command, error))
+
+    def _close(self, command: commands.CloseConnection) -> None:
+        conn = command.connection
+        wire = self._wires.get(conn)
+        half = isinstance(command, commands.CloseTcpConnection) and command.half_close
+        if wire is None or wire.transport is None:
+            conn.state = ConnectionState.CLOSED
+            return
+        if half and conn.state & ConnectionState.CAN_READ:
+            conn.state &= ~ConnectionState.CAN_WRITE
+            if not wire.transport.is_closing() and wire.transport.can_write_eof():
+                wire.transport.write_eof()
+            return
+        conn.state = ConnectionState.CLOSED
+        wire.transport.close()
+
+    def linger(self) -> None:
+        """Answer is out: finish writing, then read and drop what the client still sends.
+
+        A close with unread bytes makes TCP reset the connection, and the client
+        would lose the answer (RFC 9112 section 9.6).
+        """
+        self._drain_client_until = self._loop.time() + _LINGER_S
+        self.at(_LINGER_S, self.close)
+        self._loop.call_soon(self._end_client_writing)
+
+    def _end_client_writing(self) -> None:
+        wire = self._wires.get(self.context.client)
+        if wire is not None and wire.transport is not None and not wire.transport.is_closing():
+            wire.transport.write_eof()
+
+    def at(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Call back after ``delay_s`` seconds unless the conversation ends before."""
+        handle: asyncio.TimerHandle
+
+        def run() -> None:
+            self._timers.discard(handle)
+            callback()
+
+        handle = self._loop.call_later(delay_s, run)
+        self._timers.add(handle)
+
+    def _wake_later(self, request: commands.RequestWakeup) -> None:
+        self.at(request.delay, lambda: self.happen(events.Wakeup(request)))
+
+    def peer_finished(self, wire: Wire) -> None:
+        """The peer sent its last byte."""
+        if wire.conn.state & ConnectionState.CAN_READ:
+            wire.conn.state &= ~ConnectionState.CAN_READ
+            self.happen(events.ConnectionClosed(wire.conn))
+        if wire.conn is self.context.client and self._drain_client_until is not None:
+            self.close()
+
+    def wire_lost(self, wire: Wire) -> None:
+        """Forget a socket that is gone; without the client nothing is left to do."""
+        if self._wires.get(wire.conn) is wire:
+            del self._wires[wire.conn]
+        told = not wire.conn.state & ConnectionState.CAN_READ
+        wire.conn.state = ConnectionState.CLOSED
+        if not told:
+            self.happen(events.ConnectionClosed(wire.conn))
+        if wire.conn is self.context.client:
+            self.close()
+        else:
+            self.balance()
+
+    def close(self) -> None:
+        """End the conversation: all sockets, timers and dials."""
+        if self.closed:
+            return
+        self.closed = True
+        for timer in self._timers:
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for wire in list(self._wires.values()):
+            if wire.transport is not None:
+                wire.transport.close()
+        self._wires.clear()
+        try:
+            for callback in self.on_end:
+                callback()
+        finally:
+            self._on_closed(self)
+
+    def abort(self) -> None:
+        """Cut every socket at once: nothing buffered leaves."""
+        for wire in list(self._wires.values()):
+            if wire.transport is not None:
+                wire.transport.abort()
+        self.close()
+
+    def _fail(self, error: Exception) -> None:
+        log.error("interceptor failed; the connection is cut", exc_info=error)
+        try:
+            self.gate.failed(self.principal, f"the interceptor failed: {type(error).__name__}", "")
+        finally:
+            self.abort()
+
+    # limits ---------------------------------------------------------------------
+
+    def expire(self, now: float, *, idle_s_max: float, head_s_max: float) -> None:
+        """Cut it when a head has been incomplete, or all silent, for too long (loop time)."""
+        if self.head_since is not None and now - self.head_since > head_s_max:
+            self.gate.limited(self.principal, f"no complete head within {head_s_max:g} s", "")
+            self.abort()
+        elif now - self.active_at > idle_s_max:
+            self.close()
+
+    def watch_dial(self, address: tuple[str, int], check: Check) -> None:
+        """Have ``check`` asked about the addresses that ``address`` resolves to."""
+        self._checks[address] = check
+
+    def hold_client(self, *, hold: bool) -> None:
+        """Stop or go on reading from the client, whose bytes have nowhere to go yet."""
+        self._client_held = hold
+        self.balance()
+
+    def balance(self) -> None:
+        """Read from nobody while somebody does not take what was written to them."""
+        congested = any(wire.congested for wire in self._wires.values())
+        for wire in self._wires.values():
+            held = congested or (self._client_held and wire.conn is self.context.client)
+            transport = wire.transport
+            if transport is None or transport.is_closing() or held == wire.paused:
+                continue
+            wire.paused = held
+            if held:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
+
+
+def _address(server: Server) -> tuple[str, int]:
+    return (server.address[0], server.address[1]) if server.address else ("", 0)

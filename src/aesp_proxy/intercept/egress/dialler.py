@@ -1,0 +1,153 @@
+"""Connects upstream: resolve once, have the addresses checked, dial what was checked.
+
+The client's idea of an address is never used (row 6 of the threat list); an
+operator's static addresses are, and are not subject to the address rules,
+because the operator named them. Every other address of an answer is checked
+before any is dialled, so a name that resolves to one public and one private
+address is refused (row 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from aesp_proxy.errors import ConfigError, UnavailableError
+from aesp_proxy.model.host import Host, parse_authority, parse_host
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Server
+
+    from aesp_proxy.act.denial import Denial
+    from aesp_proxy.intercept.egress.conversation import Wire
+    from aesp_proxy.intercept.port import Address
+
+Check = Callable[[Host, "tuple[Address, ...]"], "Denial | None"]
+
+
+class AddressRefusedError(UnavailableError):
+    """The resolved address may not be dialled; the refusal has been recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticAddress:
+    """Where an operator sends a name: an address, and a port unless it stays the same."""
+
+    address: str
+    port: int | None
+
+
+def static_addresses(settings: Mapping[str, str]) -> dict[tuple[str, int | None], StaticAddress]:
+    """Read ``upstream.resolve``: ``host`` or ``host:port`` to ``address`` or ``address:port``.
+
+    Raises ``ConfigError`` naming the entry.
+    """
+    table = {}
+    for name, value in settings.items():
+        where = f"upstream.resolve.{name}"
+        try:
+            host, port = _with_optional_port(name)
+            target, target_port = _with_optional_port(value)
+        except Exception as error:
+            raise ConfigError(str(error), where=where) from error
+        if target.address is None:
+            msg = f"{value!r} is not an address"
+            raise ConfigError(msg, where=where, remedy="write ADDRESS or ADDRESS:PORT")
+        table[host.name, port] = StaticAddress(address=target.name, port=target_port)
+    return table
+
+
+def _with_optional_port(text: str) -> tuple[Host, int | None]:
+    bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
+    if bare_ipv6 or ":" not in text.rpartition("]")[2]:
+        return parse_host(f"[{text}]" if bare_ipv6 else text), None
+    return parse_authority(text, None)
+
+
+class Dialler:
+    """Opens upstream sockets.
+
+    ``check`` is asked with all resolved addresses of a name that has no static
+    address; without a check nothing is dialled.
+    """
+
+    def __init__(
+        self,
+        *,
+        static: Mapping[tuple[str, int | None], StaticAddress],
+        connect_s_max: float,
+    ) -> None:
+        self._static = static
+        self._connect_s_max = connect_s_max
+
+    async def dial(self, server: Server, wire: Wire, check: Check | None) -> None:
+        """Connect ``server``; raises ``UnavailableError`` (or its address refusal)."""
+        if server.address is None:
+            msg = "no upstream address"
+            raise UnavailableError(msg)
+        name, port = server.address[0], server.address[1]
+        candidates = await self._candidates(parse_host(_bracketed(name)), port, check)
+        last: Exception | None = None
+        for address, dial_port in candidates:
+            try:
+                transport = await self._connect(address, dial_port, wire)
+            except (OSError, TimeoutError) as error:
+                last = error
+                continue
+            server.peername = transport.get_extra_info("peername")
+            server.sockname = transport.get_extra_info("sockname")
+            return
+        reason = "timed out" if isinstance(last, TimeoutError) else str(last)
+        msg = f"cannot connect to {name} port {port}: {reason}"
+        raise UnavailableError(msg) from last
+
+    async def _connect(self, address: str, port: int, wire: Wire) -> asyncio.BaseTransport:
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        # proto must be TCP: with 0 asyncio does not set TCP_NODELAY (44 ms a response).
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(self._connect_s_max):
+                await loop.sock_connect(sock, (address, port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport, _ = await loop.create_connection(lambda: wire, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return transport
+
+    async def _candidates(
+        self, host: Host, port: int, check: Check | None
+    ) -> list[tuple[str, int]]:
+        static = self._static.get((host.name, port)) or self._static.get((host.name, None))
+        if static is not None:
+            return [(static.address, static.port or port)]
+        addresses = (host.address,) if host.address is not None else await _resolve(host, port)
+        if check is None:
+            msg = "no address check is in place"
+            raise UnavailableError(msg)
+        denial = check(host, tuple(addresses))
+        if denial is not None:
+            raise AddressRefusedError(denial.decision.message)
+        return [(str(address), port) for address in addresses]
+
+
+async def _resolve(host: Host, port: int) -> tuple[Address, ...]:
+    try:
+        infos = await asyncio.get_running_loop().getaddrinfo(
+            host.name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )
+    except (OSError, UnicodeError) as error:
+        msg = f"cannot resolve {host.name}: {error}"
+        raise UnavailableError(msg) from error
+    # A zone id (fe80::1%eth0) never leaves: such an address is link-local and refused.
+    return tuple(dict.fromkeys(ip_address(str(info[4][0]).partition("%")[0]) for info in infos))
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name else name

@@ -1,0 +1,231 @@
+"""The egress interceptor: listens, makes a conversation for each client, enforces limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aesp_proxy.intercept.egress.master import EgressMaster  # isort: skip - stubs mitmproxy.addons
+from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer, NextLayer
+from mitmproxy.proxy.layers.tls import ClientTLSLayer
+from mitmproxy.proxy.mode_specs import ProxyMode
+
+from aesp_proxy.act.denial import http1_response
+from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.egress.conversation import Conversation, Wire
+from aesp_proxy.intercept.egress.dialler import Dialler, StaticAddress
+from aesp_proxy.intercept.egress.edge import Edge
+from aesp_proxy.intercept.egress.http1 import Http1
+from aesp_proxy.intercept.egress.stock import GuardedHttp
+from aesp_proxy.intercept.egress.upstream import Commands, Upstream
+from aesp_proxy.model.host import parse_host
+from aesp_proxy.normalize.http import Tunnel
+from aesp_proxy.normalize.http_head import HeadLimits
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from aesp_proxy.intercept.port import Gate
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressSettings:
+    """What bounds the interceptor. Seconds and bytes as the names say."""
+
+    head: HeadLimits
+    head_s_max: float = 10.0
+    idle_s_max: float = 600.0
+    connections_max: int = 5_000
+    connect_s_max: float = 10.0
+    frame_bytes_max: int = 16 * 1024 * 1024
+    static: Mapping[tuple[str, int | None], StaticAddress]
+
+
+class _ClientWire(Wire):
+    """A client's socket; its conversation begins when it is connected."""
+
+    def __init__(self, interceptor: EgressInterceptor) -> None:
+        self._interceptor = interceptor
+        super().__init__(None, None)  # type: ignore[arg-type]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._interceptor.begin(self)
+
+
+class EgressInterceptor:
+    """All client connections of one worker."""
+
+    def __init__(self, *, gate: Gate, master: EgressMaster, settings: EgressSettings) -> None:
+        self._gate = gate
+        self._master = master
+        self._settings = settings
+        self._conversations: set[Conversation] = set()
+        self._mode = ProxyMode.parse("regular")
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._emptied = asyncio.Event()
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept on a bound TCP socket (made with IPPROTO_TCP, or Nagle costs 44 ms)."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _ClientWire(self), sock=sock, backlog=1024)
+        self._sweeper = loop.create_task(self._sweep())
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop accepting, give what is under way ``grace_s`` seconds, then end it, recorded."""
+        if self._server is not None:
+            self._server.close()
+        if self._conversations and grace_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._emptied.wait()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for conversation in list(self._conversations):
+            conversation.close()
+
+    def _closed(self, conversation: Conversation) -> None:
+        self._conversations.discard(conversation)
+        if not self._conversations:
+            self._emptied.set()
+
+    @property
+    def open_connections(self) -> int:
+        """Client connections that are open now."""
+        return len(self._conversations)
+
+    def begin(self, wire: Wire) -> None:
+        """Start the conversation of a client that has just connected."""
+        transport = wire.transport
+        if transport is None:
+            return
+        peername = transport.get_extra_info("peername") or ("", 0)
+        principal = self._gate.principal(peername[0])
+        client = Client(
+            peername=peername,
+            sockname=transport.get_extra_info("sockname") or ("", 0),
+            timestamp_start=time.time(),
+            proxy_mode=self._mode,
+            state=ConnectionState.OPEN,
+        )
+        context = Context(client, self._master.options)
+        conversation = Conversation(
+            context=context,
+            principal=principal,
+            gate=self._gate,
+            dialler=Dialler(
+                static=self._settings.static, connect_s_max=self._settings.connect_s_max
+            ),
+            on_closed=self._closed,
+        )
+        wire.conversation, wire.conn = conversation, client
+        conversation.adopt_client(wire)
+        if len(self._conversations) >= self._settings.connections_max:
+            text = f"more than {self._settings.connections_max} connections"
+            denial = self._gate.limited(principal, text, "")
+            transport.write(http1_response(denial, close=True))
+            conversation.close()
+            return
+        self._conversations.add(conversation)
+        self._emptied.clear()
+        hooks = self._master.tls
+        conversation.hooks.update(
+            tls_clienthello=hooks.tls_clienthello,
+            tls_start_client=hooks.tls_start_client,
+            tls_start_server=hooks.tls_start_server,
+        )
+        conversation.head_since = asyncio.get_running_loop().time()
+        conversation.start(Edge(context, conversation, self, self._settings.head), b"")
+
+    # the layers that follow the edge ------------------------------------------------
+
+    def plain(self, conversation: Conversation) -> Layer:
+        """For absolute-form requests to the proxy itself."""
+        return self._http1(conversation, None)
+
+    def cleartext(self, conversation: Conversation, tunnel: Tunnel) -> Layer:
+        """For HTTP inside a tunnel without TLS."""
+        return self._http1(conversation, tunnel)
+
+    def tls(self, conversation: Conversation, tunnel: Tunnel) -> Layer:
+        """For a tunnel that starts with a TLS handshake: TLS, then HTTP by ALPN."""
+
+        def choose(next_layer: NextLayer) -> None:
+            client = next_layer.context.client
+            try:
+                sni = parse_host(client.sni).name if client.sni else ""
+            except InputError:
+                sni = str(client.sni)  # not a host: it will not equal the CONNECT name
+            inner = Tunnel(scheme="https", host=tunnel.host, port=tunnel.port, sni=sni)
+            if client.alpn == b"h2":
+                next_layer.layer = self._stock(next_layer.context, conversation, inner)
+            else:
+                next_layer.layer = self._http1(conversation, inner, next_layer.context)
+
+        conversation.hooks["next_layer"] = choose
+        return ClientTLSLayer(conversation.context)
+
+    def _http1(
+        self, conversation: Conversation, tunnel: Tunnel | None, context: Context | None = None
+    ) -> Layer:
+        context = context or conversation.context
+
+        def upgrade(data: bytes) -> Commands:
+            if tunnel is None:
+                return
+            stock = self._stock(context, conversation, tunnel)
+            yield from _replace(layer, stock, data)
+
+        layer = Http1(
+            context,
+            conversation,
+            tunnel,
+            limits=self._settings.head,
+            upgrade=upgrade if tunnel is not None else None,
+            remember=self._remember,
+        )
+        return layer
+
+    def _stock(self, context: Context, conversation: Conversation, tunnel: Tunnel) -> GuardedHttp:
+        return GuardedHttp(
+            context, conversation, tunnel, frame_bytes_max=self._settings.frame_bytes_max
+        )
+
+    def _remember(self, upstream: Upstream) -> None:
+        if upstream.tls is not None:
+            self._master.tls.remember(upstream.server, upstream.tls.tls)
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now = loop.time()
+            for conversation in list(self._conversations):
+                conversation.expire(
+                    now,
+                    idle_s_max=self._settings.idle_s_max,
+                    head_s_max=self._settings.head_s_max,
+                )
+
+
+def _replace(old: Layer, new: Layer, data: bytes) -> Commands:
+    """Put another layer in the place of ``old`` and replay the unread bytes to it."""
+    from mitmproxy.proxy import events  # noqa: PLC0415 - only on an upgrade
+
+    replaced: Any = old
+    replaced.handle_event = new.handle_event
+    replaced._handle_event = new.handle_event  # noqa: SLF001 - mitmproxy's NextLayer does the same
+    yield from new.handle_event(events.Start())
+    yield from new.handle_event(events.DataReceived(old.context.client, data))

@@ -1,0 +1,123 @@
+"""HTTP requests as events: one host, one port, one target, or a refusal.
+
+Takes parsed heads (HTTP/1) or header lists (HTTP/2) and makes the canonical
+:class:`EgressRequest`. Whether CONNECT, SNI and Host agree is not decided here:
+the event carries all three names (row 1 of the threat list).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aesp_proxy.errors import InputError
+from aesp_proxy.model.event import EgressRequest
+from aesp_proxy.model.host import Host, parse_authority
+from aesp_proxy.model.principal import Principal
+from aesp_proxy.normalize.http_head import Headers, RequestHead
+
+DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a request goes: ``origin_form`` is what is sent upstream."""
+
+    scheme: str
+    host: Host
+    port: int
+    origin_form: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """The names under which a CONNECT tunnel was opened; ``sni`` is empty without TLS."""
+
+    scheme: str
+    host: Host
+    port: int
+    sni: str = ""
+
+
+def absolute_target(head: RequestHead) -> Target:
+    """Read the absolute-form target of a plain proxy request (RFC 9112 section 3.2.2).
+
+    Only ``http``: an https URL in absolute form would go out unencrypted.
+    """
+    scheme, separator, rest = head.target.partition("://")
+    if not separator or scheme.lower() != "http":
+        msg = "the request target is not an absolute http:// URL"
+        raise InputError(msg)
+    cut = min((i for i in (rest.find("/"), rest.find("?")) if i >= 0), default=len(rest))
+    authority, path = rest[:cut], rest[cut:]
+    if "@" in authority:
+        msg = "the request target holds user information"
+        raise InputError(msg)
+    host, port = parse_authority(authority, 80)
+    named, named_port = parse_authority(head.host, 80) if head.host else (host, port)
+    if head.host and (named.name, named_port) != (host.name, port):
+        msg = f"the Host field names {named}:{named_port}, the target {host}:{port}"
+        raise InputError(msg)
+    origin = path if path.startswith("/") else "/" + path
+    return Target(scheme="http", host=host, port=port, origin_form=origin)
+
+
+def tunnel_target(head: RequestHead, tunnel: Tunnel) -> Target:
+    """Read the origin-form target of a request inside a tunnel (RFC 9112 section 3.2.1)."""
+    if not head.target.startswith("/") and not (head.method == "OPTIONS" and head.target == "*"):
+        msg = "the request target inside a tunnel is not a path"
+        raise InputError(msg)
+    if head.host:
+        host, port = parse_authority(head.host, DEFAULT_PORTS[tunnel.scheme])
+    elif head.minor_version == 0:
+        host, port = tunnel.host, tunnel.port
+    else:
+        msg = "the Host field is missing or empty"
+        raise InputError(msg)
+    return Target(scheme=tunnel.scheme, host=host, port=port, origin_form=head.target)
+
+
+def egress_request(
+    *,
+    method: str,
+    target: Target,
+    headers: Headers,
+    content_length: int | None,
+    http_version: str,
+    tunnel: Tunnel | None,
+    principal: Principal,
+    time_ns: int,
+) -> EgressRequest:
+    """Make the event of one request. ``content_length`` is bytes, None when unknown."""
+    path, _, query = target.origin_form.partition("?")
+    return EgressRequest(
+        event_id="",
+        time_ns=time_ns,
+        principal=principal,
+        scheme=target.scheme,
+        method=method,
+        host=target.host,
+        port=target.port,
+        target=target.origin_form,
+        path=path,
+        query=query,
+        headers=headers,
+        http_version=http_version,
+        sni=tunnel.sni if tunnel else "",
+        connect_host=tunnel.host.name if tunnel else "",
+        content_length=content_length,
+    )
+
+
+def name_mismatch(event: EgressRequest, tunnel: Tunnel | None) -> str:
+    """Say how CONNECT, SNI and Host disagree; empty when they agree or there is no tunnel."""
+    if tunnel is None:
+        return ""
+    names = {event.host.name, tunnel.host.name}
+    if tunnel.sni:
+        names.add(tunnel.sni)
+    if len(names) == 1 and event.port == tunnel.port:
+        return ""
+    return (
+        f"CONNECT named {tunnel.host}:{tunnel.port}, "
+        f"SNI {tunnel.sni or '(none)'}, Host {event.host}:{event.port}"
+    )

@@ -1,0 +1,305 @@
+"""HTTP/1 message heads: bytes in, one unambiguous reading out, or an ``InputError``.
+
+Everything that two parsers are known to read differently is refused, never
+repaired: bare CR or LF, obs-fold, NUL and other controls, white space around a
+field name, two Host fields, Content-Length beside Transfer-Encoding, repeated
+or signed lengths, any transfer coding but a single ``chunked``. Sources: RFC
+9112 sections 2-6 and 11.2, RFC 9110 section 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aesp_proxy.errors import InputError
+
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Field values may hold visible characters, space, tab and obs-text (RFC 9110 5.5).
+_HEAD_BYTES = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_TARGET_BYTES = bytes(c for c in range(0x21, 0x7F) if c not in b'"<>\\^`{|}#')
+_DIGITS = b"0123456789"
+_LENGTH_DIGITS_MAX = 18
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadLimits:
+    """How large a head may be: bytes in all, bytes of the target, fields."""
+
+    head_bytes_max: int = 65_536
+    target_bytes_max: int = 16_384
+    header_count_max: int = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHead:
+    """A request head. Names in ``headers`` are lower case; values are stripped.
+
+    ``fields`` is the validated block of field lines as received, each ended by
+    CRLF, so that what need not change is forwarded without being rebuilt.
+    ``body_bytes`` is the Content-Length, 0 without a body, None when chunked;
+    ``rewrite`` says that hop-by-hop fields stand in the way of that.
+    """
+
+    method: str
+    target: str
+    minor_version: int
+    headers: Headers
+    fields: bytes
+    host: str
+    body_bytes: int | None
+    keep_alive: bool
+    expect_continue: bool
+    upgrade: str
+    rewrite: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseHead:
+    """A response head. ``body_bytes`` is None when chunked, -1 when until close."""
+
+    status: int
+    minor_version: int
+    headers: Headers
+    fields: bytes
+    start_line: bytes
+    body_bytes: int | None
+    keep_alive: bool
+
+
+def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
+    """Parse a request head that ends with an empty line.
+
+    Raises ``InputError`` with the exact objection; see RFC 9112 section 3.
+    """
+    start, fields, headers = _split_head(block, limits)
+    parts = start.split(b" ")
+    if len(parts) != 3:
+        msg = "the request line is not METHOD TARGET VERSION"
+        raise InputError(msg)
+    method, target, version = parts
+    if not method or method.translate(None, _TOKEN):
+        msg = "the method is not a token"
+        raise InputError(msg)
+    if not target or len(target) > limits.target_bytes_max:
+        msg = f"the request target is empty or over {limits.target_bytes_max} bytes"
+        raise InputError(msg)
+    if target.translate(None, _TARGET_BYTES):
+        msg = "the request target holds a character that must be percent-encoded"
+        raise InputError(msg)
+    minor = _minor_version(version)
+    framing = _Framing.read(headers, minor)
+    if framing.coding and minor == 0:
+        msg = "Transfer-Encoding in an HTTP/1.0 request"
+        raise InputError(msg)
+    return RequestHead(
+        method=method.decode("ascii"),
+        target=target.decode("ascii"),
+        minor_version=minor,
+        headers=headers,
+        fields=fields,
+        host=framing.host,
+        body_bytes=None if framing.coding else (framing.length or 0),
+        keep_alive=framing.keep_alive,
+        expect_continue=framing.expect_continue,
+        upgrade=framing.upgrade,
+        rewrite=framing.rewrite,
+    )
+
+
+def parse_response_head(block: bytes, limits: HeadLimits, *, request_method: str) -> ResponseHead:
+    """Parse a response head that ends with an empty line (RFC 9112 section 4)."""
+    start, fields, headers = _split_head(block, limits)
+    if len(start) < 12 or start[8:9] != b" " or start[12:13] not in (b"", b" "):
+        msg = "the status line is not VERSION STATUS REASON"
+        raise InputError(msg)
+    minor = _minor_version(start[:8])
+    digits = start[9:12]
+    if digits.translate(None, _DIGITS) or not b"100" <= digits <= b"599":
+        msg = "the status code is not between 100 and 599"
+        raise InputError(msg)
+    status = int(digits)
+    framing = _Framing.read(headers, minor)
+    body: int | None
+    if request_method == "HEAD" or status < 200 or status in (204, 304):
+        body = 0
+    elif framing.coding:
+        body = None
+    elif framing.length is not None:
+        body = framing.length
+    else:
+        body = -1
+    return ResponseHead(
+        status=status,
+        minor_version=minor,
+        headers=headers,
+        fields=fields,
+        start_line=start,
+        body_bytes=body,
+        keep_alive=framing.keep_alive and body != -1,
+    )
+
+
+def _split_head(block: bytes, limits: HeadLimits) -> tuple[bytes, bytes, Headers]:
+    if len(block) > limits.head_bytes_max:
+        msg = f"the head is over {limits.head_bytes_max} bytes"
+        raise InputError(msg)
+    lines_count = require_crlf_lines(block)
+    start_end = block.find(b"\r\n")
+    start = block[:start_end]
+    fields = block[start_end + 2 : -2]
+    if lines_count - 2 > limits.header_count_max:
+        msg = f"more than {limits.header_count_max} header fields"
+        raise InputError(msg)
+    return start, fields, parse_fields(fields)
+
+
+def require_crlf_lines(block: bytes) -> int:
+    """Count the lines of a head or trailer block; refuse controls and bare CR or LF."""
+    if block.translate(None, _HEAD_BYTES):
+        msg = "the head holds NUL or another control character"
+        raise InputError(msg)
+    lines_count = block.count(b"\r\n")
+    if block.count(b"\n") != lines_count or block.count(b"\r") != lines_count:
+        msg = "a line of the head does not end with CR LF"
+        raise InputError(msg)
+    return lines_count
+
+
+def parse_fields(fields: bytes) -> Headers:
+    """Parse field lines, each ended by CRLF (RFC 9112 section 5); also for trailers."""
+    headers = []
+    for line in fields.split(b"\r\n")[:-1]:
+        name, colon, value = line.partition(b":")
+        if not colon or not name or name.translate(None, _TOKEN):
+            msg = "a header field's name is not a token (a folded line? space before the colon?)"
+            raise InputError(msg)
+        headers.append((name.lower(), value.strip(b" \t")))
+    return tuple(headers)
+
+
+def _minor_version(version: bytes) -> int:
+    if version == b"HTTP/1.1":
+        return 1
+    if version == b"HTTP/1.0":
+        return 0
+    msg = "the version is neither HTTP/1.1 nor HTTP/1.0"
+    raise InputError(msg)
+
+
+@dataclass(slots=True)
+class _Framing:
+    """What the fields say of framing and of the connection, gathered in one pass."""
+
+    host: str = ""
+    length: int | None = None
+    coding: bytes = b""
+    keep_alive: bool = True
+    expect_continue: bool = False
+    upgrade: str = ""
+    connection_tokens: tuple[bytes, ...] = ()
+    rewrite: bool = False
+
+    @classmethod
+    def read(cls, headers: Headers, minor: int) -> _Framing:
+        framing = cls()
+        seen_host = False
+        for name, value in headers:
+            if name not in _FRAMING_NAMES:
+                continue
+            if name == b"host":
+                if seen_host:
+                    msg = "more than one Host field"
+                    raise InputError(msg)
+                seen_host = True
+                framing.host = value.decode("latin-1")
+            elif name == b"content-length":
+                framing._length(value)
+            elif name == b"transfer-encoding":
+                if framing.coding or value.lower() != b"chunked":
+                    msg = "a transfer coding that is not a single 'chunked'"
+                    raise InputError(msg)
+                framing.coding = b"chunked"
+            elif name == b"connection":
+                tokens = tuple(t.strip(b" \t").lower() for t in value.split(b","))
+                framing.connection_tokens += tokens
+                framing.rewrite |= not set(tokens) <= {b"keep-alive", b"close"}
+            elif name == b"expect":
+                framing._expect(value)
+            else:
+                framing.rewrite = True
+                if name == b"upgrade":
+                    framing.upgrade = value.decode("latin-1").lower()
+        if framing.coding and framing.length is not None:
+            msg = "both Content-Length and Transfer-Encoding"
+            raise InputError(msg)
+        tokens = framing.connection_tokens
+        framing.keep_alive = b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
+        return framing
+
+    def _length(self, value: bytes) -> None:
+        if not value or len(value) > _LENGTH_DIGITS_MAX or value.translate(None, _DIGITS):
+            msg = "Content-Length is not a decimal number"
+            raise InputError(msg)
+        if self.length is not None:
+            msg = "more than one Content-Length"
+            raise InputError(msg)
+        self.length = int(value)
+
+    def _expect(self, value: bytes) -> None:
+        if value.lower() != b"100-continue":
+            msg = "an expectation that is not 100-continue"
+            raise InputError(msg)
+        self.expect_continue = True
+
+
+# Fields that concern one hop only (RFC 9110 section 7.6.1): never forwarded.
+_HOP_NAMES = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"te",
+        b"upgrade",
+        b"http2-settings",
+    )
+)
+_FRAMING_NAMES = _HOP_NAMES | {b"host", b"content-length", b"transfer-encoding", b"expect"}
+
+
+def upstream_head(head: RequestHead, origin_form: str, authority: str) -> bytes:
+    """Write the head that goes upstream: re-serialised from what was parsed and decided.
+
+    The block of field lines is reused as it came when nothing in it concerns
+    this hop only; ``authority`` is sent as Host when the request had none.
+    """
+    start = f"{head.method} {origin_form} HTTP/1.{head.minor_version}\r\n".encode("ascii")
+    if not head.rewrite and head.host:
+        return start + head.fields + b"\r\n"
+    dropped = _HOP_NAMES | _named_by_connection(head.headers)
+    lines = [b"%b: %b\r\n" % (n, v) for n, v in head.headers if n not in dropped]
+    if not head.host:
+        lines.insert(0, b"Host: %b\r\n" % authority.encode("ascii"))
+    if any(n == b"te" and v.lower() == b"trailers" for n, v in head.headers):
+        lines.append(b"TE: trailers\r\nConnection: TE\r\n")
+    return start + b"".join(lines) + b"\r\n"
+
+
+def _named_by_connection(headers: Headers) -> set[bytes]:
+    """Fields that Connection declares to concern one hop; framing is never among them."""
+    named = {
+        token.strip(b" \t").lower()
+        for name, value in headers
+        if name == b"connection"
+        for token in value.split(b",")
+    }
+    return named - {b"host", b"content-length", b"transfer-encoding", b"authorization"}
+
+
+def without_alt_svc(head: ResponseHead) -> bytes:
+    """Write a response head without ``Alt-Svc``, which would lead the client to QUIC."""
+    lines = head.fields.split(b"\r\n")
+    kept = [line for line in lines if line[:8].lower() != b"alt-svc:"]
+    return head.start_line + b"\r\n" + b"\r\n".join(kept) + b"\r\n"
