@@ -193,13 +193,12 @@ def _prepare(
 
 def _sealer_arguments(settings: Settings) -> tuple[str, ...]:
     audit = settings.audit
-    return (
-        "--seal-bytes-max", str(audit.seal_bytes_max),
-        "--seal-s-max", str(audit.seal_s_max),
-        "--spool-bytes-max", str(audit.spool_bytes_max),
-        "--forward-dir", str(settings.forward_dir),
-        "--forward-url", settings.forward.url,
-    )  # fmt: skip
+    arguments = [
+        "--seal-bytes-max", str(audit.seal_bytes_max), "--seal-s-max", str(audit.seal_s_max),
+    ]  # fmt: skip
+    if settings.forward.dir is not None or settings.forward_dir.is_dir():
+        arguments += ["--forward", str(settings.forward_dir)]
+    return tuple(arguments)
 
 
 def _account(prepared: _Prepared, end: RunEnd, command: Sequence[str], *, quiet: bool) -> int:
@@ -237,6 +236,6 @@ def _print_summary(settings: Settings, epoch: int) -> None:
 
 
 def _records(state_dir: Path, epoch: int) -> Iterable[Record]:
-    from aesp_proxy.record.reader import read_records
+    from aesp_proxy.record.reader import read_state
 
-    return (record for _, record in read_records(state_dir, epoch=epoch))
+    return (record for _, record in read_state(state_dir, epoch=epoch))

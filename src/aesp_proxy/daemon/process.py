@@ -83,9 +83,14 @@ class HelperProcess:
             os.close(descriptor)
         self._process.wait()
 
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, minus the signal's number if one ended it, None while it runs."""
+        return self._process.poll() if self._process else None
+
     def ended(self) -> str:
         """Say how it ended, for a person."""
-        code = self._process.poll() if self._process else None
+        code = self.exit_code
         if code is None:
             return "is still running"
         if code >= 0:

@@ -15,7 +15,7 @@ from typing import Final
 
 from aesp_proxy.errors import ConfigError
 
-_OURS: Final = frozenset({"audit", "ca", "crash", "forward", "log"})
+_OURS: Final = frozenset({"audit", "ca", "crash", "fingerprint.key", "forward", "log"})
 _REMEDY: Final = "give --state DIR"
 
 

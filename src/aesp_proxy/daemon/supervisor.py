@@ -5,7 +5,8 @@ Each can die on its own, and what follows is here, on one page:
 - The worker dies: the plane is closed. The child has no way out any more; it is
   ended and the person is told why.
 - The sealer dies: it is started once more after a pause; dead again within a minute,
-  the run ends, as what cannot be recorded does not pass.
+  the run ends, as what cannot be recorded does not pass. When it says that keys or
+  configuration are wrong (exit code 3) another start would not help.
 - The child ends: the worker finishes what is under way, then the sealer seals
   everything, and both are collected.
 - We are killed: the kernel tells each of them (see ``spawned`` and the child's
@@ -38,6 +39,7 @@ SEALER_MODULE: Final = "aesp_proxy.record.sealer_process"
 _READ_BYTES: Final = 65536
 _BACKLOG: Final = 1024
 _EXIT_S_MAX: Final = 2.0
+_EXIT_CONFIG: Final = 3
 _RELAYED: Final = (
     signal.SIGINT,
     signal.SIGQUIT,
@@ -71,6 +73,7 @@ class Ended(StrEnum):
     INTERRUPTED = "interrupted before the command was started"
     WORKER_FAILED = "the proxy could not start"
     WORKER_DIED = "the proxy died"
+    SEALER_FAILED = "the record could not be opened"
     SEALER_DIED = "the record could not be sealed"
 
 
@@ -90,7 +93,7 @@ class Plan:
     sealer_command: tuple[str, ...] = ()
     start_s_max: float = 30.0
     drain_s_max: float = 3.0
-    seal_s_max: float = 15.0
+    seal_s_max: float = 40.0
     child_grace_s: float = 5.0
     sealer_pause_s: float = 0.5
     sealer_steady_s: float = 60.0
@@ -279,6 +282,9 @@ async def _watch_sealer(run: _Run) -> None:
     died_at = -math.inf
     while True:
         await run.sealer.wait()
+        if run.sealer.exit_code == _EXIT_CONFIG:
+            run.finish(Ended.SEALER_FAILED, _EXIT_CONFIG, _last_words(run.plan.log))
+            return
         if trio.current_time() - died_at < run.plan.sealer_steady_s:
             break
         died_at = trio.current_time()
@@ -287,7 +293,18 @@ async def _watch_sealer(run: _Run) -> None:
             _start_sealer(run)
         except UnavailableError:
             break
-    run.finish(Ended.SEALER_DIED, 4, f"the sealer {run.sealer.ended()} twice, see {run.plan.log}")
+    message = f"the sealer {run.sealer.ended()} twice: {_last_words(run.plan.log)}"
+    run.finish(Ended.SEALER_DIED, 4, message)
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line that a helper wrote, or where to look if it wrote none."""
+    try:
+        lines = log.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    said = lines[-1].removeprefix("aesp-proxy: ") if lines else ""
+    return said or f"see {log}"
 
 
 async def _take_signals(

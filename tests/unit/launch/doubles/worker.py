@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import FrameDecoder, encode_frame, failed_frame, ready_frame
