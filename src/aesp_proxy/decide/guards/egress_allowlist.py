@@ -99,7 +99,7 @@ class EgressAllowlist:
             severity=Severity.CRITICAL if kind is AddressClass.METADATA else Severity.ERROR,
             message=f"{place} is a {kind.words} address; no address rule names it",
             source=self.section.source,
-            remediation=(_DO_NOT_RETRY, self._ask_for(f"{_address_host(address)}:{port}")),
+            remediation=(_DO_NOT_RETRY, self._ask_for(_address_host(address), port)),
         )
 
     def _no_address_rule(self, host: Host, port: int) -> Answer:
@@ -111,7 +111,7 @@ class EgressAllowlist:
             source=self.section.source,
             remediation=(
                 "Connect by host name: names are checked, raw addresses need a rule.",
-                self._ask_for(_with_port(host, port)),
+                self._ask_for(host, port),
             ),
         )
 
@@ -129,11 +129,12 @@ class EgressAllowlist:
             severity=Severity.WARNING,
             message=message,
             source=source,
-            remediation=(_DO_NOT_RETRY, self._ask_for(_with_port(host, port))),
+            remediation=(_DO_NOT_RETRY, self._ask_for(host, port)),
         )
 
-    def _ask_for(self, entry: str) -> str:
-        file, _, line = self.section.source.rpartition(":")
+    def _ask_for(self, host: Host, port: int) -> str:
+        entry = str(host) if port in WEB_PORTS else _with_port(host, port)
+        file, _, line = self.section.allow_source.rpartition(":")
         return f"Ask the owner of {file} to add {entry} under {_SECTION}.allow (line {line})."
 
 

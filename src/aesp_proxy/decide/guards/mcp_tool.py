@@ -61,7 +61,7 @@ class McpTool:
         return self._not_allowed(shown)
 
     def _not_allowed(self, shown: str) -> Answer:
-        file, _, line = self.section.source.rpartition(":")
+        file, _, line = self.section.allow_source.rpartition(":")
         return Answer(
             verdict=Verdict.DENY,
             reason=Reason.TOOL_NOT_ALLOWED,

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from aesp_proxy.decide.policy.sourced import Sourced
 from aesp_proxy.errors import ConfigError, InputError
 from aesp_proxy.model.address import AddressClass, classify
-from aesp_proxy.model.host import Host, parse_host, unwrap_address
+from aesp_proxy.model.host import Host, parse_host
 
 _RULE_CHARS_MAX = 512
 _PORT_MAX = 65_535

@@ -136,6 +136,7 @@ def _egress(table: Table | None) -> EgressSection | None:
         return None
     return EgressSection(
         source=table.source,
+        allow_source=table.source_of("allow"),
         allow=_hosts(table, "allow"),
         block=_hosts(table, "block"),
         default_verdict=_default(table),
@@ -259,6 +260,7 @@ def _tools(table: Table | None) -> ToolSection | None:
     size = table.count("max_args_size")
     return ToolSection(
         source=table.source,
+        allow_source=table.source_of("allow"),
         allow=lists["allow"],
         block=lists["block"],
         require_confirmation=lists["require_confirmation"],

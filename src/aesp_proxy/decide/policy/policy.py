@@ -18,9 +18,13 @@ from aesp_proxy.model.decision import Severity, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressSection:
-    """``default_verdict`` answers for a name no rule speaks of, on the web ports only."""
+    """``default_verdict`` answers for a name no rule speaks of, on the web ports only.
+
+    ``allow_source`` is where an entry would be added.
+    """
 
     source: str
+    allow_source: str
     allow: tuple[HostRule, ...]
     block: tuple[HostRule, ...]
     default_verdict: Verdict
@@ -69,9 +73,13 @@ class SecretSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSection:
-    """``args_bytes_max`` is None for no limit of its own."""
+    """``args_bytes_max`` is None for no limit of its own.
+
+    ``allow_source`` is where an entry would be added.
+    """
 
     source: str
+    allow_source: str
     allow: tuple[Sourced[str], ...]
     block: tuple[Sourced[str], ...]
     require_confirmation: tuple[Sourced[str], ...]

@@ -22,14 +22,24 @@ _DIGITS_MAX = 16
 
 
 class Table:
-    """A checked mapping. ``path`` is the dotted key, empty at the top."""
+    """A checked mapping. ``path`` is the dotted key, empty at the top.
 
-    __slots__ = ("_entries", "_fields", "_node", "_where", "path")
+    ``source`` is FILE:LINE of the key it stands under (in a list: of its first key).
+    """
+
+    __slots__ = ("_entries", "_fields", "_node", "_where", "path", "source")
 
     def __init__(
-        self, node: Mapping, fields: MappingOf[str, Field], *, path: str, where: str
+        self,
+        node: Mapping,
+        fields: MappingOf[str, Field],
+        *,
+        path: str,
+        where: str,
+        line: int | None = None,
     ) -> None:
         self.path = path
+        self.source = f"{where}:{line or node.line}"
         self._node = node
         self._fields = fields
         self._where = where
@@ -38,21 +48,19 @@ class Table:
         for name, value in self._entries.items():
             _check(value, fields[name], self._path_of(name), where)
 
-    @property
-    def source(self) -> str:
-        """FILE:LINE where the mapping begins."""
-        return f"{self._where}:{self._node.line}"
-
     def has(self, name: str) -> bool:
         """Tell whether the key is stated."""
         return name in self._entries
 
     def where(self, name: str) -> str:
         """Return FILE:LINE:COL of a key that is stated, of the table otherwise."""
-        for key, _ in self._node.entries:
-            if key.text == name:
-                return at(self._where, key)
-        return at(self._where, self._node)
+        key = self._key(name)
+        return at(self._where, self._node if key is None else key)
+
+    def source_of(self, name: str) -> str:
+        """Return FILE:LINE of a key that is stated, of the table's own key otherwise."""
+        key = self._key(name)
+        return self.source if key is None else f"{self._where}:{key.line}"
 
     def flag(self, name: str, *, default: bool) -> bool:
         """Read true or false."""
@@ -89,8 +97,9 @@ class Table:
         node = self._entries.get(name)
         if not isinstance(node, Mapping):
             return None
-        keys = self._fields[name].keys
-        return Table(node, keys, path=self._path_of(name), where=self._where)
+        keys, path, key = self._fields[name].keys, self._path_of(name), self._key(name)
+        line = None if key is None else key.line
+        return Table(node, keys, path=path, where=self._where, line=line)
 
     def tables(self, name: str) -> tuple[Table, ...]:
         """Read a list of mappings; empty when it is not stated."""
@@ -114,6 +123,9 @@ class Table:
                 raise ConfigError(
                     f"{self._path_of(name)} {why}", where=self.where(name), remedy=remedy
                 )
+
+    def _key(self, name: str) -> Scalar | None:
+        return next((key for key, _ in self._node.entries if key.text == name), None)
 
     def _path_of(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
