@@ -1,0 +1,1 @@
+"""Forward: from the spool on this host to the aggregator's signed receipt."""

@@ -1,0 +1,154 @@
+"""The process with the network: ships until its standard input ends, then what is left.
+
+``python -m aesp_proxy.forward.ship_process --state DIR --forward DIR``. A byte
+on standard input says that a batch is there; end of file, that this is the end.
+One shipper a state: a second waits its turn. Exit codes: 0 done, 3 settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from aesp_proxy.errors import AespError, ConfigError, RecordError, TrustError, UnavailableError
+from aesp_proxy.forward.shipper import PAUSE_S_MAX, Shipped, Shipper, pause_s
+from aesp_proxy.forward.spool import Spool
+from aesp_proxy.forward.transport import HttpsTransport, load_destination
+from aesp_proxy.record.files import OS_FILES, Lock, write_durable
+from aesp_proxy.record.state import AuditPaths, audit_paths, load_origin
+
+IDLE_S: Final = 5.0
+END_S_MAX: Final = 12.0
+END_TIMEOUT_S: Final = 5.0
+
+
+def take_turn(paths: AuditPaths) -> Lock | None:
+    """Become the one shipper of this state; None while another is."""
+    try:
+        return Lock.try_take(paths.root / "ship.lock")
+    except OSError as error:
+        raise ConfigError(f"cannot be used: {error.strerror}", where=str(paths.root)) from error
+
+
+def make_shipper(paths: AuditPaths, forward_dir: Path) -> tuple[Shipper, HttpsTransport]:
+    """Put together what ships ``paths`` to where ``forward_dir`` says. ConfigError."""
+    destination = load_destination(forward_dir)
+    transport = HttpsTransport(destination)
+    spool = Spool(paths, load_origin(paths), destination.public_key)
+    return Shipper(spool, transport, wall=time.time), transport
+
+
+class ShipLoop:
+    """Ships whenever there is something, with growing pauses while it fails."""
+
+    def __init__(self, paths: AuditPaths, forward_dir: Path, control: int) -> None:
+        self._paths, self._forward_dir, self._control = paths, forward_dir, control
+        self._failures = 0
+        self._said = ""
+        self._ended = False
+        self._lock: Lock | None = None
+
+    def run(self) -> None:
+        """Ship until the control stream ends, then try for a bounded time to ship the rest."""
+        shipper, transport = make_shipper(self._paths, self._forward_dir)
+        try:
+            while not self._ended:
+                self._wait(self._round(shipper))
+            self._finish(shipper, transport)
+        finally:
+            transport.close()
+
+    def _round(self, shipper: Shipper) -> float:
+        self._lock = self._lock or take_turn(self._paths)
+        if self._lock is None:
+            return IDLE_S
+        try:
+            self._say(shipper.ship_once(keep_going=lambda: not self._is_ended()), "")
+        except (UnavailableError, RecordError) as error:
+            return self._after(error, slow=False)
+        except TrustError as error:
+            return self._after(error, slow=True)
+        self._failures = 0
+        return IDLE_S
+
+    def _after(self, error: AespError, *, slow: bool) -> float:
+        self._failures += 1
+        self._say(None, str(error))
+        # Jitter spreads hosts over time; nothing secret hangs on it.
+        unit = random.random()  # noqa: S311
+        return PAUSE_S_MAX * (0.5 + unit / 2) if slow else pause_s(self._failures, unit)
+
+    def _say(self, shipped: Shipped | None, error: str) -> None:
+        if error and error != self._said:
+            sys.stderr.write(f"aesp-proxy: {error}\n")
+        self._said = error
+        status = {
+            "covered": shipped.covered if shipped else None,
+            "waiting": shipped.waiting if shipped else None,
+            "error": error,
+        }
+        try:
+            path = self._paths.root / "forward.json"
+            write_durable(OS_FILES, path, json.dumps(status).encode())
+        except OSError:
+            self._said = error  # advice only: a full disk shows elsewhere, and loudly
+
+    def _is_ended(self) -> bool:
+        self._wait(0)
+        return self._ended
+
+    def _wait(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self._ended:
+            left_s = max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([self._control], [], [], left_s)
+            if not ready:
+                return
+            self._ended = not os.read(self._control, 4096)
+            # A new batch does not shorten the pause after a failure.
+            if not self._failures:
+                return
+
+    def _finish(self, shipper: Shipper, transport: HttpsTransport) -> None:
+        """One more round; what does not go out now waits for the next start."""
+        transport.hurry(END_TIMEOUT_S)
+        deadline = time.monotonic() + END_S_MAX
+        self._lock = self._lock or take_turn(self._paths)
+        if self._lock is None:
+            return
+        try:
+            shipped = shipper.ship_once(keep_going=lambda: time.monotonic() < deadline)
+        except (UnavailableError, RecordError, TrustError) as error:
+            self._say(None, str(error))
+        else:
+            self._say(shipped, "")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the shipper process and give its exit code."""
+    parser = argparse.ArgumentParser(prog="aesp-proxy-shipper")
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--forward", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.umask(0o077)
+    try:
+        ShipLoop(audit_paths(arguments.state), arguments.forward, 0).run()
+    except AespError as error:
+        sys.stderr.write(f"aesp-proxy: {error}\n")
+        return 3 if isinstance(error, ConfigError) else 4
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
