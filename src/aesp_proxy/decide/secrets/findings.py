@@ -1,0 +1,85 @@
+"""Turn candidates into findings: masked, fingerprinted, told once, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aesp_proxy.decide.secrets.redact import fingerprint, mask
+from aesp_proxy.decide.secrets.reference import Candidate
+from aesp_proxy.decide.secrets.rule import TOO_MANY
+from aesp_proxy.model.decision import Finding, Severity
+
+
+class Findings:
+    """The findings of one scan, in the order they were found.
+
+    After ``findings_max`` different ones the next is the synthetic rule
+    ``too-many-findings`` (critical) and no more are taken.
+    """
+
+    __slots__ = ("_findings_max", "_fresh", "_key", "_location", "_seen")
+
+    def __init__(self, key: bytes, location: str, findings_max: int) -> None:
+        self._key = key
+        self._location = location
+        self._findings_max = findings_max
+        self._seen: set[tuple[str, str, str]] = set()
+        self._fresh: list[Finding] = []
+
+    def add(self, candidates: Sequence[Candidate], *, cut: bool = False) -> None:
+        """Note ``candidates`` of this location; ``cut`` says that there were more."""
+        for candidate in candidates:
+            self.add_at(candidate, self._location, candidate.start)
+        if cut:
+            self.cut(candidates[-1].end if candidates else 0)
+
+    def add_here(self, candidate: Candidate, offset: int) -> None:
+        """Note one candidate of this location at another offset."""
+        self.add_at(candidate, self._location, offset)
+
+    def add_at(self, candidate: Candidate, location: str, offset: int) -> None:
+        """Note one candidate at a place of its own."""
+        rule, value = candidate.rule, candidate.value
+        told = fingerprint(self._key, value)
+        identity = (rule.id, location, told)
+        if identity in self._seen:
+            return
+        if len(self._seen) >= self._findings_max:
+            self.cut(offset)
+            return
+        self._seen.add(identity)
+        lowered = value.lower()
+        keep = max((len(word) for word in rule.keywords if lowered.startswith(word)), default=0)
+        self._fresh.append(
+            Finding(
+                rule=rule.id,
+                severity=rule.severity,
+                location=location,
+                offset=offset,
+                masked=mask(value, keep),
+                fingerprint=told,
+            )
+        )
+
+    def cut(self, offset: int) -> None:
+        """Say, once, that there was too much to tell."""
+        identity = (TOO_MANY, self._location, "")
+        if identity in self._seen:
+            return
+        self._seen.add(identity)
+        self._fresh.append(
+            Finding(
+                rule=TOO_MANY,
+                severity=Severity.CRITICAL,
+                location=self._location,
+                offset=offset,
+                masked="",
+                fingerprint="",
+            )
+        )
+
+    def take(self) -> tuple[Finding, ...]:
+        """Return what was noted since the last call."""
+        fresh = tuple(self._fresh)
+        self._fresh.clear()
+        return fresh

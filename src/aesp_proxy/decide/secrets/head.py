@@ -1,0 +1,103 @@
+"""Lay a request head out as one block to scan, and find the way back from an offset.
+
+Rules:
+
+- The block is the target, then ``name: value`` a line: a rule that wants a name
+  near a value finds it.
+- What a server would decode once is scanned decoded too: percent-encoding in the
+  target (RFC 3986 section 2.1), base64 in ``Authorization: Basic`` (RFC 7617).
+- Nothing is mapped back unless something was found.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Sequence
+
+_BASIC = b"basic"
+_AUTHORIZATIONS = frozenset((b"authorization", b"proxy-authorization"))
+_HEX = {
+    bytes((high, low)): bytes((int(chr(high) + chr(low), 16),))
+    for high in b"0123456789abcdefABCDEF"
+    for low in b"0123456789abcdefABCDEF"
+}
+
+
+class Head:
+    """One request head; ``block`` is what to scan."""
+
+    __slots__ = ("_basics", "_headers", "_lines", "_target", "block")
+
+    def __init__(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._target = target
+        self._headers = headers
+        self._lines = [target, *map(b": ".join, headers)]
+        self._basics: list[int] = []
+        for index, (name, value) in enumerate(headers):
+            if len(name) >= 13 and name.lower() in _AUTHORIZATIONS:
+                self._add_basic(index, value)
+        if b"%" in target:
+            self._lines.append(percent_decoded(target))
+        self.block = b"\n".join(self._lines)
+
+    def place(self, offset: int) -> tuple[str, int]:
+        """Return location and offset in it for an offset of the block."""
+        for number, line in enumerate(self._lines):
+            if offset <= len(line):
+                return self._place(number, offset)
+            offset -= len(line) + 1
+        return "url", 0
+
+    def _add_basic(self, index: int, value: bytes) -> None:
+        scheme, _, encoded = value.strip().partition(b" ")
+        if scheme.lower() != _BASIC:
+            return
+        decoded = basic_decoded(encoded.strip())
+        if decoded:
+            self._basics.append(index)
+            self._lines.append(decoded)
+
+    def _place(self, number: int, offset: int) -> tuple[str, int]:
+        if number == 0:
+            return "url", offset
+        count = len(self._headers)
+        if number <= count:
+            name = self._headers[number - 1][0]
+            return _header(name), max(0, offset - len(name) - 2)
+        basic = number - count - 1
+        if basic < len(self._basics):
+            return _header(self._headers[self._basics[basic]][0]), 0
+        return "url", encoded_offset(self._target, offset)
+
+
+def percent_decoded(target: bytes) -> bytes:
+    """Return ``target`` with each valid ``%HH`` as its byte, decoded once."""
+    first, *rest = target.split(b"%")
+    decoded = [first]
+    for part in rest:
+        byte = _HEX.get(part[:2])
+        decoded.append(b"%" + part if byte is None else byte + part[2:])
+    return b"".join(decoded)
+
+
+def encoded_offset(target: bytes, offset: int) -> int:
+    """Return where the byte at ``offset`` of the decoded target begins in ``target``."""
+    at = 0
+    for _ in range(offset):
+        at += 3 if target[at : at + 1] == b"%" and target[at + 1 : at + 3] in _HEX else 1
+    return at
+
+
+def basic_decoded(encoded: bytes) -> bytes:
+    """Return the credentials of ``Authorization: Basic``, empty when they are not base64.
+
+    Lenient as servers are: missing padding and foreign characters are passed over.
+    """
+    try:
+        return binascii.a2b_base64(encoded + b"==")
+    except binascii.Error:
+        return b""
+
+
+def _header(name: bytes) -> str:
+    return "header:" + name.decode("latin-1").lower()

@@ -1,0 +1,267 @@
+"""Locate where rules match with Hyperscan: which rule, and where a match ends.
+
+The only module that knows the ``hyperscan`` wheel (0.9.1, Vectorscan 5.4.12).
+It answers "rule i has a match that ends at byte e", for every such e; what the
+match is (start, capture, entropy) is asked of RE2 in ``reference``.
+
+Rules, each closing a trap of the wheel that was seen:
+
+- Lengths are taken modulo 2**32: nothing longer than ``SLICE_BYTES_MAX`` is handed over.
+- A stream borrows its callback, context and database: they are kept alive here.
+- ``Database.stream`` leaks a reference that ``Stream.__enter__`` steals: each
+  stream is entered exactly once, and never made by ``Stream()``.
+- Scanning or closing a closed stream, and ``Stream.size()``, crash: a flag stands before.
+- ``Stream.close`` takes the database's own scratch, whatever is passed: no scan
+  uses that one, and closing is under a lock. Scans use one scratch a thread.
+- An exception in a callback ends the scan as ``ScanTerminated`` and loses the
+  original: any error of a scan is an UnavailableError and the stream is dead.
+- A NUL ends an expression early: expressions are refused if they hold one.
+- ``loadb`` leaves a database without scratch: one is given to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import cast
+
+import hyperscan as hs
+
+from aesp_proxy.errors import ConfigError, UnavailableError
+
+SLICE_BYTES_MAX = 1 << 20
+HITS_MAX = 16_384
+
+Hit = tuple[int, int]
+"""(offset just past the match, index of the expression)."""
+
+_MAGIC = b"AESPHS1\n"
+_DIGEST_BYTES = 32
+_VERSION = version("hyperscan")
+
+
+def _collect(index: int, _start: int, end: int, _flags: int, hits: object) -> bool:
+    """Note one match; true ends the scan, which the reader of ``hits`` must treat as a refusal."""
+    noted = cast("list[Hit]", hits)
+    noted.append((end, index))
+    return len(noted) >= HITS_MAX
+
+
+class Locator:
+    """All expressions as two databases, one for blocks and one for streams.
+
+    Immutable after construction and safe to share between threads.
+    """
+
+    __slots__ = ("_own", "blocks", "closing", "expressions", "streams")
+
+    def __init__(
+        self, expressions: Sequence[bytes], blocks: hs.Database, streams: hs.Database
+    ) -> None:
+        self.expressions = tuple(expressions)
+        self.blocks = blocks
+        self.streams = streams
+        self._own = threading.local()
+        self.closing = threading.Lock()
+
+    def block(self, data: bytes) -> list[Hit]:
+        r"""Return the hits in ``data``, at most HITS_MAX (then there are more than can be told).
+
+        Start and end of ``data`` are what ``^``, ``\z`` and ``\\b`` see. UnavailableError
+        when the engine fails.
+        """
+        if len(data) > SLICE_BYTES_MAX:
+            return self._sliced(data)
+        hits: list[Hit] = []
+        try:
+            self.blocks.scan(data, _collect, 0, hits, self.scratches()[0])
+        except hs.error as failure:
+            if len(hits) < HITS_MAX:
+                raise _failed(failure) from failure
+        return hits
+
+    def open(self) -> LocatorStream:
+        """Return a new stream at offset 0; the caller closes it."""
+        return LocatorStream(self)
+
+    def _sliced(self, data: bytes) -> list[Hit]:
+        stream = self.open()
+        try:
+            hits: list[Hit] = []
+            view = memoryview(data)
+            for offset in range(0, len(data), SLICE_BYTES_MAX):
+                hits += stream.scan(view[offset : offset + SLICE_BYTES_MAX])
+                if len(hits) >= HITS_MAX:
+                    return hits
+            return hits + stream.finish()
+        finally:
+            stream.close()
+
+    def scratches(self) -> tuple[hs.Scratch, hs.Scratch]:
+        """Return this thread's scratches (block, stream), never those of the databases."""
+        try:
+            own: tuple[hs.Scratch, hs.Scratch] = self._own.scratches
+        except AttributeError:
+            own = self._own.scratches = (hs.Scratch(self.blocks), hs.Scratch(self.streams))
+        return own
+
+
+class LocatorStream:
+    """One stream of bytes: scanned piece by piece as if it were one."""
+
+    __slots__ = ("_hits", "_locator", "_open", "_scan", "_stream")
+
+    def __init__(self, locator: Locator) -> None:
+        self._open = False
+        self._locator = locator
+        self._hits: list[Hit] = []
+        try:
+            self._stream = locator.streams.stream(_collect, 0, self._hits)
+            self._stream.__enter__()
+        except hs.error as failure:
+            raise _failed(failure) from failure
+        self._open = True
+        # The stub says AnyStr; the wheel takes any buffer.
+        self._scan: Callable[..., None] = self._stream.scan
+
+    def scan(self, data: bytes | memoryview) -> list[Hit]:
+        """Return the hits that become known with ``data``; offsets count from the stream's start.
+
+        HITS_MAX of them mean that the scan was cut: the stream is dead then.
+        UnavailableError when the engine fails or the stream is closed.
+        """
+        if not self._open:
+            raise UnavailableError("the secret scan of this stream has ended")
+        hits = self._hits
+        try:
+            self._scan(data, 0, self._locator.scratches()[1])
+        except hs.error as failure:
+            self.close()
+            if len(hits) < HITS_MAX:
+                raise _failed(failure) from failure
+        if not hits:
+            return hits
+        taken = hits.copy()
+        hits.clear()
+        return taken
+
+    def finish(self) -> list[Hit]:
+        r"""Close the stream and return the hits that only its end decides (``\\b``, ``\z``)."""
+        self.close()
+        taken = self._hits.copy()
+        self._hits.clear()
+        return taken
+
+    def close(self) -> None:
+        """Close the stream; closing again does nothing."""
+        if not self._open:
+            return
+        self._open = False
+        with self._locator.closing:
+            try:
+                self._stream.close()
+            except hs.error as failure:
+                raise _failed(failure) from failure
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            self._open = False
+            self._stream.close()
+
+
+def compile_locator(expressions: Sequence[bytes]) -> Locator:
+    """Compile ``expressions`` (Hyperscan dialect) into a locator.
+
+    ConfigError when an expression is not accepted; ``refusals`` says which.
+    """
+    if not expressions:
+        raise ConfigError("there is no rule to scan for")
+    if any(b"\0" in expression for expression in expressions):
+        raise ConfigError("an expression holds a NUL")
+    try:
+        return Locator(
+            expressions,
+            _compile(expressions, hs.HS_MODE_BLOCK),
+            _compile(expressions, hs.HS_MODE_STREAM),
+        )
+    except hs.error as failure:
+        raise ConfigError(f"Hyperscan refuses a rule: {_words(failure)}") from failure
+
+
+def refusals(expressions: Sequence[bytes]) -> dict[int, str]:
+    """Return which of ``expressions`` Hyperscan does not take, by index, with its reason."""
+    refused: dict[int, str] = {}
+    for index, expression in enumerate(expressions):
+        try:
+            _compile([expression], hs.HS_MODE_STREAM)
+        except hs.error as failure:
+            refused[index] = _words(failure)
+    return refused
+
+
+def content_key(expressions: Sequence[bytes]) -> str:
+    """Return the name under which a dump of these expressions may be kept (64 hex digits)."""
+    digest = hashlib.sha256(_MAGIC + _VERSION.encode())
+    for expression in expressions:
+        digest.update(len(expression).to_bytes(8, "big") + expression)
+    return digest.hexdigest()
+
+
+def dump(locator: Locator) -> bytes:
+    """Return the two databases as bytes for ``load``.
+
+    The expressions can be read from it: keep rules there, never values of secrets.
+    """
+    parts = [hs.dumpb(database) for database in (locator.blocks, locator.streams)]
+    body = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    body = bytes.fromhex(content_key(locator.expressions)) + body
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def load(blob: bytes, expressions: Sequence[bytes]) -> Locator | None:
+    """Return the locator that ``dump`` wrote for ``expressions``, or None to compile anew.
+
+    None for another version, machine, set of rules, or a damaged file. The digest
+    finds damage, not malice: whoever can write the file decides what is found, so
+    it lives in the daemon's own directory.
+    """
+    start = len(_MAGIC) + _DIGEST_BYTES
+    body = blob[start:]
+    if blob[:start] != _MAGIC + hashlib.sha256(body).digest():
+        return None
+    if body[:_DIGEST_BYTES].hex() != content_key(expressions):
+        return None
+    at = _DIGEST_BYTES
+    databases = []
+    try:
+        for mode in (hs.HS_MODE_BLOCK, hs.HS_MODE_STREAM):
+            length = int.from_bytes(body[at : at + 8], "big")
+            databases.append(_restore(body[at + 8 : at + 8 + length], mode))
+            at += 8 + length
+    except hs.error:
+        return None
+    return Locator(expressions, *databases)
+
+
+def _compile(expressions: Sequence[bytes], mode: int) -> hs.Database:
+    database = hs.Database(mode=mode)
+    database.compile(
+        expressions=list(expressions), ids=list(range(len(expressions))), elements=len(expressions)
+    )
+    return database
+
+
+def _restore(blob: bytes, mode: int) -> hs.Database:
+    database = hs.loadb(blob, mode)
+    database.scratch = hs.Scratch(database)
+    return database
+
+
+def _words(failure: Exception) -> str:
+    return str(failure).strip().rstrip(".") or type(failure).__name__
+
+
+def _failed(failure: Exception) -> UnavailableError:
+    return UnavailableError(f"the secret scan failed: {type(failure).__name__}")

@@ -1,0 +1,26 @@
+"""Measure a candidate: how random it looks, and whether its check digit holds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+LUHN_DIGITS_MIN = 2
+
+
+def entropy(value: bytes) -> float:
+    """Return Shannon's entropy of the bytes of ``value`` in bits a byte, 0 when empty."""
+    total = len(value)
+    return -sum(count / total * math.log2(count / total) for count in Counter(value).values())
+
+
+def luhn_holds(value: bytes) -> bool:
+    """Tell whether the digits in ``value`` end in a valid Luhn digit (ISO/IEC 7812-1).
+
+    Bytes that are not ASCII digits are passed over; fewer than two digits do not hold.
+    """
+    digits = [byte - 0x30 for byte in value if byte in b"0123456789"]
+    if len(digits) < LUHN_DIGITS_MIN:
+        return False
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

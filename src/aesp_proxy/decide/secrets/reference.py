@@ -1,0 +1,207 @@
+"""Decide with RE2 what a rule matches, and be the matcher that the fast one is held to.
+
+What a match *is*, for both matchers: at an end ``e`` take the leftmost match in
+the ``CONFIRM_BYTES`` before ``e`` that starts at or after the last match of the same
+rule and that entropy, keywords, check digit and published examples let pass.
+That is a candidate, and the next one starts after ``e``. Ends are taken in
+ascending order. So a match ends as early as it can, and what is found does not
+depend on where a stream was cut.
+
+Rules:
+
+- RE2 runs in time linear in its input; Python's ``re`` is not used.
+- A hit whose match begins before the window cannot be confirmed, and counts;
+  so does one behind ``STARTS_MAX`` matches that were let go.
+- The value of a token without an upper length is what of it is there at the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import re2
+
+from aesp_proxy.decide.secrets.measure import entropy, luhn_holds
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.errors import ConfigError
+
+CONFIRM_BYTES = 1_100
+VALUE_BYTES_MAX = 4_096
+STARTS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One confirmed match: offsets of the stream, and the secret itself."""
+
+    rule: Rule
+    start: int
+    end: int
+    value: bytes
+
+
+class Match(Protocol):
+    """What is used of RE2's match object."""
+
+    def start(self) -> int:
+        """Return where the match begins."""
+
+    def end(self) -> int:
+        """Return where it ends."""
+
+    def span(self) -> tuple[int, int]:
+        """Return both."""
+
+    def group(self, group: int = 0) -> bytes | None:
+        """Return a capture, None when it took no part."""
+
+    def groups(self) -> tuple[bytes | None, ...]:
+        """Return all captures."""
+
+
+class Pattern(Protocol):
+    """What is used of RE2's compiled expression; offsets see the text around them."""
+
+    groups: int
+
+    def search(
+        self, text: bytes, pos: int | None = None, endpos: int | None = None
+    ) -> Match | None:
+        """Return the leftmost match in ``text[pos:endpos]``."""
+
+    def match(self, text: bytes, pos: int | None = None, endpos: int | None = None) -> Match | None:
+        """Return the match that begins at ``pos``."""
+
+
+def compile_re2(expression: bytes) -> Pattern:
+    """Compile for bytes; ConfigError with RE2's reason."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.log_errors = False
+    try:
+        compiled: Pattern = re2.compile(expression, options)
+    except re2.error as error:
+        words = error.args[0] if error.args else error
+        reason = words.decode("latin-1") if isinstance(words, bytes) else str(words)
+        raise ConfigError(f"RE2 refuses the regex: {reason}") from error
+    return compiled
+
+
+class Confirmer:
+    """All rules compiled for RE2; immutable."""
+
+    __slots__ = ("_compiled", "_whole", "rules")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self._compiled = tuple(compile_re2(rule.confirm) for rule in rules)
+        self._whole = tuple(
+            compiled if rule.whole == rule.confirm else compile_re2(rule.whole)
+            for rule, compiled in zip(rules, self._compiled, strict=True)
+        )
+
+    def confirm(
+        self, index: int, text: bytes, base: int, end: int, last_end: int
+    ) -> Candidate | None:
+        """Return the candidate of rule ``index`` for a hit that ends at ``end``, if there is one.
+
+        ``text`` begins at offset ``base`` of the stream and reaches at least to
+        ``end``; ``last_end`` is where the rule's previous candidate ended. None when
+        the match overlaps that one, or a condition does not hold.
+        """
+        window = max(0, end - CONFIRM_BYTES)
+        # One byte of context before the first start, so that \b and ^ see what is there.
+        low = max(window, last_end, base + 1 if base else 0)
+        search = self._compiled[index].search
+        match = search(text, low - base, end - base)
+        if match is None and last_end > window:
+            return None
+        for _ in range(STARTS_MAX):
+            if match is None:
+                break
+            candidate = self._candidate(index, match, text, base)
+            if candidate is not None:
+                return candidate
+            match = search(text, match.start() + 1, end - base)
+            if match is None:
+                return None
+        value = text[max(0, window - base) : end - base]
+        return Candidate(rule=self.rules[index], start=window, end=end, value=value)
+
+    def _candidate(self, index: int, match: Match, text: bytes, base: int) -> Candidate | None:
+        rule = self.rules[index]
+        begin, end = match.span()
+        if rule.whole != rule.confirm:
+            reach = min(len(text), begin + VALUE_BYTES_MAX)
+            match = self._whole[index].match(text, begin, reach) or match
+        value = _secret(match, rule.secret_group)
+        if not _holds(rule, value, text[max(0, end - CONFIRM_BYTES) : end]):
+            return None
+        return Candidate(rule=rule, start=base + begin, end=base + end, value=value)
+
+    def find(self, text: bytes) -> list[Candidate]:
+        """Return all candidates in a block, by RE2 alone: slow, and right by construction."""
+        found = [
+            candidate
+            for index in range(len(self.rules))
+            if self._compiled[index].search(text) is not None
+            for candidate in self._find_rule(index, text)
+        ]
+        return sorted(found, key=lambda one: (one.end, one.rule.id))
+
+    def _find_rule(self, index: int, text: bytes) -> list[Candidate]:
+        found: list[Candidate] = []
+        last_end = 0
+        end = self._first_end(index, text, 0, 0)
+        while end is not None:
+            candidate = self.confirm(index, text, 0, end, last_end)
+            if candidate is not None:
+                found.append(candidate)
+                last_end = end
+            end = self._first_end(index, text, last_end, end)
+        return found
+
+    def _first_end(self, index: int, text: bytes, low: int, after: int) -> int | None:
+        """Return the first end past ``after`` where a match that starts at ``low`` or later stands.
+
+        "A match lies in [low, e]" is monotone in e, so it is found by bisection
+        while none lies in [low, after]; past a refused candidate, byte by byte.
+        """
+        search = self._compiled[index].search
+        if search(text, low, after) is not None:
+            return after + 1 if after < len(text) else None
+        if search(text, low) is None:
+            return None
+        below, above = after, len(text)
+        while above - below > 1:
+            middle = (below + above) // 2
+            if search(text, low, middle) is None:
+                below = middle
+            else:
+                above = middle
+        return above
+
+
+def _secret(match: Match, group: int) -> bytes:
+    """Return the capture that is the secret, as gitleaks chooses it."""
+    if group:
+        return match.group(group) or b""
+    for value in match.groups():
+        if value:
+            return value
+    return match.group() or b""
+
+
+def _holds(rule: Rule, value: bytes, around: bytes) -> bool:
+    if rule.entropy and entropy(value) <= rule.entropy:
+        return False
+    if rule.luhn and not luhn_holds(value):
+        return False
+    if value in rule.published:
+        return False
+    if not rule.keywords:
+        return True
+    lowered = around.lower()
+    return any(keyword in lowered for keyword in rule.keywords)

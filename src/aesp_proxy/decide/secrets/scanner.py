@@ -1,0 +1,93 @@
+"""Scan for secrets: one object for all rules, for blocks, request heads and streams.
+
+Rules:
+
+- Clean bytes cost one Hyperscan scan. RE2, masks and fingerprints are only paid
+  for where something was located.
+- What is found is bounded. Over a bound the scan is cut and a finding of the
+  synthetic rule ``too-many-findings`` (critical) says so: closed, not silent.
+- A secret found twice in one scan (same rule, place and fingerprint) is told once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aesp_proxy.decide.secrets.body import BodyScan, StreamPolicy, open_body
+from aesp_proxy.decide.secrets.findings import Findings
+from aesp_proxy.decide.secrets.head import Head
+from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator
+from aesp_proxy.decide.secrets.redact import check_key
+from aesp_proxy.decide.secrets.reference import Confirmer
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.watch import Sight, confirm_block
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.model.decision import Finding
+
+FINDINGS_MAX = 64
+
+
+class SecretScanner:
+    """Find secrets by ``rules``; immutable, safe to share between threads.
+
+    ``fingerprint_key`` is 16 to 64 secret bytes. ``locator`` may be one that was
+    loaded from a dump of the same rules; else it is compiled here. ConfigError
+    when rules or key cannot be used.
+    """
+
+    __slots__ = ("_confirmer", "_key", "_locator", "rules")
+
+    def __init__(
+        self, rules: Sequence[Rule], fingerprint_key: bytes, locator: Locator | None = None
+    ) -> None:
+        self.rules = tuple(rules)
+        self._key = check_key(fingerprint_key)
+        expressions = tuple(rule.expression for rule in rules)
+        if locator is None:
+            locator = compile_locator(expressions)
+        elif locator.expressions != expressions:
+            raise ConfigError("the compiled rules are not those of this scanner")
+        self._locator = locator
+        self._confirmer = Confirmer(rules)
+
+    def scan(self, data: bytes, location: str) -> tuple[Finding, ...]:
+        """Return what is found in a block; offsets count from its start.
+
+        UnavailableError when the engine fails: the caller must refuse.
+        """
+        hits = self._locator.block(data)
+        if not hits:
+            return ()
+        found = Findings(self._key, location, FINDINGS_MAX)
+        candidates, cut = confirm_block(self._confirmer, hits, data)
+        found.add(candidates, cut=cut)
+        return found.take()
+
+    def scan_head(
+        self, target: bytes, headers: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Finding, ...]:
+        """Return what is found in a request target and its headers, scanned as one block.
+
+        ``target`` is scanned as sent and, if it holds a ``%``, percent-decoded;
+        the value of ``Authorization: Basic`` is scanned decoded too. Locations are
+        ``url`` and ``header:NAME``, offsets count within the target or the value.
+        """
+        head = Head(target, headers)
+        hits = self._locator.block(head.block)
+        if not hits:
+            return ()
+        candidates, cut = confirm_block(self._confirmer, hits, head.block)
+        found = Findings(self._key, "url", FINDINGS_MAX)
+        for candidate in candidates:
+            found.add_at(candidate, *head.place(candidate.start))
+        if cut:
+            found.cut(0)
+        return found.take()
+
+    def stream(self, location: str, *, encoding: str = "", policy: StreamPolicy) -> BodyScan:
+        """Open the scan of a body that flows; ``encoding`` is its Content-Encoding.
+
+        The caller closes it (it is a context manager) in every case.
+        """
+        findings = Findings(self._key, location, policy.findings_max)
+        return open_body(encoding, policy, findings, Sight(self._locator, self._confirmer))

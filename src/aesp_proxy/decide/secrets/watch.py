@@ -1,0 +1,106 @@
+"""Watch bytes for candidates: a block at once, or a stream piece by piece.
+
+Rules:
+
+- A watch keeps the last ``CONTEXT_BYTES`` it saw, enough to confirm any hit, and
+  nothing else; memory does not grow with the stream.
+- What is found does not depend on where the stream was cut into pieces.
+- More than ``CONFIRMS_MAX`` hits in one piece are not looked at: ``cut`` says so,
+  and whoever watches must refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aesp_proxy.decide.secrets.hyperscan import Hit, Locator
+from aesp_proxy.decide.secrets.reference import CONFIRM_BYTES, Candidate, Confirmer
+
+CONTEXT_BYTES = CONFIRM_BYTES + 2
+"""One byte before the window for its left context, one because a hit may come a byte late."""
+
+CONFIRMS_MAX = 1_024
+
+
+def confirm_block(
+    confirmer: Confirmer, hits: list[Hit], data: bytes
+) -> tuple[Sequence[Candidate], bool]:
+    """Return the candidates behind the hits of a block, and whether it was cut."""
+    return _confirm(confirmer, hits, data, 0, {})
+
+
+def _confirm(
+    confirmer: Confirmer, hits: list[Hit], text: bytes, base: int, ends: dict[int, int]
+) -> tuple[Sequence[Candidate], bool]:
+    """Confirm in ascending order of ends; ``ends`` is where each rule's last candidate ended."""
+    candidates = []
+    for end, index in sorted(hits)[:CONFIRMS_MAX]:
+        candidate = confirmer.confirm(index, text, base, end, ends.get(index, 0))
+        if candidate is not None:
+            ends[index] = end
+            candidates.append(candidate)
+    return candidates, len(hits) > CONFIRMS_MAX
+
+
+class Watch:
+    """One stream under watch. ``cut`` is true once there was too much to look at."""
+
+    __slots__ = ("_confirmer", "_ends", "_stream", "_tail", "_total", "cut")
+
+    def __init__(self, locator: Locator, confirmer: Confirmer) -> None:
+        self._stream = locator.open()
+        self._confirmer = confirmer
+        self._ends: dict[int, int] = {}
+        self._tail = b""
+        self._total = 0
+        self.cut = False
+
+    def see(self, data: bytes) -> Sequence[Candidate]:
+        """Return the candidates that become known with ``data`` (at most SLICE_BYTES_MAX of it).
+
+        UnavailableError when the engine fails.
+        """
+        hits = self._stream.scan(data)
+        found: Sequence[Candidate] = ()
+        if hits:
+            found = self._confirm(hits, self._tail + data)
+        self._total += len(data)
+        if len(data) >= CONTEXT_BYTES:
+            self._tail = data[-CONTEXT_BYTES:]
+        else:
+            self._tail = (self._tail + data)[-CONTEXT_BYTES:]
+        return found
+
+    def finish(self) -> Sequence[Candidate]:
+        """End the stream and return the candidates that only its end decides."""
+        hits = self._stream.finish()
+        return self._confirm(hits, self._tail) if hits else ()
+
+    def close(self) -> None:
+        """Let the stream go; closing again does nothing."""
+        self._stream.close()
+
+    def _confirm(self, hits: list[Hit], text: bytes) -> Sequence[Candidate]:
+        base = self._total - len(self._tail)
+        found, cut = _confirm(self._confirmer, hits, text, base, self._ends)
+        self.cut = self.cut or cut
+        return found
+
+
+class Sight:
+    """What it takes to watch: opened once a stream, or used for a block."""
+
+    __slots__ = ("_confirmer", "_locator")
+
+    def __init__(self, locator: Locator, confirmer: Confirmer) -> None:
+        self._locator = locator
+        self._confirmer = confirmer
+
+    def open(self) -> Watch:
+        """Return a watch over a new stream; the caller closes it."""
+        return Watch(self._locator, self._confirmer)
+
+    def block(self, data: bytes) -> tuple[Sequence[Candidate], bool]:
+        """Return the candidates of a block of its own, and whether it was cut."""
+        hits = self._locator.block(data)
+        return confirm_block(self._confirmer, hits, data) if hits else ((), False)
