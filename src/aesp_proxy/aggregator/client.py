@@ -1,0 +1,63 @@
+"""Ask an aggregator over HTTPS with the certificate that ``enroll`` has written.
+
+Rules: the server is known by the pinned CA only, never by the system's; what it
+answers is bounded and must be what we asked for, else it is an error.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from aesp_proxy.errors import ConfigError, InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+TIMEOUT_S: Final = 15.0
+
+
+def client_context(directory: Path) -> ssl.SSLContext:
+    """Make the TLS side from ``ca.pem``, ``client.pem`` and ``client.key``; ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(cafile=directory / "ca.pem")
+        context.load_cert_chain(directory / "client.pem", directory / "client.key")
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"holds no usable certificate: {error}",
+            where=str(directory),
+            remedy="give --client, a directory written by aggregator enroll",
+        ) from error
+    return context
+
+
+def ask_events(url: str, directory: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Ask for one page of events and return the server's JSON object.
+
+    InputError when it refuses the question, UnavailableError when it cannot be
+    reached, is not who it should be, or answers with something else.
+    """
+    try:
+        with httpx.Client(
+            verify=client_context(directory), timeout=TIMEOUT_S, trust_env=False
+        ) as client:
+            response = client.get(f"{url.rstrip('/')}/v1/events", params=dict(parameters))
+            answer = response.json() if len(response.content) <= ANSWER_BYTES_MAX else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise UnavailableError(
+            f"no answer: {error}", where=url, remedy="check --url and the certificate"
+        ) from error
+    if not isinstance(answer, dict):
+        raise UnavailableError("the answer is not what was asked for", where=url)
+    if response.status_code != httpx.codes.OK:
+        detail = str(answer.get("detail", response.status_code))
+        if response.is_client_error:
+            raise InputError(detail, where=url)
+        raise UnavailableError(detail, where=url)
+    return answer

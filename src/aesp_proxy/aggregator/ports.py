@@ -1,0 +1,278 @@
+"""What the aggregator asks of its stores, and the values that cross that line.
+
+Each port says what is true on return. The embedded defaults stand in
+``aggregator/store``; PostgreSQL, an S3 object store and a column store take
+their places behind the same four ports when one machine is outgrown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aesp_proxy.record.batch import SealedBatch
+    from aesp_proxy.record.head import Head
+    from aesp_proxy.record.header import BatchHeader
+    from aesp_proxy.record.keyring import Rotation
+
+
+class Role(StrEnum):
+    """What a client certificate is for: a host ships its record, a reader queries."""
+
+    HOST = "host"
+    READER = "reader"
+
+
+class Notice(StrEnum):
+    """What is noted about an accepted batch; the words are API."""
+
+    CLOCK_AHEAD = "clock_ahead"
+    CLOCK_BACK = "clock_back"
+    UNCLEAN_RESTART = "unclean_restart"
+    LOSSES = "losses"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """An enrolled host.
+
+    ``public_key`` (32 raw bytes) is the key of its first batch; later keys are
+    in the ledger, where each was named by the one before it. ``tenants`` are
+    those it may write for, beside none at all.
+    """
+
+    name: str
+    enrolled_ns: int
+    public_key: bytes
+    tenants: frozenset[str]
+    quarantined_ns: int | None = None
+    quarantine_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a client certificate stands for: the origin's name, or the reader's."""
+
+    role: Role
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A client certificate that was issued: ``fingerprint`` is SHA-256 of its DER form."""
+
+    fingerprint: bytes
+    identity: Identity
+    issued_ns: int
+    not_after_ns: int
+    revoked_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Two signed batches that cannot both be true, and where both are kept."""
+
+    origin: str
+    batch_no: int
+    kind: str
+    stored_key: str
+    offered_key: str
+    noted_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """How often one kind of batch was refused from one origin, and when first and last."""
+
+    origin: str
+    kind: str
+    count: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotedBatch:
+    """A notice on an accepted batch, with what was seen."""
+
+    origin: str
+    batch_no: int
+    notice: Notice
+    detail: str
+    noted_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedBatch:
+    """A verified batch on its way to disk. ``data`` is the encoded batch as it came."""
+
+    data: bytes
+    sealed: SealedBatch
+    header: BatchHeader
+    head: Head
+    rotations: tuple[Rotation, ...]
+    notices: tuple[tuple[Notice, str], ...]
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlace:
+    """Where a stored batch is: ``position`` counts arrivals and never goes back."""
+
+    position: int
+    origin: str
+    batch_no: int
+    epoch: int
+    first_seq: int
+    count: int
+    header_hash: bytes
+    received_ns: int
+
+    @property
+    def key(self) -> str:
+        """The batch's key in the object store."""
+        return batch_key(self.origin, self.batch_no)
+
+
+def batch_key(origin: str, batch_no: int) -> str:
+    """Return the object key of a batch: a directory per origin that verifies by itself."""
+    return f"batches/{origin}/{batch_no:010d}.batch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """One event as the index knows it; the record itself is in the ledger."""
+
+    time_ns: int
+    origin: str
+    epoch: int
+    seq: int
+    kind: str
+    agent: str
+    host: str
+    verdict: str
+    reason: str
+    guard: str
+    action: str
+    outcome: str
+    session: str
+    tenant: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventCursor:
+    """The last event of a page; the next page begins after it, newest first."""
+
+    time_ns: int
+    origin: str
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery:
+    """A question to the index. Empty text asks nothing; times are ``since <= t < until``."""
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    origin: str = ""
+    agent: str = ""
+    host: str = ""
+    verdict: str = ""
+    reason: str = ""
+    session: str = ""
+    tenant: str = ""
+    kind: str = ""
+    limit: int = 100
+    cursor: EventCursor | None = None
+
+
+class ObjectStore(Protocol):
+    """Whole objects by key."""
+
+    def put_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """Store all; on return every one would survive a power cut. RecordError otherwise."""
+
+    def get(self, key: str) -> bytes:
+        """Return one object's content; RecordError when it cannot be read."""
+
+    def remove_all(self, keys: Sequence[str]) -> int:
+        """Delete what is there of ``keys``, whole or half written; return how many were."""
+
+
+class BatchSource(Protocol):
+    """The stored batches, for any process that reads them."""
+
+    def find(self, origin: str, batch_no: int) -> BatchPlace | None:
+        """Return where a stored batch is."""
+
+    def read(self, place: BatchPlace) -> bytes:
+        """Return the encoded batch as it came."""
+
+    def after(self, position: int, *, limit: int) -> list[BatchPlace]:
+        """Return stored batches that arrived after ``position``, in order of arrival."""
+
+    def holding(self, origin: str, epoch: int, seq: int) -> BatchPlace | None:
+        """Return the batch that holds an event."""
+
+    def last_position(self) -> int:
+        """Return the newest position, 0 when empty."""
+
+
+class BatchLedger(BatchSource, Protocol):
+    """The batches and their headers: the truth. One writer."""
+
+    def head(self, origin: str) -> Head | None:
+        """Return the origin's last contiguous durable batch, None when it has none."""
+
+    def rotations(self, origin: str) -> tuple[Rotation, ...]:
+        """Return the keys that stored batches have named, in order."""
+
+    def rotated_owner(self, key_id: str) -> str | None:
+        """Return the origin whose stored batches have named a key."""
+
+    def append(self, batches: Sequence[AcceptedBatch]) -> None:
+        """Store bytes, headers, heads, keys and notices; on return all are durable."""
+
+    def keep_receipt(self, origin: str, batch_no: int, receipt: bytes) -> None:
+        """Keep the newest receipt given out; durable with the next append or close."""
+
+
+class EventIndex(Protocol):
+    """Events by time, agent, host and so on. Derived: may be thrown away and rebuilt."""
+
+    def add(self, batches: Sequence[tuple[BatchPlace, Sequence[Sequence[Any]]]]) -> int:
+        """Add batches with their rows (values of ``canonical.FIELDS``), once each."""
+
+    def position(self) -> int:
+        """Return the position up to which batches are indexed."""
+
+    def find(self, query: EventQuery) -> list[EventRow]:
+        """Return matching events, newest first, at most ``query.limit``."""
+
+
+class ControlStore(Protocol):
+    """Who may ship and read, and who is shut out. Every write is durable on return."""
+
+    def origin(self, name: str) -> Origin | None:
+        """Return an enrolled origin, None when unknown."""
+
+    def key_owner(self, key_id: str) -> str | None:
+        """Return the origin a key is bound to, None when the key is unknown."""
+
+    def identity(self, fingerprint: bytes, *, now_ns: int) -> Identity | None:
+        """Return who a certificate stands for; None when unknown, revoked or expired."""
+
+    def quarantine(self, evidence: Evidence) -> None:
+        """Shut the origin out and keep where the evidence is."""
+
+    def evidence(self, name: str) -> list[Evidence]:
+        """Return the evidence held against an origin, oldest first."""
+
+    def note_refusals(self, counts: Mapping[tuple[str, str], int], *, now_ns: int) -> None:
+        """Add to the counters of refused batches by (origin, kind)."""

@@ -1,0 +1,153 @@
+"""The regional process: make or load everything, serve until told to stop, leave nothing open.
+
+The order, and why: identity first (a damaged key must stop the start before a
+port opens), then the lock (one server per data directory), then the stores and
+what a crash left in them, then the socket, then the writer and the indexer,
+then "ready". It stops in the other order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from aesp_proxy import keys
+from aesp_proxy.aggregator.api import Parts, build_app
+from aesp_proxy.aggregator.identity import (
+    DataDir,
+    FileLock,
+    ensure_server_certificate,
+    load_receipt_key,
+    prepare,
+)
+from aesp_proxy.aggregator.index_keeper import IndexKeeper
+from aesp_proxy.aggregator.indexing import open_index
+from aesp_proxy.aggregator.limits import ServerLimits
+from aesp_proxy.aggregator.local import StoreSearch
+from aesp_proxy.aggregator.serving import TlsServer, allow_many_descriptors, bind, server_context
+from aesp_proxy.aggregator.store.control import SqliteControl
+from aesp_proxy.aggregator.store.ledger import SqliteLedger
+from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.writer import Stores, Writer
+from aesp_proxy.errors import ConfigError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """How to serve. ``names`` are the names and addresses hosts reach the server by."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8443
+    names: tuple[str, ...] = ()
+    ready_file: Path | None = None
+    ready_fd: int | None = None
+    limits: ServerLimits = field(default_factory=ServerLimits)
+
+
+def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``announce`` is told the address when it accepts.
+
+    ConfigError for what the operator must mend, UnavailableError when another
+    server has this data directory.
+    """
+    data = prepare(options.data, now=datetime.now(UTC))
+    with ExitStack() as stack:
+        lock = FileLock(data.serve_lock)
+        if not lock.take():
+            raise UnavailableError("another aggregator serves this directory", where=str(data.root))
+        stack.callback(lock.release)
+        listener = bind(options.host, options.port)
+        stack.callback(listener.close)
+        names = options.names or (options.host, "localhost")
+        ensure_server_certificate(data, names, now=datetime.now(UTC))
+        url = _url(options.names[0] if options.names else options.host, listener.getsockname()[1])
+        writer, parts = _open_parts(stack, data, options.limits)
+        keys.write_atomic(data.url, url.encode() + b"\n", mode=0o644)
+        server = TlsServer(
+            build_app(parts),
+            limits=options.limits,
+            context=server_context(data),
+            on_ready=lambda: _say_ready(options, url, announce),
+        )
+        _ignore_raised_signals()
+        allow_many_descriptors()
+        server.run(sockets=[listener])
+        if writer.failed is not None:
+            raise UnavailableError("the writer has ended", remedy="see the log and restart")
+
+
+def _open_parts(stack: ExitStack, data: DataDir, limits: ServerLimits) -> tuple[Writer, Parts]:
+    """Open the stores, mend what a crash left, and start writer and indexer."""
+    objects = DirectoryObjects(data.root)
+    stack.callback(objects.close)
+    ledger = SqliteLedger(data.ledger, objects)
+    stack.callback(ledger.close)
+    # Two connections: the writer's thread has one, the event loop the other.
+    control, control_of_loop = SqliteControl(data.control), SqliteControl(data.control)
+    stack.callback(control.close)
+    stack.callback(control_of_loop.close)
+    removed = ledger.remove_unpromised([origin.name for origin in control.origins()])
+    if removed:
+        log.warning("unpromised_files_removed", files=removed)
+    open_index(data).close()  # there from the first question on
+    keeper = IndexKeeper(data.root)
+    stack.callback(keeper.stop)
+    receipt_key = load_receipt_key(data)
+    writer = Writer(
+        Stores(ledger=ledger, control=control, objects=objects),
+        receipt_key=receipt_key,
+        limits=limits.ingest,
+        now_ns=time.time_ns,
+        on_stored=keeper.wake,
+    )
+    keeper.start()
+    writer.start()
+    stack.callback(writer.stop)
+    parts = Parts(
+        sink=writer,
+        search=StoreSearch(data, objects, query_s_max=limits.query_s_max),
+        control=control_of_loop,
+        receipt_key=receipt_key,
+        limits=limits,
+        now_ns=time.time_ns,
+    )
+    return writer, parts
+
+
+def _url(name: str, port: int) -> str:
+    return f"https://[{name}]:{port}" if ":" in name else f"https://{name}:{port}"
+
+
+def _say_ready(options: ServeOptions, url: str, announce: Callable[[str], None]) -> None:
+    line = f'{{"url":"{url}"}}\n'.encode()
+    if options.ready_file is not None:
+        keys.write_atomic(options.ready_file, line, mode=0o644)
+    if options.ready_fd is not None:
+        try:
+            os.write(options.ready_fd, line)
+            os.close(options.ready_fd)
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error.strerror}", where="--ready-fd") from error
+    announce(url)
+
+
+def _ignore_raised_signals() -> None:
+    # uvicorn stops on the first signal and then raises it again, which must not end us
+    # before the stores are closed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
