@@ -1,0 +1,207 @@
+"""HTTP/2 and WebSocket go through the stock layers, guarded the same."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+import threading
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+import websockets
+import websockets.exceptions
+import websockets.sync.client
+import websockets.sync.server
+
+
+class H2Client:
+    """One HTTP/2 connection to an allowed host, by the h2 library."""
+
+    def __init__(self, tls: ssl.SSLSocket) -> None:
+        self._tls = tls
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self._h2.initiate_connection()
+        tls.sendall(self._h2.data_to_send())
+
+    def ask(
+        self, path: str = "/x", body: bytes = b"", *, authority: str = "allowed.test", **extra: str
+    ) -> tuple[int | None, bytes]:
+        """Return (status, body); status None when the stream was reset without one."""
+        stream = self._h2.get_next_available_stream_id()
+        method = "POST" if body else "GET"
+        headers = [(":method", method), (":scheme", "https"), (":authority", authority)]
+        headers += [(":path", path), *extra.items()]
+        self._h2.send_headers(stream, headers, end_stream=not body)
+        self._flush()
+        return self._exchange(stream, body)
+
+    def _exchange(self, stream: int, body: bytes) -> tuple[int | None, bytes]:
+        status, data, ended = None, b"", False
+        sent_all = not body
+        while not ended:
+            while body:
+                room = min(self._h2.local_flow_control_window(stream), 16_384)
+                if room <= 0:
+                    break
+                self._h2.send_data(stream, body[:room])
+                body = body[room:]
+            if not body and not sent_all:
+                self._h2.end_stream(stream)
+                sent_all = True
+            self._flush()
+            for event in self._h2.receive_data(self._tls.recv(65_536) or b""):
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = int(dict(event.headers)[":status"])
+                elif isinstance(event, h2.events.DataReceived):
+                    data += event.data
+                    self._h2.acknowledge_received_data(event.flow_controlled_length, stream)
+                elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
+                    ended = True
+        self._flush()
+        return status, data
+
+    def _flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._tls.sendall(self._h2.data_to_send())
+
+
+@pytest.fixture
+def h2_client(proxy):
+    with proxy.tunnel(alpn=("h2",)) as tls:
+        assert tls.selected_alpn_protocol() == "h2"
+        yield H2Client(tls)
+
+
+def test_http_2_is_spoken_only_where_the_client_needs_it(proxy):
+    with proxy.tunnel(alpn=("h2", "http/1.1")) as tls:
+        assert tls.selected_alpn_protocol() == "http/1.1"
+
+
+def test_http_2_requests_pass_and_are_recorded(proxy, h2_client):
+    assert h2_client.ask("/a") == (200, b"0 bytes")
+    assert h2_client.ask("/b", b"x" * 300_000) == (200, b"300000 bytes")
+    proxy.wait_for(
+        lambda: sum(r.kind.value == "outcome" for r in proxy.journal.records) == 2, "two outcomes"
+    )
+    outcome = next(r for r in proxy.journal.records if r.kind.value == "outcome" and r.bytes_out)
+    assert (outcome.status, outcome.bytes_out) == (200, 300_000)
+
+
+def test_http_2_refusals_answer_at_once_and_the_connection_lives(proxy, h2_client, canary):
+    status, body = h2_client.ask("/" + canary.decode())
+    assert status == 403
+    assert json.loads(body)["reason"] == "secret_found"
+    assert h2_client.ask("/after") == (200, b"0 bytes")
+
+
+def test_http_2_names_that_disagree_are_refused(proxy, h2_client):
+    status, body = h2_client.ask(authority="a.sub.test")
+    assert status == 403
+    assert json.loads(body)["reason"] == "name_mismatch"
+    assert proxy.origin.requests == []
+
+
+def test_a_secret_in_an_http_2_body_never_leaves(proxy, h2_client, canary):
+    status, body = h2_client.ask("/up", b"a" * 200_000 + canary + b"b" * 200_000)
+    assert status == 403
+    assert json.loads(body)["reason"] == "secret_found"
+    assert all(canary[:8] not in bytes(seen.body) for seen in proxy.origin.requests)
+    assert all(not seen.complete for seen in proxy.origin.requests)
+
+
+def test_an_http_2_upstream_that_is_down_is_a_502(proxy):
+    with proxy.tunnel("down.test", alpn=("h2",)) as tls:
+        status, body = H2Client(tls).ask(authority="down.test")
+    assert status == 502
+    assert json.loads(body)["reason"] == "upstream_failed"
+
+
+@pytest.fixture
+def echo(proxy):
+    """A WebSocket echo server behind the name plain.test, in cleartext."""
+    received: list[str | bytes] = []
+
+    def serve(connection):
+        for message in connection:
+            received.append(message)
+            connection.send(message)
+
+    with websockets.sync.server.serve(serve, "127.0.0.1", 0, max_size=None) as server:
+        port = server.socket.getsockname()[1]
+        settings = proxy.interceptor._settings
+        address = type(next(iter(settings.static.values())))(address="127.0.0.1", port=port)
+        settings.static["plain.test", None] = address
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield received
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def socket_client(proxy, echo):
+    sock, answer = proxy.connect("plain.test:80")
+    assert b"200" in answer
+    with websockets.sync.client.connect(
+        "ws://plain.test/", sock=sock, proxy=None, max_size=None
+    ) as client:
+        yield client
+
+
+def test_websocket_messages_pass_with_compression(socket_client):
+    assert socket_client.response.headers["Sec-WebSocket-Extensions"].startswith("permessage")
+    socket_client.send("hello")
+    assert socket_client.recv(10) == "hello"
+    socket_client.send(b"\x00" * 300_000)
+    assert socket_client.recv(10) == b"\x00" * 300_000
+
+
+def test_a_secret_in_a_websocket_message_closes_the_connection(proxy, socket_client, echo, canary):
+    socket_client.send("before")
+    socket_client.recv(10)
+    with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
+        socket_client.send("key " + canary.decode())
+        socket_client.recv(10)
+    assert closed.value.rcvd.code == 1008
+    assert echo == ["before"]
+    assert any(r.reason == "secret_found" for r in proxy.journal.records)
+
+
+def test_a_secret_split_over_messages_is_stopped_at_the_second(socket_client, echo, canary):
+    text = canary.decode()
+    with pytest.raises(websockets.exceptions.ConnectionClosed):
+        socket_client.send(text[:10])
+        socket_client.recv(10)
+        socket_client.send(text[10:])
+        socket_client.recv(10)
+    assert echo == [text[:10]]
+
+
+def test_a_secret_in_a_ping_is_stopped(socket_client, echo, canary):
+    with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
+        socket_client.ping(canary)
+        socket_client.recv(10)
+    assert closed.value.rcvd.code == 1008
+
+
+def test_a_websocket_message_over_the_limit_closes_the_connection(start):
+    proxy = start(frame_bytes_max=1_000)
+    with websockets.sync.server.serve(lambda c: list(c), "127.0.0.1", 0) as server:
+        settings = proxy.interceptor._settings
+        address = type(next(iter(settings.static.values())))(
+            address="127.0.0.1", port=server.socket.getsockname()[1]
+        )
+        settings.static["plain.test", None] = address
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        sock, _ = proxy.connect("plain.test:80")
+        with websockets.sync.client.connect("ws://plain.test/", sock=sock, proxy=None) as client:
+            with pytest.raises(websockets.exceptions.ConnectionClosed):
+                client.send(b"x" * 2_000)
+                client.recv(10)
+        server.shutdown()
+        thread.join()
+    assert any(r.reason == "limit_exceeded" for r in proxy.journal.records)
