@@ -86,19 +86,26 @@ class Bench:
             self.say(f"starting {name}")
             try:
                 variant = start(self.site)
-            except (AbsentError, OSError) as error:
+            except (AbsentError, BenchError, OSError) as error:
                 self.result.notes.append(f"{name} is not measured: {error}")
                 continue
             self.running[name] = variant
-            if name == "ours":
-                ours.must_enforce(variant.target)
 
     def stop_all(self) -> None:
         """Stop what runs and verify our record."""
         for variant in self.running.values():
             variant.stop()
         if "ours" in self.running:
-            ours.verify_record(self.site)
+            wrong = ours.record_fault(self.site)
+            self.result.notes += [wrong] if wrong else []
+            self.result.budgets.append(
+                Budget(
+                    name="our record verifies afterwards",
+                    value=float(not wrong),
+                    limit=1.0,
+                    at_least=True,
+                )
+            )
         self.running.clear()
 
     def measure(self, what: str, probe: Probe, *, proxies_only: bool = False) -> None:

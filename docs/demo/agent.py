@@ -110,6 +110,17 @@ def leak_in_upload(client: httpx.Client) -> Seen:
         return {"status": 0, "problem": {}}
 
 
+def key_offset() -> int:
+    """Return how many bytes of the upload come before the token."""
+    before = 0
+    for piece in upload():
+        place = piece.find(LEAKED.encode())
+        if place >= 0:
+            return before + place
+        before += len(piece)
+    return before
+
+
 def upload() -> Iterator[bytes]:
     """Give a log file with a token in the middle, chunk by chunk."""
     line = b"2026-01-01T00:00:00Z INFO worker: request done, nothing to see here\n"

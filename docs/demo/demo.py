@@ -26,12 +26,12 @@ from rich.console import Console
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from agent import LEAKED, UPLOAD_BYTES  # noqa: E402 -- beside this file, not in a package
+from agent import LEAKED, key_offset  # noqa: E402 -- beside this file, not in a package
 from internet import EVENT_EVERY_S, EVIL, FILES, HOSTS, WORDS, Internet  # noqa: E402
 from story import Story, aesp_proxy  # noqa: E402
 
-READY_S_MAX = 30.0
 STOP_S_MAX = 15.0
+STREAMED_BYTES_MIN = 1_000_000
 POLICY = """\
 version: "1.2.0"
 name: demo
@@ -50,6 +50,7 @@ def lay_out(story: Story, internet: Internet) -> None:
     has_git = internet.make_repository()
     internet.start()
     story.say(f"TLS on {internet.address} answers for {', '.join(HOSTS)}.")
+    story.say("Paths are shown from the demo's own folder, which is gone at the end.")
     if not has_git:
         story.say("git is not installed here: the clone is left out.")
     (story.folder / "policy.yaml").write_text(POLICY)
@@ -127,9 +128,9 @@ def check_upload(story: Story, internet: Internet, seen: dict) -> None:
     arrived = sum(len(row.body) for row in internet.reached(FILES, "/leak-upload"))
     how = f"answered {seen['status']}, {reason(seen)}" if seen.get("status") else "cut"
     story.promise(
-        f"the 20 MB upload flowed and was stopped ({how}): {arrived:,} bytes arrived, "
-        f"the key begins at byte {UPLOAD_BYTES // 2:,} or so",
-        UPLOAD_BYTES // 4 < arrived <= UPLOAD_BYTES // 2 and seen.get("status") in (0, 403),
+        f"the 20 MB upload flowed and was stopped ({how}): the key begins at byte "
+        f"{key_offset():,}, and {arrived:,} bytes arrived",
+        STREAMED_BYTES_MIN < arrived <= key_offset() and seen.get("status") in (0, 403),
     )
 
 
@@ -198,19 +199,25 @@ def ship(story: Story) -> None:
         )
 
 
-def verify(story: Story) -> Path:
+def verify(story: Story) -> Path | None:
     """Step 6: verify both copies; return the region's copy."""
     story.step("Both copies are verified, off line")
-    story.run("audit", "verify", "state")
-    copies = [path for path in (story.folder / "region" / "batches").iterdir() if path.is_dir()]
-    story.promise("the region keeps one copy for this host", len(copies) == 1)
-    story.run("audit", "verify", str(copies[0].relative_to(story.folder)))
+    story.run("audit", "verify", "state", promise="the host's copy verifies")
+    copies = [path for path in story.folder.glob("region/batches/*") if path.is_dir()]
+    story.promise("the region keeps one copy, of this host", len(copies) == 1)
+    if not copies:
+        return None
+    place = str(copies[0].relative_to(story.folder))
+    story.run("audit", "verify", place, promise="the region's copy verifies")
     return copies[0]
 
 
-def break_one_byte(story: Story, original: Path) -> None:
+def break_one_byte(story: Story, original: Path | None) -> None:
     """Step 7: change one byte of a copy and see it found."""
     story.step("One byte of a copy is changed")
+    if original is None:
+        story.promise("there is a copy to break", held=False)
+        return
     broken = story.folder / "broken"
     shutil.copytree(original, broken)
     batch = max(broken.glob("*.batch"), key=lambda path: path.stat().st_size)
@@ -221,8 +228,13 @@ def break_one_byte(story: Story, original: Path) -> None:
     story.say(f"byte {place} of {batch.name}, one bit of it")
     text = story.run("audit", "verify", "broken", exit_code=1)
     story.promise("it is found, and the batch is named", batch.stem.lstrip("0") in text)
-    story.run("audit", "verify", str(original.relative_to(story.folder)), show=False)
-    story.promise("the original still verifies", held=True)
+    story.run(
+        "audit",
+        "verify",
+        str(original.relative_to(story.folder)),
+        show=False,
+        promise="the original still verifies",
+    )
 
 
 def play(console: Console) -> int:

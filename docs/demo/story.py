@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -31,7 +32,8 @@ class Story:
 
     def say(self, text: str) -> None:
         """Explain, in plain words."""
-        self.console.print(f"   {escape(text)}", soft_wrap=False)
+        for row in textwrap.wrap(text, self.console.width - 3):
+            self.console.print(f"   {escape(row)}", highlight=False)
 
     def show(self, text: str, *, style: str = "dim") -> None:
         """Show a text as it is, indented."""
@@ -39,26 +41,49 @@ class Story:
             self.line(line, style=style)
 
     def line(self, text: str, *, style: str = "dim") -> None:
-        """Show one line of output as it is."""
-        self.console.print(f"   [{style}]│[/] {escape(text)}", highlight=False, overflow="fold")
+        """Show one line of output as it is, folded under its own indent, in short paths."""
+        text = text.replace(f"{self.folder}/", "")
+        indent = " " * (len(text) - len(text.lstrip(" ")) + 2)
+        for row in self._folded(text, indent):
+            self.console.print(f"   [{style}]│[/] {escape(row.rstrip())}", highlight=False)
+
+    def _folded(self, text: str, indent: str) -> list[str]:
+        return textwrap.wrap(
+            text,
+            self.console.width - 5,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+            drop_whitespace=False,
+        ) or [""]
 
     def promise(self, text: str, held: object) -> None:
         """Check one promise and show it."""
         if held:
             self.held += 1
-            self.console.print(f"   [green]✓[/] {escape(text)}", highlight=False)
         else:
             self.broken.append(f"step {self.step_number}: {text}")
-            self.console.print(f"   [bold red]✗ {escape(text)}[/]", highlight=False)
+        mark = "[green]✓[/]" if held else "[bold red]✗[/]"
+        first, *rest = textwrap.wrap(text, self.console.width - 5)
+        self.console.print(f"   {mark} {escape(first)}", highlight=False)
+        for row in rest:
+            self.console.print(f"     {escape(row)}", highlight=False)
 
     def command(self, *arguments: str) -> None:
         """Show a command as a user types it."""
         self.console.print(f"   [bold]$[/] {escape(' '.join(arguments))}", highlight=False)
 
     def run(
-        self, *arguments: str, exit_code: int = 0, lines_max: int = LINES_MAX, show: bool = True
+        self,
+        *arguments: str,
+        exit_code: int = 0,
+        lines_max: int = LINES_MAX,
+        show: bool = True,
+        promise: str = "",
     ) -> str:
-        """Run ``aesp-proxy`` with these arguments, show what it says, return its output."""
+        """Run ``aesp-proxy`` with these arguments, show what it says, return its output.
+
+        The exit code is part of what is promised, said or not.
+        """
         self.command("aesp-proxy", *arguments)
         done = subprocess.run(
             [aesp_proxy(), *arguments],
@@ -73,8 +98,9 @@ class Story:
             self.show("\n".join(lines[:lines_max]))
             if len(lines) > lines_max:
                 self.line(f"… {len(lines) - lines_max} more lines")
-        if done.returncode != exit_code:
-            self.promise(f"exit code {exit_code}, it was {done.returncode}", held=False)
+        if promise or done.returncode != exit_code:
+            text = f"{promise or 'it ends as it should'} (exit code {done.returncode})"
+            self.promise(text, done.returncode == exit_code)
         return done.stdout
 
     def follow(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import socket
 import ssl
 import tempfile
@@ -29,7 +29,7 @@ from aesp_proxy.model.record import Record, RecordId
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal, JournalOptions
 
-NOW = datetime.datetime.now(datetime.UTC)
+NOW = dt.datetime.now(dt.UTC)
 CANARY = b"CORP-" + b"Zx9" * 10 + b"Qw"
 POLICY = """
 version: "1.2.0"
