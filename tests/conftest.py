@@ -1,0 +1,46 @@
+"""What holds for every test: loopback only, no settings from the person's own environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
+)
+settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def _loopback_only(event: str, arguments: tuple[object, ...]) -> None:
+    """Refuse a connection that would leave this machine: no test may need one."""
+    if event not in ("socket.connect", "socket.sendto"):
+        return
+    address = arguments[1]
+    if not isinstance(address, tuple):
+        return
+    host = str(address[0])
+    try:
+        is_loopback = ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        is_loopback = host in ("localhost", "")
+    if not is_loopback:
+        message = f"a test tried to reach {host}: only loopback is allowed"
+        raise PermissionError(message)
+
+
+sys.addaudithook(_loopback_only)
+
+_NOT_OURS = ("AESP_", "XDG_", "GIT_CONFIG_")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what would make a test's result depend on who runs it."""
+    for name in list(os.environ):
+        if name.startswith(_NOT_OURS) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
