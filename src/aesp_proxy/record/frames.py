@@ -114,6 +114,14 @@ def scan(data: bytes, offset: int, *, frames_max: int = 1 << 30, bytes_max: int 
     return Scan(frames=frames, end=at, is_whole=is_whole)
 
 
+def is_long_enough(data: bytes) -> bool:
+    """Whether what begins as a frame is not merely cut off: then it was changed."""
+    if len(data) < _FRAME.size:
+        return False
+    length = _OUTER.unpack_from(data)[0]
+    return not _INNER.size <= length <= _BODY_BYTES_MAX or len(data) >= HEAD_BYTES + length
+
+
 def resync(data: bytes, offset: int, expected_seq: int) -> int:
     """Find the next whole frame after damage at ``offset``; -1 when there is none.
 

@@ -17,6 +17,7 @@ from aesp_proxy.record.frames import (
     MAGIC,
     FrameFlag,
     decode_segment_head,
+    is_long_enough,
     resync,
     scan,
 )
@@ -28,7 +29,8 @@ class Stretch:
     """Consecutive rows of one epoch: ``first_seq`` on, after ``lost`` unreadable records.
 
     ``at_end`` says that nothing more can be read now; ``is_closed`` that the
-    writer closed the epoch; ``torn_bytes`` what was cut at its end.
+    writer closed the epoch; ``torn_bytes`` what stands at its end and is no whole
+    frame, ``torn_is_whole`` that it is long enough to be one and its sum is wrong.
     """
 
     first_seq: int
@@ -39,6 +41,7 @@ class Stretch:
     is_closed: bool = False
     at_end: bool = False
     torn_bytes: int = 0
+    torn_is_whole: bool = False
 
 
 class EpochTail:
@@ -157,6 +160,7 @@ class EpochTail:
             return True
         stretch.at_end = True
         stretch.torn_bytes = len(rest) if is_dead else 0
+        stretch.torn_is_whole = is_dead and is_long_enough(rest)
         return False
 
     def _rest(self) -> bytes:

@@ -204,12 +204,20 @@ class Sealer:
         flags = 0
         if has_ended:
             flags = Flag.EPOCH_ENDED if stretch.is_closed else Flag.EPOCH_ENDED | Flag.UNCLEAN
+        count = 1
+        if has_ended and stretch.torn_is_whole:
+            # A whole frame whose sum is wrong: at least one record is lost behind the rest.
+            if not nothing:
+                self._seal(stretch, epoch=epoch, flags=0)
+                count = 2
+            after = stretch.first_seq + len(stretch.rows) + 1
+            stretch = Stretch(first_seq=after, lost=1)
         self._seal(stretch, epoch=epoch, flags=flags)
         pending.stretch = Stretch(
             first_seq=stretch.first_seq + len(stretch.rows), is_closed=stretch.is_closed
         )
         pending.began_ns = 0
-        return 1
+        return count
 
     def _seal(self, stretch: Stretch, *, epoch: int, flags: int) -> None:
         stamp = self._clock()
@@ -282,7 +290,7 @@ def _merge(held: Stretch, read: Stretch) -> None:
     held.row_bytes += read.row_bytes
     held.denied = held.denied or read.denied
     held.is_closed, held.at_end = read.is_closed, read.at_end
-    held.torn_bytes = read.torn_bytes
+    held.torn_bytes, held.torn_is_whole = read.torn_bytes, read.torn_is_whole
 
 
 def _size_of(path: Path) -> int:
