@@ -1,0 +1,160 @@
+"""Secrets: found wherever content leaves, weighed by severity, allowed home and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+
+from aesp_proxy.decide.engine import decide
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.model.decision import Reason, Severity, Verdict
+
+ACCESS = """\
+egress_allowlist: {allow: [api.example.com, other.example.com, api.example.com:8443]}
+forbidden_path: {patterns: []}
+mcp_tool: {default_action: allow}
+"""
+KEY = "TESTKEY-" + "a1b2c3d4e5f6g7h8"
+HINT = "TESTHINT-" + "a1b2c3d4"
+
+
+def test_a_secret_is_found_wherever_content_leaves(events, snapshot_of) -> None:
+    snapshot = snapshot_of(ACCESS)
+    secret = KEY.encode()
+    leaks = {
+        "url": events.request("api.example.com", target=f"/?k={KEY}"),
+        "header:x-k": events.request("api.example.com", headers=((b"x-k", secret),)),
+        "content": events.file("/w/a", content=b"x " + secret),
+        "patch": events.patch("/w/a", b"+" + secret),
+        "arguments": events.tool("t", arguments=b'{"k":"' + secret + b'"}'),
+    }
+    for location, event in leaks.items():
+        decision = decide(event, snapshot)
+        assert (decision.verdict, decision.reason) == (Verdict.DENY, Reason.SECRET_FOUND)
+        assert decision.guard == "secret_leak"
+        assert decision.severity is Severity.CRITICAL
+        assert [finding.location for finding in decision.findings] == [location]
+        assert KEY not in repr(decision)
+
+
+def test_a_secret_in_an_announced_url_is_found(events, snapshot_of) -> None:
+    event = events.network("api.example.com", url=f"https://api.example.com/?k={KEY}")
+    assert decide(event, snapshot_of(ACCESS)).reason is Reason.SECRET_FOUND
+
+
+def test_clean_content_is_not_answered_for(events, snapshot_of) -> None:
+    snapshot = snapshot_of(ACCESS)
+    assert decide(events.request("api.example.com"), snapshot).guard == "egress_allowlist"
+    assert decide(events.file("/w/a", content=b"hello"), snapshot).guard == "forbidden_path"
+
+
+def test_a_finding_below_the_threshold_is_noted_and_passes(events, snapshot_of) -> None:
+    decision = decide(events.request("api.example.com", target=f"/{HINT}"), snapshot_of(ACCESS))
+    assert (decision.verdict, decision.reason) == (Verdict.AUDIT, Reason.SECRET_FOUND)
+    assert [finding.rule for finding in decision.findings] == ["test-hint"]
+
+
+def test_a_lower_threshold_refuses_it(events, snapshot_of) -> None:
+    snapshot = snapshot_of(ACCESS + "secret_leak: {severity_threshold: warning}")
+    assert snapshot.severity_threshold is Severity.WARNING
+    decision = decide(events.request("api.example.com", target=f"/{HINT}"), snapshot)
+    assert decision.verdict is Verdict.DENY
+
+
+def test_a_note_lets_nothing_pass_that_no_access_guard_allows(events, snapshot_of) -> None:
+    decision = decide(events.request("api.example.com", target=f"/{HINT}"), snapshot_of(""))
+    assert (decision.verdict, decision.reason) == (Verdict.DENY, Reason.NO_GUARD)
+    assert [finding.rule for finding in decision.findings] == ["test-hint"]
+
+
+def test_a_refused_host_still_tells_what_would_have_leaked(events, snapshot_of) -> None:
+    decision = decide(events.request("evil.example", target=f"/{KEY}"), snapshot_of(ACCESS))
+    assert decision.reason is Reason.HOST_NOT_ALLOWED
+    assert [finding.rule for finding in decision.findings] == ["test-key"]
+
+
+def test_it_is_on_when_nothing_is_said_and_off_only_when_said(events, snapshot_of) -> None:
+    assert snapshot_of(ACCESS).scanner is not None
+    off = snapshot_of(ACCESS + "secret_leak: {enabled: false}")
+    assert off.scanner is None
+    event = events.request("api.example.com", target=f"/{KEY}")
+    assert decide(event, off).verdict is Verdict.ALLOW
+
+
+def test_a_pattern_of_the_policy_is_a_rule_like_any_other(events, snapshot_of) -> None:
+    snapshot = snapshot_of(
+        ACCESS + "secret_leak: {patterns: [{name: corp, pattern: 'CORP-[A-Z]{8}'}]}"
+    )
+    decision = decide(events.file("/w/a", content=b"CORP-ABCDEFGH"), snapshot)
+    assert [finding.rule for finding in decision.findings] == ["corp"]
+    assert decision.severity is Severity.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ("{name: test-key, pattern: abcdef}", "has the name of a built-in rule"),
+        ("{name: bad, pattern: '('}", "p.yaml:7:"),
+        ("{name: bad, pattern: 'a*'}", "p.yaml:7:"),
+        ("{name: bad, pattern: '(?=a)b'}", "p.yaml:7:"),
+    ],
+)
+def test_a_bad_pattern_of_the_policy_is_refused_with_its_place(entry, why, snapshot_of) -> None:
+    with pytest.raises(ConfigError) as caught:
+        snapshot_of(ACCESS + f"secret_leak: {{patterns: [{entry}]}}")
+    assert why in str(caught.value)
+    assert str(caught.value).startswith("p.yaml:7:")
+
+
+def test_skipped_paths_must_match_as_given_and_as_resolved(events, snapshot_of) -> None:
+    snapshot = snapshot_of(ACCESS + "secret_leak: {skip_paths: ['**/fixtures/**']}")
+    secret = KEY.encode()
+    passing = events.file("/w/fixtures/a", content=secret)
+    assert decide(passing, snapshot).verdict is Verdict.ALLOW
+    linked = events.file("/w/a", "/w/fixtures/a", content=secret)
+    assert decide(linked, snapshot).verdict is Verdict.DENY
+    assert decide(events.file("/w/fixtures/a", "/w/a", secret), snapshot).verdict is Verdict.DENY
+
+
+HOME = ACCESS + (
+    "secret_leak: {credentials: [{rule: 'test-*', hosts: [api.example.com], headers: [X-Api-Key]}]}"
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "fields", "verdict"),
+    [
+        ("api.example.com", {"headers": ((b"x-api-key", KEY.encode()),)}, Verdict.ALLOW),
+        ("other.example.com", {"headers": ((b"x-api-key", KEY.encode()),)}, Verdict.DENY),
+        ("api.example.com", {"headers": ((b"x-other", KEY.encode()),)}, Verdict.DENY),
+        ("api.example.com", {"target": f"/?x-api-key={KEY}"}, Verdict.DENY),
+        (
+            "api.example.com",
+            {"headers": ((b"x-api-key", KEY.encode()),), "scheme": "http"},
+            Verdict.DENY,
+        ),
+        (
+            "api.example.com",
+            {"headers": ((b"x-api-key", KEY.encode()), (b"x-b", KEY.encode()))},
+            Verdict.DENY,
+        ),
+        (
+            "api.example.com",
+            {"headers": ((b"x-api-key", KEY.encode()),), "port": 8443},
+            Verdict.DENY,
+        ),
+    ],
+)
+def test_a_credential_goes_home_in_its_header_over_tls_and_nowhere_else(
+    host, fields, verdict, events, snapshot_of
+) -> None:
+    decision = decide(events.request(host, **fields), snapshot_of(HOME))
+    assert decision.verdict is verdict
+    assert decision.findings
+
+
+def test_a_credential_of_no_known_rule_is_refused_at_load(snapshot_of) -> None:
+    with pytest.raises(ConfigError, match=r"^p\.yaml:7:38: no secret rule is named 'nobody'$"):
+        snapshot_of(
+            ACCESS
+            + "secret_leak: {credentials: [{rule: nobody, hosts: [a.example], headers: [x]}]}"
+        )
