@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,10 @@ from internet import EVENT_EVERY_S, EVIL, FILES, HOSTS, WORDS, Internet  # noqa:
 from story import Story, aesp_proxy  # noqa: E402
 
 STOP_S_MAX = 15.0
+INDEX_S_MAX = 10.0
+KEY = "host.pub"
+COLUMNS = 132
+INTERRUPTED = 130
 STREAMED_BYTES_MIN = 1_000_000
 POLICY = """\
 version: "1.2.0"
@@ -58,7 +63,8 @@ def lay_out(story: Story, internet: Internet) -> None:
         "upstream": {
             "resolve": dict.fromkeys(HOSTS, internet.address),
             "ca_file": str(internet.ca_file),
-        }
+        },
+        "agent": {"id": "demo-agent", "principal_id": "demo"},
     }
     (story.folder / "config.yaml").write_text(json.dumps(settings, indent=2))
     story.command("cat", "policy.yaml")
@@ -79,9 +85,10 @@ def run_agent(story: Story) -> dict[str, dict]:
         shown=(*options, "--", "python", "agent.py"),
     )
     story.promise("the agent's own exit code came back: 0", code == 0)
-    if not notes.exists():
-        return {}
-    return {row["task"]: row for row in map(json.loads, notes.read_text().splitlines())}
+    seen: dict[str, dict] = defaultdict(dict)
+    if notes.exists():
+        seen |= {row["task"]: row for row in map(json.loads, notes.read_text().splitlines())}
+    return seen
 
 
 def check_agent(story: Story, internet: Internet, seen: dict[str, dict]) -> None:
@@ -142,7 +149,7 @@ def reason(seen: dict) -> str:
 def show_record(story: Story) -> None:
     """Step 4: the record on this host."""
     story.step("The record: decided, written, then acted on")
-    story.run("audit", "tail", "--state", "state", "-n", "14")
+    story.run("audit", "tail", "--state", "state", "-n", "4" if story.brief else "14")
     text = story.run("audit", "tail", "--state", "state", "-n", "1000", "--json", show=False)
     story.promise(
         "the record holds the refusals with their reasons",
@@ -190,25 +197,42 @@ def ship(story: Story) -> None:
     with aggregator(story):
         story.run("aggregator", "enroll", "--data", "region", "--state", "state")
         story.run("audit", "ship", "--state", "state")
-        answer = story.run(
-            "aggregator", "query", "--data", "region", "--verdict", "deny", "--format", "table"
-        )
+        query = ("aggregator", "query", "--data", "region", "--verdict", "deny")
+        await_index(story, query)
+        answer = story.run(*query, "--kind", "decision")
         story.promise(
             "the region names the refusals of this host",
-            "host_not_allowed" in answer and answer.count("secret_found") >= 3,
+            "host_not_allowed" in answer and answer.count("secret_found") == 3,
         )
+
+
+def await_index(story: Story, query: tuple[str, ...]) -> None:
+    """Wait until the region has indexed what it has accepted; that is a moment later."""
+    deadline = time.monotonic() + INDEX_S_MAX
+    while time.monotonic() < deadline:
+        if "secret_found" in story.run(*query, show=False, quiet=True):
+            return
+        time.sleep(0.1)
 
 
 def verify(story: Story) -> Path | None:
     """Step 6: verify both copies; return the region's copy."""
     story.step("Both copies are verified, off line")
-    story.run("audit", "verify", "state", promise="the host's copy verifies")
+    keys = list(story.folder.glob("state/audit/keys/*.pub"))
+    story.promise(
+        "the host has one public key, which an auditor knows from elsewhere", len(keys) == 1
+    )
+    if not keys:
+        return None
+    story.command("cp", "state/audit/keys/*.pub", KEY)
+    shutil.copy(keys[0], story.folder / KEY)
+    story.run("audit", "verify", "state", "--key", KEY, promise="the host's copy verifies")
     copies = [path for path in story.folder.glob("region/batches/*") if path.is_dir()]
     story.promise("the region keeps one copy, of this host", len(copies) == 1)
     if not copies:
         return None
     place = str(copies[0].relative_to(story.folder))
-    story.run("audit", "verify", place, promise="the region's copy verifies")
+    story.run("audit", "verify", place, "--key", KEY, promise="the region's copy verifies")
     return copies[0]
 
 
@@ -226,32 +250,35 @@ def break_one_byte(story: Story, original: Path | None) -> None:
     data[place] ^= 0x01
     batch.write_bytes(data)
     story.say(f"byte {place} of {batch.name}, one bit of it")
-    text = story.run("audit", "verify", "broken", exit_code=1)
-    story.promise("it is found, and the batch is named", batch.stem.lstrip("0") in text)
+    text = story.run(
+        "audit", "verify", "broken", "--key", KEY, exit_code=1, promise="it no longer verifies"
+    )
+    story.promise("and the batch is named", batch.stem.lstrip("0") in text)
     story.run(
         "audit",
         "verify",
         str(original.relative_to(story.folder)),
+        "--key",
+        KEY,
         show=False,
         promise="the original still verifies",
     )
 
 
-def play(console: Console) -> int:
+def play(console: Console, *, brief: bool = False) -> int:
     """Play the whole demo on this console and return the exit code."""
     began = time.monotonic()
     console.print("[bold]AESP Proxy: an agent runs under enforcement and its record is proved[/]")
     with tempfile.TemporaryDirectory(prefix="aesp-demo-") as name:
-        story = Story(console, Path(name))
+        story = Story(console, Path(name), brief=brief)
         internet = Internet(story.folder)
         try:
             lay_out(story, internet)
             seen = run_agent(story)
-            if seen:
-                check_agent(story, internet, seen)
-                show_record(story)
-                ship(story)
-                break_one_byte(story, verify(story))
+            check_agent(story, internet, seen)
+            show_record(story)
+            ship(story)
+            break_one_byte(story, verify(story))
         finally:
             internet.stop()
     return story.close(time.monotonic() - began)
@@ -259,7 +286,11 @@ def play(console: Console) -> int:
 
 def main() -> int:
     """Play it on this terminal; colour only where there is one."""
-    return play(Console(highlight=False, width=None if sys.stdout.isatty() else 100))
+    width = None if sys.stdout.isatty() else COLUMNS
+    try:
+        return play(Console(highlight=False, width=width))
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE))
 
 import demo  # noqa: E402 -- beside this file, not in a package
 
-COLUMNS = 100
+COLUMNS = 138
 THEME = TerminalTheme(
     (24, 27, 34),
     (220, 223, 228),
@@ -40,7 +40,7 @@ def main() -> int:
     console = Console(
         record=True, width=COLUMNS, force_terminal=True, color_system="truecolor", highlight=False
     )
-    code = demo.play(console)
+    code = demo.play(console, brief=True)
     if code == 0:
         svg = console.export_svg(title="make demo", theme=THEME, unique_id="demo")
         # Fonts are the reader's own: the picture loads nothing.

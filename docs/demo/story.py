@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -13,13 +12,16 @@ from rich.markup import escape
 
 COMMAND_S_MAX = 60.0
 LINES_MAX = 24
+BRIEF_LINES_MAX = 6
+BRIEF_LEFT_OUT = ("    do ", "    record ", "    message ", "  exit code ")
 
 
 class Story:
     """Says what happens, and counts the promises that held and those that did not."""
 
-    def __init__(self, console: Console, folder: Path) -> None:
+    def __init__(self, console: Console, folder: Path, *, brief: bool = False) -> None:
         self.console = console
+        self.brief = brief
         self.folder = folder
         self.step_number = 0
         self.held = 0
@@ -78,13 +80,16 @@ class Story:
         exit_code: int = 0,
         lines_max: int = LINES_MAX,
         show: bool = True,
+        quiet: bool = False,
         promise: str = "",
     ) -> str:
         """Run ``aesp-proxy`` with these arguments, show what it says, return its output.
 
-        The exit code is part of what is promised, said or not.
+        The exit code is part of what is promised, said or not; ``quiet`` leaves
+        out the command, too.
         """
-        self.command("aesp-proxy", *arguments)
+        if not quiet:
+            self.command("aesp-proxy", *arguments)
         done = subprocess.run(
             [aesp_proxy(), *arguments],
             cwd=self.folder,
@@ -94,6 +99,7 @@ class Story:
             timeout=COMMAND_S_MAX,
         )
         lines = (done.stdout + done.stderr).splitlines()
+        lines_max = min(lines_max, BRIEF_LINES_MAX) if self.brief else lines_max
         if show:
             self.show("\n".join(lines[:lines_max]))
             if len(lines) > lines_max:
@@ -107,15 +113,12 @@ class Story:
         self,
         *arguments: str,
         shown: tuple[str, ...],
-        env: Mapping[str, str] | None = None,
-        each: Callable[[str], None] = lambda _: None,
     ) -> int:
         """Run ``aesp-proxy``, show its output as it comes, return its exit code."""
         self.command("aesp-proxy", *shown)
         with subprocess.Popen(
             [aesp_proxy(), *arguments],
             cwd=self.folder,
-            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -123,8 +126,8 @@ class Story:
         ) as process:
             try:
                 for line in process.stdout or ():
-                    self.line(line.rstrip("\n"))
-                    each(line)
+                    if not (self.brief and line.startswith(BRIEF_LEFT_OUT)):
+                        self.line(line.rstrip("\n"))
             finally:
                 if process.poll() is None:
                     process.terminate()
