@@ -17,6 +17,7 @@ from aesp_proxy.daemon.config_values import Given
 from aesp_proxy.errors import ConfigError
 
 _FILE_BYTES_MAX: Final = 1 << 20
+_DEPTH_MAX: Final = 8
 
 
 def read_file(path: Path) -> dict[str, Given]:
@@ -31,16 +32,29 @@ def read_file(path: Path) -> dict[str, Given]:
         raise ConfigError(f"more than {_FILE_BYTES_MAX} bytes", where=str(path))
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        _check_depth(path, text, loader)
         node = yaml.compose(text, Loader=loader)
     except yaml.YAMLError as error:
         raise _yaml_error(path, error) from error
-    except RecursionError as error:
-        raise ConfigError("nested too deep", where=str(path)) from error
     if node is None:
         return {}
     layer: dict[str, Given] = {}
     _flatten(path, node, "", layer)
     return layer
+
+
+def _check_depth(path: Path, text: str, loader: type[yaml.SafeLoader]) -> None:
+    """Refuse deep nesting before composing: the C composer recurses until it crashes."""
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEPTH_MAX:
+                mark = event.start_mark
+                where = f"{path}:{mark.line + 1}" if mark else str(path)
+                raise ConfigError("nested too deep", where=where)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _yaml_error(path: Path, error: yaml.YAMLError) -> ConfigError:
