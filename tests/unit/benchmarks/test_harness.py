@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import harness, load, machine, report  # noqa: E402
+from benchmarks import egress, harness, load, machine, report  # noqa: E402
 from benchmarks.certificates import write_authority, write_leaf  # noqa: E402
 from benchmarks.harness import BenchError, Budget, Result  # noqa: E402
 
@@ -55,6 +55,13 @@ def test_a_budget_that_was_not_measured_is_missed_and_the_exit_code_says_so(
     result = Result(name="x", budgets=[Budget(name="b", value=None, limit=1.0)])
     assert harness.show(result, as_json=True) == 1
     assert json.loads(capsys.readouterr().out)["budgets"][0]["ok"] is False
+
+
+def test_no_budget_of_egress_is_met_by_a_proxy_that_was_not_measured() -> None:
+    result = Result(name="egress", figures={"direct": {"event_p50_us": 1.0}, "squid": {}})
+    egress.judge(result)
+    assert len(result.budgets) == 10
+    assert not any(budget.ok for budget in result.budgets)
 
 
 def test_the_report_names_what_was_missed_and_what_did_not_run(tmp_path: Path) -> None:
