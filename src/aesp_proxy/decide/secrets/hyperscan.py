@@ -69,7 +69,7 @@ class Locator:
     def block(self, data: bytes) -> list[Hit]:
         r"""Return the hits in ``data``, at most HITS_MAX (then there are more than can be told).
 
-        Start and end of ``data`` are what ``^``, ``\z`` and ``\\b`` see. UnavailableError
+        Start and end of ``data`` are what ``^``, ``\z`` and ``\b`` see. UnavailableError
         when the engine fails.
         """
         if len(data) > SLICE_BYTES_MAX:
@@ -148,7 +148,7 @@ class LocatorStream:
         return taken
 
     def finish(self) -> list[Hit]:
-        r"""Close the stream and return the hits that only its end decides (``\\b``, ``\z``)."""
+        r"""Close the stream and return the hits that only its end decides (``\b``, ``\z``)."""
         self.close()
         taken = self._hits.copy()
         self._hits.clear()

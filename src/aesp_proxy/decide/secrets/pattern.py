@@ -56,9 +56,10 @@ def translate(pattern: str) -> Dialects:
 def cut_tail(dialects: Dialects) -> Dialects:
     """Return the expression without the unbounded part at its end.
 
-    ``X+`` becomes ``X``, ``X{n,}`` and ``X{n,m}`` become ``X{n}``. Every match of
-    the whole begins with a match of the rest, so the earliest end of a match is
-    the same, and one long token is one hit instead of one a byte.
+    ``X+`` becomes ``X``, ``X*`` becomes ``X?`` (Hyperscan knows no ``{0}``),
+    ``X{n,}`` and ``X{n,m}`` become ``X{n}``. Every match of the
+    whole begins with a match of the rest, so the earliest end of a match is the
+    same, and one long token is one hit instead of one a byte.
     """
     return Dialects(hyperscan=_cut(dialects.hyperscan), re2=_cut(dialects.re2))
 
@@ -75,13 +76,14 @@ def _cut(expression: bytes) -> bytes:
     if body.endswith(b"+"):
         return _cut(body[:-1] + closers)
     if body.endswith(b"*"):
-        return body[:-1] + b"{0}" + closers
+        return body[:-1] + b"?" + closers
     if body.endswith(b"}"):
         start = body.rfind(b"{")
         least, comma, most = body[start + 1 : -1].partition(b",")
         counts = least.isdigit() and comma and (not most or most.isdigit())
         if counts and not _escaped(body, start):
-            return body[: start + 1] + least + b"}" + closers
+            kept = body[:start] + b"{" + least + b"}" if int(least) else body[:start] + b"?"
+            return kept + closers
     return expression
 
 

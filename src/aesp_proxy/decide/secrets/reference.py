@@ -34,7 +34,7 @@ STARTS_MAX = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One confirmed match: offsets of the stream, and the secret itself."""
+    """One confirmed match: where the secret begins, where the match ends, and the secret."""
 
     rule: Rule
     start: int
@@ -45,11 +45,11 @@ class Candidate:
 class Match(Protocol):
     """What is used of RE2's match object."""
 
-    def start(self) -> int:
-        """Return where the match begins."""
+    def start(self, group: int = 0) -> int:
+        """Return where the match or a capture begins."""
 
     def end(self) -> int:
-        """Return where it ends."""
+        """Return where the match ends."""
 
     def span(self) -> tuple[int, int]:
         """Return both."""
@@ -104,31 +104,32 @@ class Confirmer:
 
     def confirm(
         self, index: int, text: bytes, base: int, end: int, last_end: int
-    ) -> Candidate | None:
-        """Return the candidate of rule ``index`` for a hit that ends at ``end``, if there is one.
+    ) -> tuple[Candidate | None, int]:
+        """Return the candidate of rule ``index`` for a hit that ends at ``end``, and the effort.
 
         ``text`` begins at offset ``base`` of the stream and reaches at least to
-        ``end``; ``last_end`` is where the rule's previous candidate ended. None when
-        the match overlaps that one, or a condition does not hold.
+        ``end``; ``last_end`` is where the rule's previous candidate ended. No
+        candidate when the match overlaps that one, or a condition does not hold.
+        The effort is how many matches were looked at.
         """
         window = max(0, end - CONFIRM_BYTES)
         # One byte of context before the first start, so that \b and ^ see what is there.
         low = max(window, last_end, base + 1 if base else 0)
         search = self._compiled[index].search
         match = search(text, low - base, end - base)
+        effort = 1
         if match is None and last_end > window:
-            return None
-        for _ in range(STARTS_MAX):
-            if match is None:
-                break
+            return None, effort
+        while match is not None and effort <= STARTS_MAX:
             candidate = self._candidate(index, match, text, base)
             if candidate is not None:
-                return candidate
+                return candidate, effort
             match = search(text, match.start() + 1, end - base)
             if match is None:
-                return None
+                return None, effort
+            effort += 1
         value = text[max(0, window - base) : end - base]
-        return Candidate(rule=self.rules[index], start=window, end=end, value=value)
+        return Candidate(rule=self.rules[index], start=window, end=end, value=value), effort
 
     def _candidate(self, index: int, match: Match, text: bytes, base: int) -> Candidate | None:
         rule = self.rules[index]
@@ -136,10 +137,10 @@ class Confirmer:
         if rule.whole != rule.confirm:
             reach = min(len(text), begin + VALUE_BYTES_MAX)
             match = self._whole[index].match(text, begin, reach) or match
-        value = _secret(match, rule.secret_group)
+        start, value = _secret(match, rule.secret_group)
         if not _holds(rule, value, text[max(0, end - CONFIRM_BYTES) : end]):
             return None
-        return Candidate(rule=rule, start=base + begin, end=base + end, value=value)
+        return Candidate(rule=rule, start=base + start, end=base + end, value=value)
 
     def find(self, text: bytes) -> list[Candidate]:
         """Return all candidates in a block, by RE2 alone: slow, and right by construction."""
@@ -156,7 +157,7 @@ class Confirmer:
         last_end = 0
         end = self._first_end(index, text, 0, 0)
         while end is not None:
-            candidate = self.confirm(index, text, 0, end, last_end)
+            candidate, _ = self.confirm(index, text, 0, end, last_end)
             if candidate is not None:
                 found.append(candidate)
                 last_end = end
@@ -184,14 +185,15 @@ class Confirmer:
         return above
 
 
-def _secret(match: Match, group: int) -> bytes:
-    """Return the capture that is the secret, as gitleaks chooses it."""
-    if group:
-        return match.group(group) or b""
-    for value in match.groups():
+def _secret(match: Match, group: int) -> tuple[int, bytes]:
+    """Return where the secret begins and the secret: the capture that gitleaks would choose."""
+    value = match.group(group) if group else None
+    if value:
+        return match.start(group), value
+    for number, value in enumerate(match.groups(), 1):
         if value:
-            return value
-    return match.group() or b""
+            return match.start(number), value
+    return match.start(), match.group() or b""
 
 
 def _holds(rule: Rule, value: bytes, around: bytes) -> bool:

@@ -5,8 +5,8 @@ Rules:
 - A watch keeps the last ``CONTEXT_BYTES`` it saw, enough to confirm any hit, and
   nothing else; memory does not grow with the stream.
 - What is found does not depend on where the stream was cut into pieces.
-- More than ``CONFIRMS_MAX`` hits in one piece are not looked at: ``cut`` says so,
-  and whoever watches must refuse.
+- More than ``CONFIRMS_MAX`` hits in one piece are not looked at, nor more matches
+  than a budget by the bytes seen: ``cut`` says so, and whoever watches must refuse.
 """
 
 from __future__ import annotations
@@ -22,30 +22,44 @@ CONTEXT_BYTES = CONFIRM_BYTES + 2
 CONFIRMS_MAX = 1_024
 
 
+EFFORT_FREE = 4_096
+EFFORT_BYTES = 64
+"""One more look for each so many bytes, so that a hostile body is bounded work a byte."""
+
+
 def confirm_block(
     confirmer: Confirmer, hits: list[Hit], data: bytes
 ) -> tuple[Sequence[Candidate], bool]:
     """Return the candidates behind the hits of a block, and whether it was cut."""
-    return _confirm(confirmer, hits, data, 0, {})
+    found, effort = _confirm(confirmer, hits, data, 0, {})
+    return found, len(hits) > CONFIRMS_MAX or _too_much(effort, len(data))
 
 
 def _confirm(
     confirmer: Confirmer, hits: list[Hit], text: bytes, base: int, ends: dict[int, int]
-) -> tuple[Sequence[Candidate], bool]:
+) -> tuple[Sequence[Candidate], int]:
     """Confirm in ascending order of ends; ``ends`` is where each rule's last candidate ended."""
     candidates = []
+    total = 0
     for end, index in sorted(hits)[:CONFIRMS_MAX]:
-        candidate = confirmer.confirm(index, text, base, end, ends.get(index, 0))
+        candidate, effort = confirmer.confirm(index, text, base, end, ends.get(index, 0))
+        total += effort
         if candidate is not None:
             ends[index] = end
             candidates.append(candidate)
-    return candidates, len(hits) > CONFIRMS_MAX
+        if _too_much(total, base + len(text)):
+            break
+    return candidates, total
+
+
+def _too_much(effort: int, seen_bytes: int) -> bool:
+    return effort > EFFORT_FREE + seen_bytes // EFFORT_BYTES
 
 
 class Watch:
     """One stream under watch. ``cut`` is true once there was too much to look at."""
 
-    __slots__ = ("_confirmer", "_ends", "_stream", "_tail", "_total", "cut")
+    __slots__ = ("_confirmer", "_effort", "_ends", "_stream", "_tail", "_total", "cut")
 
     def __init__(self, locator: Locator, confirmer: Confirmer) -> None:
         self._stream = locator.open()
@@ -53,6 +67,7 @@ class Watch:
         self._ends: dict[int, int] = {}
         self._tail = b""
         self._total = 0
+        self._effort = 0
         self.cut = False
 
     def see(self, data: bytes) -> Sequence[Candidate]:
@@ -82,8 +97,10 @@ class Watch:
 
     def _confirm(self, hits: list[Hit], text: bytes) -> Sequence[Candidate]:
         base = self._total - len(self._tail)
-        found, cut = _confirm(self._confirmer, hits, text, base, self._ends)
-        self.cut = self.cut or cut
+        found, effort = _confirm(self._confirmer, hits, text, base, self._ends)
+        self._effort += effort
+        if len(hits) > CONFIRMS_MAX or _too_much(self._effort, base + len(text)):
+            self.cut = True
         return found
 
 

@@ -1,0 +1,129 @@
+"""Request targets and headers are one scan, and each finding says where it was."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aesp_proxy.decide.secrets.head import encoded_offset, percent_decoded
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.rules import rule_from_policy
+from aesp_proxy.decide.secrets.scanner import SecretScanner
+from aesp_proxy.model.decision import Severity
+
+PLAIN = (
+    (b"host", b"api.example.com"),
+    (b"user-agent", b"python-httpx/0.28.1"),
+    (b"accept", b"*/*"),
+    (b"content-type", b"application/json"),
+)
+
+
+@pytest.fixture
+def secret(pack: tuple[Rule, ...]) -> bytes:
+    return next(rule for rule in pack if rule.id == "github-pat").positives[0]
+
+
+def test_an_honest_head_is_clean(scanner: SecretScanner) -> None:
+    assert scanner.scan_head(b"/v1/items?limit=20&q=a%20b", PLAIN) == ()
+    assert scanner.scan_head(b"", ()) == ()
+
+
+def test_a_secret_in_the_target_is_told_with_its_offset(
+    scanner: SecretScanner, secret: bytes
+) -> None:
+    (one,) = scanner.scan_head(b"/x?token=" + secret, PLAIN)
+    assert (one.rule, one.location, one.offset) == ("github-pat", "url", 9)
+    assert one.masked == "ghp_***"
+
+
+def test_a_secret_in_a_header_is_told_with_its_name_and_offset(
+    scanner: SecretScanner, secret: bytes
+) -> None:
+    headers = (*PLAIN, (b"X-Note", b"see " + secret), (b"accept-language", b"en"))
+    (one,) = scanner.scan_head(b"/", headers)
+    assert (one.rule, one.location, one.offset) == ("github-pat", "header:x-note", 4)
+
+
+def test_a_percent_encoded_secret_is_found_where_it_stands(
+    scanner: SecretScanner, secret: bytes
+) -> None:
+    target = b"/a%20b?t=" + b"".join(b"%%%02X" % byte for byte in secret)
+    (one,) = scanner.scan_head(target, PLAIN)
+    assert (one.rule, one.location, one.offset) == ("github-pat", "url", 9)
+
+
+def test_a_secret_partly_encoded_is_told_once(scanner: SecretScanner, secret: bytes) -> None:
+    found = scanner.scan_head(b"/?a=%41&t=" + secret, PLAIN)
+    assert [(one.rule, one.location) for one in found] == [("github-pat", "url")]
+
+
+@pytest.mark.parametrize("name", [b"Authorization", b"proxy-authorization"])
+@pytest.mark.parametrize("strip", [b"", b"="])
+def test_a_secret_in_basic_credentials_is_found(
+    scanner: SecretScanner, secret: bytes, name: bytes, strip: bytes
+) -> None:
+    value = b"Basic " + base64.b64encode(b"x-access-token:" + secret).rstrip(strip)
+    (one,) = scanner.scan_head(b"/r.git/info/refs", (*PLAIN, (name, value)))
+    assert one.rule == "github-pat"
+    assert one.location == "header:" + name.decode().lower()
+
+
+@pytest.mark.parametrize(
+    "value", [b"Basic", b"Basic ", b"Basic !!!", b"Basic a", b"Bearer abc", b"", b"  "]
+)
+def test_odd_authorization_values_are_no_error(scanner: SecretScanner, value: bytes) -> None:
+    assert scanner.scan_head(b"/", ((b"authorization", value),)) == ()
+
+
+def test_a_name_beside_its_value_is_seen(scanner: SecretScanner) -> None:
+    value = b"0123456789abcdeffedcba9876543210"
+    found = scanner.scan_head(b"/", ((b"x-twilio-auth-token", value),))
+    assert [(one.rule, one.location) for one in found] == [
+        ("twilio-credential", "header:x-twilio-auth-token")
+    ]
+
+
+def test_one_kind_in_two_places_is_told_twice(scanner: SecretScanner, secret: bytes) -> None:
+    found = scanner.scan_head(b"/?t=" + secret, ((b"x", secret),))
+    assert {one.location for one in found} == {"url", "header:x"}
+    assert len({one.fingerprint for one in found}) == 1
+
+
+def test_a_flood_of_findings_in_a_head_is_cut_and_says_so(key: bytes) -> None:
+    scanner = SecretScanner([rule_from_policy("n", "n-[0-9]{6}", Severity.INFO)], key)
+    headers = tuple((b"h%d" % number, b"n-%06d" % number) for number in range(3_000))
+    found = scanner.scan_head(b"/", headers)
+    assert len(found) < 100
+    assert "too-many-findings" in {one.rule for one in found}
+
+
+@pytest.mark.parametrize(
+    ("target", "decoded"),
+    [
+        (b"/a%2Fb", b"/a/b"),
+        (b"/%", b"/%"),
+        (b"/%4", b"/%4"),
+        (b"/%zz%41", b"/%zzA"),
+        (b"%25%34%31", b"%41"),
+        (b"", b""),
+    ],
+)
+def test_percent_decoding_is_done_once_and_leaves_what_is_no_escape(
+    target: bytes, decoded: bytes
+) -> None:
+    assert percent_decoded(target) == decoded
+
+
+@given(st.binary(max_size=60), st.data())
+def test_an_offset_of_the_decoded_target_leads_back(raw: bytes, data: st.DataObject) -> None:
+    target = b"".join(
+        b"%%%02x" % byte if data.draw(st.booleans()) or byte == 0x25 else bytes([byte])
+        for byte in raw
+    )
+    assert percent_decoded(target) == raw
+    at = data.draw(st.integers(0, len(raw)))
+    assert percent_decoded(target[encoded_offset(target, at) :]) == raw[at:]
