@@ -189,7 +189,7 @@ def _ring_of(place: Place, pins: Pins) -> KeyRing:
     if pins.key is not None:
         return pinned(pins.key)
     keys = load_public_keys(place.audit) if place.audit else _keys_beside(place.batches)
-    if not keys:
+    if not keys and numbered_batches(place.batches):
         raise ConfigError(
             "no key to verify with", where=str(place.batches), remedy="give it with --key FILE.pub"
         )

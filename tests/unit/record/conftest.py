@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+
 from aesp_proxy.model.decision import Finding, Severity
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 from aesp_proxy.record.batch import SealedBatch, draft, encode_batch, seal
 from aesp_proxy.record.canonical import pack_row
+from aesp_proxy.record.faults import ChainError
 from aesp_proxy.record.files import OS_FILES
 from aesp_proxy.record.head import Head, advance, genesis
 from aesp_proxy.record.header import decode_header, header_hash
@@ -74,8 +76,7 @@ class ChainMaker:
     def rows(self, count: int, *, epoch: int = 1, first_seq: int | None = None) -> list[bytes]:
         first = self.seq if first_seq is None else first_seq
         return [
-            pack_row(record_of(first + i), self.head.origin, epoch, first + i)
-            for i in range(count)
+            pack_row(record_of(first + i), self.head.origin, epoch, first + i) for i in range(count)
         ]
 
     def seal_rows(self, rows: list[bytes], **changes: object) -> SealedBatch:
@@ -98,7 +99,7 @@ class ChainMaker:
         full = decode_header(batch.header_bytes)
         try:
             self.head = advance(self.head, full, header_hash(batch.header_bytes))
-        except Exception:
+        except ChainError:
             self.head = replace(
                 self.head, batch_no=full.batch_no, header_hash=header_hash(batch.header_bytes)
             )
@@ -191,7 +192,7 @@ class StateMaker:
 
 
 @pytest.fixture
-def state(tmp_path: Path):  # noqa: ANN201
+def state(tmp_path: Path):
     maker = StateMaker(tmp_path / "state")
     yield maker
     for journal in maker.journals:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import ormsgpack
 import pytest
 import zstandard
+
 from aesp_proxy.record import merkle
 from aesp_proxy.record.batch import (
     Limits,
@@ -203,9 +204,7 @@ def test_a_header_spelled_another_way_is_refused(chain) -> None:
 
 def test_the_envelope_is_checked_without_looking_at_rows(chain) -> None:
     batch = chain.add(3)
-    header, head = verify_envelope(
-        batch, public_key=chain.public_key, previous=None, limits=LIMITS
-    )
+    header, head = verify_envelope(batch, public_key=chain.public_key, previous=None, limits=LIMITS)
     assert (header.count, head) == (3, chain.head)
 
 

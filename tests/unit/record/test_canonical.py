@@ -4,6 +4,9 @@ from dataclasses import fields, replace
 
 import ormsgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from aesp_proxy.errors import InputError
 from aesp_proxy.model.decision import Finding, Severity
 from aesp_proxy.model.record import Outcome, Record, RecordId, RecordKind
@@ -15,8 +18,6 @@ from aesp_proxy.record.canonical import (
     decode_row,
     encode,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 HERE = RecordId(origin="h-test", epoch=3, seq=9)
 _uint = st.integers(min_value=0, max_value=2**63 - 1)

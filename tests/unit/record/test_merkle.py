@@ -3,6 +3,9 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from aesp_proxy.record.merkle import (
     EMPTY_ROOT,
     inclusion_proof,
@@ -11,8 +14,6 @@ from aesp_proxy.record.merkle import (
     root,
     verify_inclusion,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 # The inputs and roots of the Certificate Transparency reference implementation.
 _INPUTS = [
