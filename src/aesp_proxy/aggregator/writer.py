@@ -214,7 +214,7 @@ class Writer:
         if group.accepted:
             self._note(group.accepted)
             self._on_stored()
-        self._count_refusals([judgement for _, judgement in judged], now_ns)
+        self._count_refusals(judged, now_ns)
 
     def _judge(self, submission: Submission, group: _Group, now_ns: int) -> Judgement | None:
         """Judge one batch; None when it has been told that it failed."""
@@ -318,19 +318,25 @@ class Writer:
                     detail=detail,
                 )
 
-    def _count_refusals(self, judgements: Sequence[Judgement], now_ns: int) -> None:
-        refused = [judgement for judgement in judgements if isinstance(judgement, Refuse)]
-        if not refused:
-            return
-        for refusal in refused:
+    def _count_refusals(
+        self, judged: Sequence[tuple[Submission, Judgement]], now_ns: int
+    ) -> None:
+        """Count refusals against the peer that sent, not against whom the bytes name."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for submission, refusal in judged:
+            if not isinstance(refusal, Refuse):
+                continue
+            counts[submission.identity.name, refusal.kind.value] += 1
             log.warning(
                 "batch_refused",
+                peer=submission.identity.name,
                 origin=refusal.origin,
                 batch_no=refusal.batch_no,
                 kind=refusal.kind.value,
                 message=refusal.message,
             )
-        counts = Counter((refusal.origin, refusal.kind.value) for refusal in refused)
+        if not counts:
+            return
         try:
             self._stores.control.note_refusals(counts, now_ns=now_ns)
         except AespError as error:

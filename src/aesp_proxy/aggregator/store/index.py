@@ -154,7 +154,7 @@ class SqliteIndex:
             (place.position, place.origin, place.epoch, place.first_seq, count, first_ns, last_ns),
         )
         self._connection.execute(
-            "UPDATE progress SET span_ns_max = ?1 WHERE span_ns_max < ?1", (last_ns - first_ns,)
+            "UPDATE progress SET span_ns_max = max(span_ns_max, ?)", (last_ns - first_ns,)
         )
 
     def _numbers(self, name: str, texts: set[str]) -> dict[str, int]:

@@ -171,7 +171,7 @@ def _rows(
 
 def _before(batch: _Batch, query: EventQuery, base: int) -> tuple[int, int]:
     """Return the (offset, id) that a row of this batch must stand before."""
-    bound = (_FOREVER_NS, 0)
+    bound = (_FOREVER_NS, _FOREVER_NS)
     if query.until_ns is not None:
         bound = (query.until_ns - batch.first_ns, 0)
     if query.cursor is None:

@@ -226,7 +226,7 @@ class SqliteLedger(LedgerReader):
                 [_header_row(batch) for batch in batches],
             )
             self._connection.executemany(
-                "INSERT INTO heads VALUES (?1, ?2) ON CONFLICT DO UPDATE SET head = ?2",
+                "INSERT INTO heads VALUES (?, ?) ON CONFLICT DO UPDATE SET head = excluded.head",
                 [(origin, encode_head(head)) for origin, head in heads.items()],
             )
             self._write_rotations(batches)
@@ -287,8 +287,8 @@ class SqliteLedger(LedgerReader):
 
     def _write_receipts(self) -> None:
         self._connection.executemany(
-            "INSERT INTO receipts VALUES (?1, ?2, ?3)"
-            " ON CONFLICT DO UPDATE SET batch_no = ?2, receipt = ?3",
+            "INSERT INTO receipts VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET batch_no = excluded.batch_no, receipt = excluded.receipt",
             [(origin, number, receipt) for origin, (number, receipt) in self._receipts.items()],
         )
 

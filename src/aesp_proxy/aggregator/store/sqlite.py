@@ -100,7 +100,10 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def translate(error: sqlite3.Error) -> RecordError | UnavailableError:
     """Say a SQLite error in our words: busy is a later, all else cannot be recorded."""
-    if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_INTERRUPT"):
+        return UnavailableError("the question took too long", remedy="narrow it in time or agent")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return UnavailableError(f"database is busy: {error}", remedy="try again")
     return RecordError(f"database refused: {error}", remedy="check disk space and the file")
 
