@@ -2,7 +2,8 @@
 # Make .venv ready: find Python 3.12 or 3.13, bring uv if there is none, install what uv.lock says.
 #
 # Needs nothing but a Python of those versions, and the package registry. Quick when
-# done before: a stamp in .venv is newer than pyproject.toml and uv.lock.
+# done before: a stamp in .venv is newer than pyproject.toml and uv.lock. With --find it
+# only prints the interpreter that it would take.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -85,7 +86,7 @@ bring_uv() {
     return 1
 }
 
-if [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! uv.lock -nt "$stamp" ] &&
+if [ "${1:-}" != --find ] && [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! uv.lock -nt "$stamp" ] &&
     .venv/bin/python -I -c 'import aesp_proxy, pytest' >/dev/null 2>&1; then
     exit 0
 fi
@@ -96,6 +97,10 @@ if [ -z "$python" ]; then
     say "install one (apt install python3.12, pyenv install 3.12, uv python install 3.12),"
     say "or name one: make setup PYTHON=/path/to/python3.12"
     exit 3
+fi
+if [ "${1:-}" = --find ]; then
+    printf '%s\n' "$python"
+    exit 0
 fi
 uv=$(bring_uv "$python")
 say "$python, $("$uv" --version)"

@@ -73,9 +73,10 @@ def commands(
     command: click.Command, name: str, parent: click.Context | None
 ) -> Iterator[tuple[str, str]]:
     """Yield (full name, help text) of a command and all below it."""
-    context = click.Context(
-        command, info_name=name, parent=parent, terminal_width=88, max_content_width=88
-    )
+    settings = {"terminal_width": 88, "max_content_width": 88, **command.context_settings}
+    if parent is not None:
+        settings.setdefault("help_option_names", parent.help_option_names)
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for below_name in command.list_commands(context):
@@ -123,17 +124,8 @@ def settings_page() -> str:
         " (pinned certificates, GnuTLS programs other than wget) refuse the proxy's certificates."
         " A program that ignores the proxy variables is not caught by them.\n"
     )
-    return "\n".join(
-        [
-            "# Settings\n",
-            NOTE,
-            how,
-            settings,
-            "## The environment of the command\n",
-            variables,
-            more,
-        ]
-    )
+    title = "## The environment of the command\n"
+    return "\n".join(("# Settings\n", NOTE, how, settings, title, variables, more))
 
 
 def kind(key: Key) -> str:
