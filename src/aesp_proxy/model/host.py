@@ -223,5 +223,7 @@ def _bad_character(label: str) -> str:
 
 
 def _refused(text: str, why: str) -> InputError:
-    shown = ascii(text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "...")
-    return InputError(f"host {shown} is refused: {why}")
+    # What stands before an @ may be a password.
+    hidden = "..." + text[text.rfind("@") :] if "@" in text else text
+    shown = hidden if len(hidden) <= _SHOWN_CHARS_MAX else hidden[:_SHOWN_CHARS_MAX] + "..."
+    return InputError(f"host {shown!a} is refused: {why}")

@@ -84,6 +84,8 @@ def read_json(text: str | bytes) -> _Json:
     if len(text) > EVENT_BYTES_MAX:
         _refuse(f"larger than {EVENT_BYTES_MAX // 2**20} MiB")
     try:
+        # json.loads guesses UTF-16 and UTF-32 of bytes; a second reader may not.
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except json.JSONDecodeError as error:
         _refuse(f"not valid JSON: {error.msg} at column {error.colno}")
@@ -244,6 +246,8 @@ def split_url(url: str) -> tuple[Host, int]:
     if not separator or default_port is None:
         _refuse("data.url is not an absolute http, https, ws or wss URL")
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    if "@" in rest[:end]:
+        _refuse("data.url holds user information")
     return parse_authority(rest[:end], default_port)
 
 

@@ -125,8 +125,10 @@ def test_a_decision_names_the_line_and_what_to_ask_for(events, snapshot_of) -> N
     assert refused.message == "new.example:9000 is on no allow list"
     assert refused.remediation == (
         "Do not retry: the answer stays the same until the policy changes.",
-        "Ask the owner of p.yaml to add new.example:9000 under guards.egress_allowlist.allow"
-        " (line 5).",
+        (
+            "Ask the owner of p.yaml to add new.example:9000 under guards.egress_allowlist.allow"
+            " (line 5)."
+        ),
     )
     port = decide(events.request("api.example.com", 8443), snapshot)
     assert port.message == (

@@ -210,4 +210,7 @@ def test_any_text_is_a_rule_or_a_config_error(text: str) -> None:
     try:
         rule(text)
     except ConfigError as error:
-        assert str(error).startswith("p.yaml:4:9: bad host pattern ")
+        told = str(error)
+    else:
+        return
+    assert told.startswith("p.yaml:4:9: bad host pattern ")
