@@ -125,7 +125,8 @@ def settings_page() -> str:
         " A program that ignores the proxy variables is not caught by them.\n"
     )
     title = "## The environment of the command\n"
-    return "\n".join(("# Settings\n", NOTE, how, settings, title, variables, more))
+    parts = ["# Settings\n", NOTE, how, settings, title, variables, more]
+    return "\n".join(parts)
 
 
 def kind(key: Key) -> str:
