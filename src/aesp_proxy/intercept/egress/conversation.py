@@ -98,7 +98,7 @@ class Conversation:
         self.gate = gate
         self.layer: Layer | None = None
         self.hooks: dict[str, Callable[..., None]] = {}
-        self.on_end: list[Callable[[], None]] = []
+        self.on_end: list[Callable[[], object]] = []
         self.head_since: float | None = None
         self.active_at = 0.0
         self.closed = False

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layer import CommandGenerator, Layer
 
 from aesp_proxy.act.denial import Denial, http1_response
 from aesp_proxy.errors import InputError
-from aesp_proxy.intercept.egress.upstream import Commands
 from aesp_proxy.intercept.port import Exchange
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import Host, parse_authority
@@ -55,14 +54,14 @@ class Edge(Layer):
         self._limits = limits
         self._buffer = b""
 
-    def _handle_event(self, event: events.Event) -> Commands:
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.DataReceived):
             self._buffer += event.data
             yield from self._read()
         elif isinstance(event, events.ConnectionClosed):
             yield commands.CloseConnection(self.context.client)
 
-    def _read(self) -> Commands:
+    def _read(self) -> CommandGenerator[None]:
         buffer = self._buffer
         if len(buffer) < 8 and b"CONNECT ".startswith(buffer):
             self._conversation.head_since = self._conversation.active_at
@@ -85,7 +84,7 @@ class Edge(Layer):
         self._conversation.head_since = None
         yield from self._connect(buffer[: end + 4], buffer[end + 4 :])
 
-    def _connect(self, block: bytes, rest: bytes) -> Commands:
+    def _connect(self, block: bytes, rest: bytes) -> CommandGenerator[None]:
         conversation = self._conversation
         target = ""
         try:
@@ -107,16 +106,16 @@ class Edge(Layer):
             TunnelStart(self.context, conversation, self._layers, tunnel, exchange), rest
         )
 
-    def _malformed(self, error: InputError, target: str) -> Commands:
+    def _malformed(self, error: InputError, target: str) -> CommandGenerator[None]:
         gate = self._conversation.gate
         yield from self._refuse(gate.malformed(self._conversation.principal, error, target))
 
-    def _refuse(self, denial: Denial) -> Commands:
+    def _refuse(self, denial: Denial) -> CommandGenerator[None]:
         self._conversation.head_since = None
         yield commands.SendData(self.context.client, http1_response(denial, close=True))
         self._conversation.linger()
 
-    def _become(self, layer: Layer, data: bytes) -> Commands:
+    def _become(self, layer: Layer, data: bytes) -> CommandGenerator[None]:
         self._buffer = b""
         self._conversation.layer = layer
         yield from layer.handle_event(events.Start())
@@ -150,7 +149,7 @@ class TunnelStart(Layer):
         self._exchange = exchange
         conversation.hooks["tls_failed_client"] = self._tls_failed
 
-    def _handle_event(self, event: events.Event) -> Commands:
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.DataReceived) and event.data:
             if event.data[0] == _TLS_HANDSHAKE:
                 layer = self._layers.tls(self._conversation, self._tunnel)

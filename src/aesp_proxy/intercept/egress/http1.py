@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layer import CommandGenerator, Layer
 
 from aesp_proxy.act.denial import Denial, http1_response
 from aesp_proxy.errors import InputError
-from aesp_proxy.intercept.egress.upstream import Commands, Upstream
+from aesp_proxy.intercept.egress.upstream import Upstream
 from aesp_proxy.intercept.port import Exchange
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.record import Ending
@@ -71,7 +71,7 @@ class Http1(Layer):
         tunnel: Tunnel | None,
         *,
         limits: HeadLimits,
-        upgrade: Callable[[bytes], Commands] | None,
+        upgrade: Callable[[bytes], CommandGenerator[None]] | None,
         remember: Callable[[Upstream], None],
     ) -> None:
         super().__init__(context)
@@ -102,7 +102,7 @@ class Http1(Layer):
 
     # events -----------------------------------------------------------------------
 
-    def handle_event(self, event: events.Event) -> Commands:
+    def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event; this layer never blocks, so mitmproxy's pausing is not needed."""
         if isinstance(event, events.DataReceived):
             if event.connection is self.context.client:
@@ -117,12 +117,12 @@ class Http1(Layer):
         elif isinstance(event, events.CommandCompleted) and self._upstream is not None:
             yield from self._upstream.handle(event)
 
-    def _handle_event(self, event: events.Event) -> Commands:
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         yield from self.handle_event(event)
 
     # the client's side --------------------------------------------------------------
 
-    def _client_data(self, data: bytes) -> Commands:
+    def _client_data(self, data: bytes) -> CommandGenerator[None]:
         if self._state is _State.BODY:
             yield from self._body_data(data)
             return
@@ -135,7 +135,7 @@ class Http1(Layer):
                 denial = exchange.refuse(Reason.LIMIT_EXCEEDED, "too many pipelined requests")
                 yield from self._cut(denial)
 
-    def _next_request(self) -> Commands:
+    def _next_request(self) -> CommandGenerator[None]:
         while self._state is _State.HEAD:
             if self._buffer[:2] == b"\r\n":  # one empty line may precede (RFC 9112 2.2)
                 self._buffer = self._buffer[2:]
@@ -152,7 +152,7 @@ class Http1(Layer):
                     self._gate.malformed(self._conversation.principal, error, self._where())
                 )
 
-    def _incomplete_head(self) -> Commands:
+    def _incomplete_head(self) -> CommandGenerator[None]:
         if not self._buffer:
             self._conversation.head_since = None
         elif self._conversation.head_since is None:
@@ -171,7 +171,7 @@ class Http1(Layer):
                 self._gate.malformed(self._conversation.principal, error, self._where())
             )
 
-    def _begin(self, block: bytes) -> Commands:
+    def _begin(self, block: bytes) -> CommandGenerator[None]:
         head = parse_request_head(block, self._limits)
         if head.upgrade == "websocket" and self._tunnel is not None and self._upgrade is not None:
             yield from self._hand_over(block)
@@ -204,7 +204,7 @@ class Http1(Layer):
         if self._state is not _State.DEAD:
             yield from self._send_upstream()
 
-    def _body_data(self, data: bytes) -> Commands:
+    def _body_data(self, data: bytes) -> CommandGenerator[None]:
         reader, exchange = self._request_reader, self._exchange
         if reader is None or exchange is None:
             return
@@ -232,7 +232,7 @@ class Http1(Layer):
         elif sum(map(len, self._unsent)) > _PIPELINE_BYTES_MAX:
             self._conversation.hold_client(hold=True)
 
-    def _client_closed(self) -> Commands:
+    def _client_closed(self) -> CommandGenerator[None]:
         self._client_finished = True
         if self._state is _State.HEAD and self._buffer:
             yield from self._incomplete_head()
@@ -250,7 +250,7 @@ class Http1(Layer):
 
     # refusing -----------------------------------------------------------------------
 
-    def _deny(self, denial: Denial) -> Commands:
+    def _deny(self, denial: Denial) -> CommandGenerator[None]:
         """Refuse at the head; the connection lives on when there is no body to skip."""
         head = self._head
         keep = head is not None and head.keep_alive and head.body_bytes == 0
@@ -260,7 +260,7 @@ class Http1(Layer):
         else:
             self._die()
 
-    def _cut(self, denial: Denial) -> Commands:
+    def _cut(self, denial: Denial) -> CommandGenerator[None]:
         """Refuse in the middle: what was held never leaves, upstream sees a broken body."""
         if self._upstream is not None:
             yield commands.CloseConnection(self._upstream.server)
@@ -271,11 +271,11 @@ class Http1(Layer):
         else:
             yield from self._close_all()
 
-    def _refuse_unread(self, denial: Denial) -> Commands:
+    def _refuse_unread(self, denial: Denial) -> CommandGenerator[None]:
         yield from self._answer(denial, close=True)
         self._die()
 
-    def _answer(self, denial: Denial, *, close: bool) -> Commands:
+    def _answer(self, denial: Denial, *, close: bool) -> CommandGenerator[None]:
         accept = b""
         is_head = False
         if self._head is not None:
@@ -293,7 +293,7 @@ class Http1(Layer):
         self._conversation.head_since = None
         self._conversation.linger()
 
-    def _close_all(self) -> Commands:
+    def _close_all(self) -> CommandGenerator[None]:
         self._state = _State.DEAD
         self._client_gone()
         if self._upstream is not None:
@@ -306,7 +306,7 @@ class Http1(Layer):
 
     # the upstream side ----------------------------------------------------------------
 
-    def _send_upstream(self) -> Commands:
+    def _send_upstream(self) -> CommandGenerator[None]:
         target = self._target
         if target is None:
             return
@@ -328,7 +328,7 @@ class Http1(Layer):
     def _has_body(self) -> bool:
         return self._head is not None and self._head.body_bytes != 0
 
-    def upstream_opened(self, error: str | None) -> Commands:
+    def upstream_opened(self, error: str | None) -> CommandGenerator[None]:
         """Send what waits, or say why it cannot be sent."""
         self._conversation.hold_client(hold=False)
         if self._upstream is None or self._exchange is None:
@@ -339,7 +339,7 @@ class Http1(Layer):
         self._upstream.opened = True
         yield from self._send_upstream()
 
-    def _upstream_failed(self, error: str) -> Commands:
+    def _upstream_failed(self, error: str) -> CommandGenerator[None]:
         exchange = self._exchange
         self._upstream = None
         if exchange is None:
@@ -352,7 +352,7 @@ class Http1(Layer):
             denial = exchange.fail(self._ending(reason, error))
         yield from self._cut(denial)
 
-    def upstream_data(self, data: bytes) -> Commands:
+    def upstream_data(self, data: bytes) -> CommandGenerator[None]:
         """Relay the response: interim heads, the final head, the body as it comes."""
         if self._response_reader is not None:
             yield from self._response_body(data)
@@ -380,7 +380,7 @@ class Http1(Layer):
             if self._state is _State.DEAD:
                 return
 
-    def _response_head(self, response: ResponseHead, block: bytes) -> Commands:
+    def _response_head(self, response: ResponseHead, block: bytes) -> CommandGenerator[None]:
         if response.status == 101:
             yield from self._bad_response("101 without an upgrade having been asked for")
             return
@@ -397,7 +397,7 @@ class Http1(Layer):
         if rest or self._response_reader.done:
             yield from self._response_body(rest)
 
-    def _response_body(self, data: bytes) -> Commands:
+    def _response_body(self, data: bytes) -> CommandGenerator[None]:
         reader = self._response_reader
         if reader is None:
             return
@@ -417,7 +417,7 @@ class Http1(Layer):
             else:
                 yield from self._finish()
 
-    def _finish(self) -> Commands:
+    def _finish(self) -> CommandGenerator[None]:
         """The response is out: record, and go on to the next request or close."""
         exchange, response, upstream = self._exchange, self._response, self._upstream
         if exchange is None or response is None:
@@ -446,7 +446,7 @@ class Http1(Layer):
         elif self._buffer:
             yield from self._next_request()
 
-    def _bad_response(self, message: str) -> Commands:
+    def _bad_response(self, message: str) -> CommandGenerator[None]:
         exchange = self._exchange
         if exchange is None:
             yield from self._close_all()
@@ -456,7 +456,7 @@ class Http1(Layer):
         self._exchange = None
         yield from self._cut(denial)
 
-    def upstream_closed(self) -> Commands:
+    def upstream_closed(self) -> CommandGenerator[None]:
         """End a body that ends with the connection; retry once, or report, what is cut off."""
         upstream, self._upstream = self._upstream, None
         if upstream is None:
@@ -499,7 +499,7 @@ class Http1(Layer):
             detail=detail,
         )
 
-    def _hand_over(self, block: bytes) -> Commands:
+    def _hand_over(self, block: bytes) -> CommandGenerator[None]:
         """Give the connection to the stock layer for an upgrade, with all unread bytes."""
         if self._upgrade is None:
             return

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aesp_proxy.intercept.egress.master import EgressMaster  # isort: skip - stubs mitmproxy.addons
 from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layer import Layer, NextLayer
-from mitmproxy.proxy.layers.tls import ClientTLSLayer
+from mitmproxy.proxy.layer import CommandGenerator, Layer, NextLayer
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from aesp_proxy.act.denial import http1_response
@@ -23,7 +22,8 @@ from aesp_proxy.intercept.egress.dialler import Dialler, StaticAddress
 from aesp_proxy.intercept.egress.edge import Edge
 from aesp_proxy.intercept.egress.http1 import Http1
 from aesp_proxy.intercept.egress.stock import GuardedHttp
-from aesp_proxy.intercept.egress.upstream import Commands, Upstream
+from aesp_proxy.intercept.egress.tls import AgentTls
+from aesp_proxy.intercept.egress.upstream import Upstream
 from aesp_proxy.model.host import parse_host
 from aesp_proxy.normalize.http import Tunnel
 from aesp_proxy.normalize.http_head import HeadLimits
@@ -175,14 +175,14 @@ class EgressInterceptor:
                 next_layer.layer = self._http1(conversation, inner, next_layer.context)
 
         conversation.hooks["next_layer"] = choose
-        return ClientTLSLayer(conversation.context)
+        return AgentTls(conversation.context)
 
     def _http1(
         self, conversation: Conversation, tunnel: Tunnel | None, context: Context | None = None
     ) -> Layer:
         context = context or conversation.context
 
-        def upgrade(data: bytes) -> Commands:
+        def upgrade(data: bytes) -> CommandGenerator[None]:
             if tunnel is None:
                 return
             stock = self._stock(context, conversation, tunnel)
@@ -220,7 +220,7 @@ class EgressInterceptor:
                 )
 
 
-def _replace(old: Layer, new: Layer, data: bytes) -> Commands:
+def _replace(old: Layer, new: Layer, data: bytes) -> CommandGenerator[None]:
     """Put another layer in the place of ``old`` and replay the unread bytes to it."""
     from mitmproxy.proxy import events  # noqa: PLC0415 - only on an upgrade
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy import http
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands
+from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import (
     DropStream,
     GetHttpConnection,
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
 
     from aesp_proxy.intercept.egress.conversation import Conversation
 
-Commands = Generator[commands.Command, Any, None]
-
 
 class GuardedHttp(HttpLayer):
     """mitmproxy's HTTP layer with streams that ask the gate."""
@@ -65,7 +64,7 @@ class GuardedHttp(HttpLayer):
         self.tunnel = tunnel
         self.frame_bytes_max = frame_bytes_max
 
-    def make_stream(self, stream_id: int) -> Commands:
+    def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         """Open a guarded stream (called by the stock layer)."""
         from mitmproxy.proxy import events  # noqa: PLC0415 - keeps the name out of the hot path
 
@@ -88,7 +87,7 @@ class GuardedStream(HttpStream):
 
     # the request ----------------------------------------------------------------
 
-    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> CommandGenerator[None]:
         """Decide at the head; connect and stream only what is allowed."""
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
         self.flow.request = event.request
@@ -175,7 +174,7 @@ class GuardedStream(HttpStream):
         if "content-length" not in request.headers:
             request.headers["transfer-encoding"] = "chunked"
 
-    def state_stream_request_body(self, event: HttpEvent) -> Commands:
+    def state_stream_request_body(self, event: HttpEvent) -> CommandGenerator[None]:
         """Scan and pass on; a finding ends the stream before the bytes leave."""
         exchange = self._exchange
         if exchange is None:
@@ -197,7 +196,7 @@ class GuardedStream(HttpStream):
             if self.server_state == self.state_done:
                 yield from self.flow_done()
 
-    def _send_body(self, data: bytes) -> Commands:
+    def _send_body(self, data: bytes) -> CommandGenerator[None]:
         exchange = self._exchange
         if exchange is not None and exchange.denial is not None:
             yield SendHttp(
@@ -209,7 +208,7 @@ class GuardedStream(HttpStream):
             self._bytes_out += len(data)
             yield SendHttp(RequestData(self.stream_id, data), self.context.server)
 
-    def _refuse(self, denial: Denial) -> Commands:
+    def _refuse(self, denial: Denial) -> CommandGenerator[None]:
         """Answer now; swallow whatever else the client sends on this stream."""
         if self.flow.response is None:
             accept = self.flow.request.headers.get("accept", "").encode("latin-1", "replace")
@@ -242,19 +241,19 @@ class GuardedStream(HttpStream):
 
     # the response ---------------------------------------------------------------
 
-    def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands:
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> CommandGenerator[None]:
         """Stream every response; take out what would lead the client to QUIC."""
         event.response.headers.pop("alt-svc", None)
         event.response.stream = True
         yield from super().state_wait_for_response_headers(event)
 
-    def state_stream_response_body(self, event: HttpEvent) -> Commands:
+    def state_stream_response_body(self, event: HttpEvent) -> CommandGenerator[None]:
         """Count, then stream."""
         if isinstance(event, ResponseData):
             self._bytes_in += len(event.data)
         yield from super().state_stream_response_body(event)
 
-    def flow_done(self) -> Commands:
+    def flow_done(self) -> CommandGenerator[None]:
         """Record the outcome, or go on as a WebSocket."""
         response = self.flow.response
         if response is not None and response.status_code == 101:
@@ -263,7 +262,7 @@ class GuardedStream(HttpStream):
         self._finish(Reason.ALLOWED)
         yield from super().flow_done()
 
-    def _switch_protocols(self) -> Commands:
+    def _switch_protocols(self) -> CommandGenerator[None]:
         from mitmproxy.proxy import events  # noqa: PLC0415 - see make_stream
 
         if self._exchange is None or not isinstance(self.flow.websocket, WebSocketData):
@@ -280,7 +279,7 @@ class GuardedStream(HttpStream):
 
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
-    ) -> Commands:
+    ) -> CommandGenerator[None]:
         """Record what broke, then let the stock stream tell both sides."""
         request_side = isinstance(event, RequestProtocolError)
         self._finish(Reason.CLIENT_GONE if request_side else Reason.UPSTREAM_FAILED, event.message)

@@ -7,12 +7,16 @@ the client will speak, and upstream TLS sessions are resumed per (name, port).
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, cast
 
 from mitmproxy.addons import tlsconfig
 from mitmproxy.certs import CertStore
-from mitmproxy.proxy.layers.tls import ServerTLSLayer
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers.tls import ClientTLSLayer, ServerTLSLayer, TLSLayer
 from OpenSSL import SSL
 
 if TYPE_CHECKING:
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 # Beyond the stock 100 every new host rebuilds the dict and hashes all certificates.
 _CERTS_MAX = 10_000
 _SESSIONS_MAX = 1_000
+_RECORD_BYTES = 16_384  # the largest TLS record (RFC 8446 section 5.1)
+_CIPHERTEXT_BYTES = 262_144
 
 
 class EgressTls(tlsconfig.TlsConfig):
@@ -74,5 +80,52 @@ def _session_key(server: Server) -> tuple[str, int]:
     return (server.sni or name, port)
 
 
-class UpstreamTls(ServerTLSLayer):
+class _Bulk(TLSLayer):
+    """Moves bodies with fewer copies: records are joined once, ciphertext is read at once.
+
+    Same behaviour as the stock layer, which grows a bytearray record by record,
+    copies it, and hands ciphertext on in pieces of 64 KiB.
+    """
+
+    def receive_data(self, data: bytes) -> CommandGenerator[None]:
+        """Decrypt what came and hand it to the child layer."""
+        tls = self.tls
+        if data:
+            tls.bio_write(data)
+        records: list[bytes] = []
+        finished = False
+        while True:
+            try:
+                records.append(tls.recv(_RECORD_BYTES))
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                finished = True
+                break
+            except SSL.Error as error:  # an alert, or damage: what came before still counts
+                yield commands.Log(f"TLS error: {error}", logging.WARNING)
+                break
+        yield from self.tls_interact()
+        if records:
+            plain = records[0] if len(records) == 1 else b"".join(records)
+            yield from self.event_to_child(events.DataReceived(self.conn, plain))
+        if finished:
+            self.conn.state &= ~ConnectionState.CAN_READ
+            yield from self.event_to_child(events.ConnectionClosed(self.conn))
+
+    def tls_interact(self) -> CommandGenerator[None]:
+        """Send what OpenSSL has written, in one piece where possible."""
+        while True:
+            try:
+                data = self.tls.bio_read(_CIPHERTEXT_BYTES)
+            except SSL.WantReadError:
+                return
+            yield commands.SendData(self.conn, data)
+
+
+class UpstreamTls(_Bulk, ServerTLSLayer):
     """TLS to one upstream connection; ``tls`` is the OpenSSL connection."""
+
+
+class AgentTls(_Bulk, ClientTLSLayer):
+    """TLS with the agent, by a certificate of the host CA."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layer import CommandGenerator, Layer
 
 from aesp_proxy.intercept.egress.tls import UpstreamTls
 
@@ -16,19 +15,17 @@ if TYPE_CHECKING:
 
     from aesp_proxy.normalize.http import Target
 
-Commands = Generator[commands.Command, Any, None]
-
 
 class Owner(Protocol):
     """Who reads what an upstream connection brings."""
 
-    def upstream_opened(self, error: str | None) -> Commands:
+    def upstream_opened(self, error: str | None) -> CommandGenerator[None]:
         """The connection stands, or why not."""
 
-    def upstream_data(self, data: bytes) -> Commands:
+    def upstream_data(self, data: bytes) -> CommandGenerator[None]:
         """Plain bytes came."""
 
-    def upstream_closed(self) -> Commands:
+    def upstream_closed(self) -> CommandGenerator[None]:
         """The peer sent its last byte."""
 
 
@@ -39,7 +36,7 @@ class _Leaf(Layer):
         super().__init__(context)
         self._owner = owner
 
-    def _handle_event(self, event: events.Event) -> Commands:
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.Start):
             error = yield commands.OpenConnection(self.context.server)
             yield from self._owner.upstream_opened(error)
@@ -70,11 +67,11 @@ class Upstream:
         else:
             self._stack = _Leaf(forked, owner)
 
-    def open(self) -> Commands:
+    def open(self) -> CommandGenerator[None]:
         """Start connecting; the owner is told by ``upstream_opened``."""
         yield from self.handle(events.Start())
 
-    def handle(self, event: events.Event) -> Commands:
+    def handle(self, event: events.Event) -> CommandGenerator[None]:
         """Run an event of this connection (or a completed command) through its layers."""
         self._inside = True
         try:
@@ -82,7 +79,7 @@ class Upstream:
         finally:
             self._inside = False
 
-    def send(self, data: bytes) -> Commands:
+    def send(self, data: bytes) -> CommandGenerator[None]:
         """Send plain bytes. What the leaf yields, the TLS layer above it encrypts itself."""
         if self.tls is None or self._inside:
             yield commands.SendData(self.server, data)

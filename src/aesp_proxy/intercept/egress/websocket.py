@@ -8,7 +8,6 @@ Messages towards the agent pass as they come (RFC 6455).
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import wsproto.events
@@ -16,7 +15,7 @@ import wsproto.extensions
 import wsproto.utilities
 from mitmproxy.connection import ConnectionState as Tcp
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layer import CommandGenerator, Layer
 from mitmproxy.proxy.layers.websocket import Fragmentizer, WebsocketConnection
 from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason
@@ -29,8 +28,6 @@ from aesp_proxy.model.record import Ending
 if TYPE_CHECKING:
     from mitmproxy import http
     from mitmproxy.proxy.context import Context
-
-Commands = Generator[commands.Command, Any, None]
 
 
 class GuardedWebsocket(Layer):
@@ -54,7 +51,7 @@ class GuardedWebsocket(Layer):
             ConnectionType.CLIENT, _extensions(accepted), conn=context.server
         )
 
-    def _handle_event(self, event: events.Event) -> Commands:
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if self._done or not isinstance(event, (events.DataReceived, events.ConnectionClosed)):
             return
         outward = event.connection is self.context.client
@@ -74,7 +71,7 @@ class GuardedWebsocket(Layer):
     def _ended(self) -> bool:
         return self._done
 
-    def _relay(self, message: wsproto.events.Event, *, outward: bool) -> Commands:
+    def _relay(self, message: wsproto.events.Event, *, outward: bool) -> CommandGenerator[None]:
         source, sink = (self._client, self._server) if outward else (self._server, self._client)
         if isinstance(message, wsproto.events.Message):
             yield from self._data(message, source, sink, outward=outward)
@@ -96,7 +93,7 @@ class GuardedWebsocket(Layer):
         sink: WebsocketConnection,
         *,
         outward: bool,
-    ) -> Commands:
+    ) -> CommandGenerator[None]:
         is_text = isinstance(message.data, str)
         source.frame_buf[-1] += message.data.encode() if is_text else bytes(message.data)
         size = sum(map(len, source.frame_buf))
@@ -128,19 +125,19 @@ class GuardedWebsocket(Layer):
         self._exchange.message(data, "frame")
         return self._exchange.denial is None
 
-    def _denied(self) -> Commands:
+    def _denied(self) -> CommandGenerator[None]:
         denial = self._exchange.denial
         reason = denial.decision.reason.value if denial is not None else "refused"
         yield from self._close(CloseReason.POLICY_VIOLATION, reason)
 
-    def _refuse(self, reason: Reason, message: str) -> Commands:
+    def _refuse(self, reason: Reason, message: str) -> CommandGenerator[None]:
         self._exchange.refuse(reason, message)
         yield from self._denied()
 
-    def _close(self, code: CloseReason, reason: str) -> Commands:
+    def _close(self, code: CloseReason, reason: str) -> CommandGenerator[None]:
         yield from self._end(wsproto.events.CloseConnection(code=code, reason=reason))
 
-    def _end(self, closing: wsproto.events.CloseConnection) -> Commands:
+    def _end(self, closing: wsproto.events.CloseConnection) -> CommandGenerator[None]:
         self._done = True
         for end in (self._server, self._client):
             speaks = end.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
