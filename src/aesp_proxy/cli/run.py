@@ -13,7 +13,7 @@ import secrets
 import shlex
 import shutil
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,9 +24,10 @@ from aesp_proxy.cli.output import error_line, line
 from aesp_proxy.errors import AespError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from aesp_proxy.daemon.config import Settings
+    from aesp_proxy.daemon.process import Helpers
     from aesp_proxy.daemon.supervisor import Plan, RunEnd
     from aesp_proxy.launch.child import Child
     from aesp_proxy.model.record import Record
@@ -124,46 +125,38 @@ def _user() -> str:
         return f"uid-{os.geteuid()}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    child: Child
-    plan: Plan
-    listener: socket.socket
-
-
 def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
-    notice: Callable[[str], None] = (lambda _: None) if quiet else error_line
-    prepared = _prepare(settings, command, notice)
-    if prepared is None:
+    from aesp_proxy.daemon.process import start_helpers
+
+    session_id = secrets.token_hex(8)
+    log = settings.state_dir / "log" / f"run-{session_id}.log"
+    settings, listener, environment = _prepare(settings)
+    if os.sep not in command[0] and shutil.which(command[0], os.F_OK) is None:
+        listener.close()
         error_line(f"{command[0]}: command not found")
         return _NOT_FOUND
-    # 70 ms of trio that a wrong configuration does not pay.
-    import trio
-
-    from aesp_proxy.daemon.supervisor import supervise
-    from aesp_proxy.launch import reaper
-
-    reaper.become_subreaper()
-    log = prepared.plan.log
-    try:
-        prepared.child.prepare()
-        end = trio.run(supervise, prepared.plan, prepared.child, prepared.listener)
-    finally:
-        # A reaper that was killed has left its orphans to us.
-        reaper.end_descendants(grace_s=1.0)
-        if log.exists() and not log.stat().st_size:
-            log.unlink()
-    return _account(prepared, end, command, quiet=quiet)
-
-
-def _prepare(
-    settings: Settings, command: Sequence[str], notice: Callable[[str], None]
-) -> _Prepared | None:
-    """Check and make everything that a run needs; None when there is no such command."""
-    from aesp_proxy.daemon.state_dir import prepare_state_dir
-    from aesp_proxy.daemon.supervisor import Plan, bind
-    from aesp_proxy.launch.ca import ensure_ca
+    arguments = _sealer_arguments(settings)
+    helpers = start_helpers(settings, listener, log=log, sealer_arguments=arguments)
+    # They take a second to load; what we need ourselves is loaded meanwhile.
+    from aesp_proxy.daemon.supervisor import Plan
     from aesp_proxy.launch.child import Child
+
+    plan = Plan(
+        settings=settings,
+        session_id=session_id,
+        log=log,
+        notice=(lambda _: None) if quiet else error_line,
+    )
+    child = Child(command, environment)
+    end = _supervised(plan, child, helpers)
+    return _account(plan, child, end, command, quiet=quiet)
+
+
+def _prepare(settings: Settings) -> tuple[Settings, socket.socket, dict[str, str]]:
+    """Check and make all that a run needs: settings with the port, listener, environment."""
+    from aesp_proxy.daemon.listener import bind
+    from aesp_proxy.daemon.state_dir import prepare_state_dir
+    from aesp_proxy.launch.ca import ensure_ca
     from aesp_proxy.launch.environment import ProxyAddress, child_environment
     from aesp_proxy.launch.trust import ensure_trust
 
@@ -172,23 +165,27 @@ def _prepare(
     java = shutil.which("java") is not None
     trust = ensure_trust(ca.certificate, environ=os.environ, java=java)
     listener = bind(settings)
-    if os.sep not in command[0] and shutil.which(command[0], os.F_OK) is None:
-        listener.close()
-        return None
     host, port = listener.getsockname()[:2]
     settings = replace(settings, listen=replace(settings.listen, port=port))
-    environment = child_environment(
-        os.environ, proxy=ProxyAddress(host=host, port=port), trust=trust
-    )
-    session_id = secrets.token_hex(8)
-    plan = Plan(
-        settings=settings,
-        session_id=session_id,
-        log=settings.state_dir / "log" / f"run-{session_id}.log",
-        notice=notice,
-        sealer_arguments=_sealer_arguments(settings),
-    )
-    return _Prepared(child=Child(command, environment), plan=plan, listener=listener)
+    proxy = ProxyAddress(host=host, port=port)
+    return settings, listener, child_environment(os.environ, proxy=proxy, trust=trust)
+
+
+def _supervised(plan: Plan, child: Child, helpers: Helpers) -> RunEnd:
+    import trio
+
+    from aesp_proxy.daemon.supervisor import supervise
+    from aesp_proxy.launch import reaper
+
+    reaper.become_subreaper()
+    try:
+        child.prepare()
+        return trio.run(supervise, plan, child, helpers)
+    finally:
+        # A reaper that was killed has left its orphans to us.
+        reaper.end_descendants(grace_s=1.0)
+        if plan.log.exists() and not plan.log.stat().st_size:
+            plan.log.unlink()
 
 
 def _sealer_arguments(settings: Settings) -> tuple[str, ...]:
@@ -201,19 +198,19 @@ def _sealer_arguments(settings: Settings) -> tuple[str, ...]:
     return tuple(arguments)
 
 
-def _account(prepared: _Prepared, end: RunEnd, command: Sequence[str], *, quiet: bool) -> int:
+def _account(plan: Plan, child: Child, end: RunEnd, command: Sequence[str], *, quiet: bool) -> int:
     """Say how it ended, and return the exit code."""
     from aesp_proxy.daemon.supervisor import Ended
 
-    child_exit = prepared.child.exit
-    if child_exit is not None and not child_exit.started:
-        error_line(f"{command[0]}: {child_exit.problem}")
-    elif child_exit is not None and child_exit.left:
-        _say(f"ended {child_exit.left} processes that the command left behind", quiet=quiet)
+    ending = child.exit
+    if ending is not None and not ending.started:
+        error_line(f"{command[0]}: {ending.problem}")
+    elif ending is not None and ending.left:
+        _say(f"ended {ending.left} processes that the command left behind", quiet=quiet)
     if end.ended not in (Ended.CHILD, Ended.INTERRUPTED):
         error_line(end.message)
     if end.epoch and not quiet:
-        _print_summary(prepared.plan.settings, end.epoch)
+        _print_summary(plan.settings, end.epoch)
     return end.exit_code
 
 

@@ -1,26 +1,30 @@
-"""A helper process of the supervisor: the worker or the sealer, and how it ended.
+"""The helper processes of a run, worker and sealer: how they are started and how they ended.
 
 Each is one of our own modules, run by ``spawned`` so that it dies with us, in a
 session of its own so that the terminal's signals pass it by, with what it writes in
 a log in the state directory. ``-I`` keeps the agent's working directory and
-environment from choosing what Python imports. Started in trio's main thread, see
-``spawned``.
+environment from choosing what Python imports. Started in the main thread, see
+``spawned``. No event loop is needed here, so that both are on their way before the
+supervisor loads its own.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import trio
-
+from aesp_proxy.daemon.config import Settings
 from aesp_proxy.errors import UnavailableError
 
+WORKER_MODULE: Final = "aesp_proxy.daemon.worker"
+SEALER_MODULE: Final = "aesp_proxy.record.sealer_process"
 _SPAWNED: Final = "aesp_proxy.daemon.spawned"
 
 
@@ -31,11 +35,22 @@ def module_command(module: str, *, death_signal: int) -> tuple[str, ...]:
 
 
 class HelperProcess:
-    """One of our modules running as a process."""
+    """One of our modules running as a process, which may be started again."""
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        pass_fds: Sequence[int] = (),
+        has_stdin: bool = False,
+    ) -> None:
         self.name = name
         self._command = tuple(command)
+        self._log = log
+        self._pass_fds = tuple(pass_fds)
+        self._has_stdin = has_stdin
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -43,50 +58,41 @@ class HelperProcess:
         """Process id, 0 before it is started."""
         return self._process.pid if self._process else 0
 
-    def close_stdin(self) -> None:
-        """Close the pipe to it, which tells it to finish."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, minus the signal's number if one ended it, None while it runs."""
+        return self._process.poll() if self._process else None
 
-    def start(
-        self,
-        arguments: Sequence[str],
-        *,
-        log: Path,
-        pass_fds: Sequence[int] = (),
-        pipe_stdin: bool = False,
-    ) -> None:
+    def start(self) -> None:
         """Start it; UnavailableError when the system does not let us."""
         self.close_stdin()
         try:
-            with log.open("ab") as output:
+            with self._log.open("ab") as output:
                 self._process = subprocess.Popen(
-                    [*self._command, *arguments],
-                    stdin=subprocess.PIPE if pipe_stdin else subprocess.DEVNULL,
+                    self._command,
+                    stdin=subprocess.PIPE if self._has_stdin else subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=pass_fds,
+                    pass_fds=self._pass_fds,
                     start_new_session=True,
                 )
         except OSError as error:
             raise UnavailableError(f"cannot start it: {error.strerror}", where=self.name) from error
 
-    async def wait(self) -> None:
-        """Wait until it has ended."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        # Popen.wait would need a thread; a pidfd is readable when its process has ended.
-        descriptor = os.pidfd_open(self._process.pid)
-        try:
-            await trio.lowlevel.wait_readable(descriptor)
-        finally:
-            os.close(descriptor)
-        self._process.wait()
+    def close_stdin(self) -> None:
+        """Close the pipe to it, which tells it to finish."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
-    @property
-    def exit_code(self) -> int | None:
-        """Its exit code, minus the signal's number if one ended it, None while it runs."""
-        return self._process.poll() if self._process else None
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def collect(self) -> None:
+        """Wait until it has ended; for use when that is known or certain."""
+        if self._process is not None:
+            self._process.wait()
 
     def ended(self) -> str:
         """Say how it ended, for a person."""
@@ -100,15 +106,56 @@ class HelperProcess:
         except ValueError:
             return f"was killed by signal {-code}"
 
-    async def stop(self, *, grace_s: float) -> bool:
-        """Wait ``grace_s`` seconds for its end, then TERM, then KILL; say if it went by itself."""
-        if self._process is None or self._process.poll() is not None:
-            return True
-        for number in (0, signal.SIGTERM, signal.SIGKILL):
-            if number:
-                self._process.send_signal(number)
-            with trio.move_on_after(grace_s if number == 0 else 2.0):
-                await self.wait()
-                return number == 0
-        self._process.wait()
-        return False
+    def last_words(self) -> str:
+        """Return the last line in its log, or where to look if there is none."""
+        try:
+            lines = self._log.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            lines = []
+        said = lines[-1].removeprefix("aesp-proxy: ") if lines else ""
+        return said or f"see {self._log}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Helpers:
+    """Worker and sealer, started, and our end of the worker's control socket."""
+
+    worker: HelperProcess
+    sealer: HelperProcess
+    control: socket.socket
+
+
+def start_helpers(
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    log: Path,
+    sealer_arguments: Sequence[str] = (),
+    worker_command: Sequence[str] = (),
+    sealer_command: Sequence[str] = (),
+) -> Helpers:
+    """Start worker and sealer; takes over ``listener``, which the worker accepts on.
+
+    An empty command means our own module. UnavailableError when one cannot be
+    started; then neither runs.
+    """
+    # TERM, not KILL: a sealer that is left alone still seals everything before it goes.
+    sealer_command = sealer_command or module_command(SEALER_MODULE, death_signal=signal.SIGTERM)
+    worker_command = worker_command or module_command(WORKER_MODULE, death_signal=signal.SIGKILL)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with listener, theirs:
+        fds = (theirs.fileno(), listener.fileno())
+        to_worker = ("--control-fd", str(fds[0]), "--listen-fd", str(fds[1]))
+        to_sealer = ("--state", str(settings.state_dir), *sealer_arguments)
+        worker = HelperProcess("proxy", (*worker_command, *to_worker), log=log, pass_fds=fds)
+        sealer = HelperProcess("sealer", (*sealer_command, *to_sealer), log=log, has_stdin=True)
+        try:
+            worker.start()
+            sealer.start()
+        except UnavailableError:
+            ours.close()
+            for started in (worker, sealer):
+                started.send_signal(signal.SIGKILL)
+                started.collect()
+            raise
+    return Helpers(worker=worker, sealer=sealer, control=ours)

@@ -19,8 +19,8 @@ else runs; the child last, when the worker has said that it accepts.
 from __future__ import annotations
 
 import math
+import os
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,13 +31,10 @@ import trio
 
 from aesp_proxy.daemon import control
 from aesp_proxy.daemon.config import Settings
-from aesp_proxy.daemon.process import HelperProcess, module_command
-from aesp_proxy.errors import ConfigError, InputError, UnavailableError
+from aesp_proxy.daemon.process import HelperProcess, Helpers
+from aesp_proxy.errors import InputError, UnavailableError
 
-WORKER_MODULE: Final = "aesp_proxy.daemon.worker"
-SEALER_MODULE: Final = "aesp_proxy.record.sealer_process"
 _READ_BYTES: Final = 65536
-_BACKLOG: Final = 1024
 _EXIT_S_MAX: Final = 2.0
 _EXIT_CONFIG: Final = 3
 _RELAYED: Final = (
@@ -79,21 +76,16 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run is made of. ``notice`` takes one line for the person.
-
-    An empty command means our own module.
-    """
+    """What a run is made of. ``notice`` takes one line for the person."""
 
     settings: Settings
     session_id: str
     log: Path
     notice: Callable[[str], None]
-    sealer_arguments: tuple[str, ...] = ()
-    worker_command: tuple[str, ...] = ()
-    sealer_command: tuple[str, ...] = ()
     start_s_max: float = 30.0
     drain_s_max: float = 3.0
     seal_s_max: float = 40.0
+    stop_s_max: float = 2.0
     child_grace_s: float = 5.0
     sealer_pause_s: float = 0.5
     sealer_steady_s: float = 60.0
@@ -107,26 +99,6 @@ class RunEnd:
     exit_code: int
     epoch: int = 0
     message: str = ""
-
-
-def bind(settings: Settings) -> socket.socket:
-    """Return the listening socket; ConfigError when the port is taken or not ours to take."""
-    host, port = settings.listen.host, settings.listen.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # IPPROTO_TCP spelt out: asyncio sets TCP_NODELAY only on sockets whose proto says TCP.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"cannot listen: {error.strerror}", where=f"{host}:{port}",
-            remedy="give --listen HOST:PORT, port 0 for any free one",
-        ) from error  # fmt: skip
-    return listener
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,30 +127,19 @@ class _Run:
         self.over.set()
 
 
-async def supervise(plan: Plan, child: Child, listener: socket.socket) -> RunEnd:
-    """Run ``child`` behind a worker that accepts on ``listener``, and end all in order.
+async def supervise(plan: Plan, child: Child, helpers: Helpers) -> RunEnd:
+    """Run ``child`` behind the worker of ``helpers``, and end all in order.
 
-    Takes over the listener. Raises UnavailableError when a process cannot be
-    started; everything else that goes wrong is in the answer.
+    What goes wrong is in the answer. Whatever happens, no process is left.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    worker_command = plan.worker_command or module_command(
-        WORKER_MODULE, death_signal=signal.SIGKILL
-    )
-    # TERM, not KILL: a sealer that is left alone still seals everything before it goes.
-    sealer_command = plan.sealer_command or module_command(
-        SEALER_MODULE, death_signal=signal.SIGTERM
-    )
     run = _Run(
         plan=plan,
         child=child,
-        worker=HelperProcess("proxy", worker_command),
-        sealer=HelperProcess("sealer", sealer_command),
-        stream=trio.SocketStream(trio.socket.from_stdlib_socket(ours)),
+        worker=helpers.worker,
+        sealer=helpers.sealer,
+        stream=trio.SocketStream(trio.socket.from_stdlib_socket(helpers.control)),
     )
     try:
-        with listener, theirs:
-            _start(run, theirs, listener)
         async with trio.open_nursery() as nursery:
             await nursery.start(_take_signals, run)
             await _until_over(run)
@@ -187,18 +148,6 @@ async def supervise(plan: Plan, child: Child, listener: socket.socket) -> RunEnd
         with trio.CancelScope(shield=True):
             await _put_down(run)
     return run.end or RunEnd(ended=Ended.WORKER_DIED, exit_code=4, epoch=run.epoch)
-
-
-def _start(run: _Run, control_end: socket.socket, listener: socket.socket) -> None:
-    fds = (control_end.fileno(), listener.fileno())
-    arguments = ["--control-fd", str(fds[0]), "--listen-fd", str(fds[1])]
-    run.worker.start(arguments, log=run.plan.log, pass_fds=fds)
-    _start_sealer(run)
-
-
-def _start_sealer(run: _Run) -> None:
-    arguments = ["--state", str(run.plan.settings.state_dir), *run.plan.sealer_arguments]
-    run.sealer.start(arguments, log=run.plan.log, pipe_stdin=True)
 
 
 async def _until_over(run: _Run) -> None:
@@ -257,7 +206,7 @@ async def _watch_worker(run: _Run) -> None:
         run.finish(Ended.WORKER_DIED, 4, f"the proxy sent nonsense ({error}), see {run.plan.log}")
         return
     with trio.move_on_after(_EXIT_S_MAX):
-        await run.worker.wait()
+        await _gone(run.worker)
     if run.failed is not None:
         run.finish(Ended.WORKER_FAILED, run.failed.exit_code, run.failed.message)
     else:
@@ -281,30 +230,20 @@ def _take(run: _Run, message: control.FromWorker) -> None:
 async def _watch_sealer(run: _Run) -> None:
     died_at = -math.inf
     while True:
-        await run.sealer.wait()
+        await _gone(run.sealer)
         if run.sealer.exit_code == _EXIT_CONFIG:
-            run.finish(Ended.SEALER_FAILED, _EXIT_CONFIG, _last_words(run.plan.log))
+            run.finish(Ended.SEALER_FAILED, _EXIT_CONFIG, run.sealer.last_words())
             return
         if trio.current_time() - died_at < run.plan.sealer_steady_s:
             break
         died_at = trio.current_time()
         await trio.sleep(run.plan.sealer_pause_s)
         try:
-            _start_sealer(run)
+            run.sealer.start()
         except UnavailableError:
             break
-    message = f"the sealer {run.sealer.ended()} twice: {_last_words(run.plan.log)}"
+    message = f"the sealer {run.sealer.ended()} twice: {run.sealer.last_words()}"
     run.finish(Ended.SEALER_DIED, 4, message)
-
-
-def _last_words(log: Path) -> str:
-    """Return the last line that a helper wrote, or where to look if it wrote none."""
-    try:
-        lines = log.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    said = lines[-1].removeprefix("aesp-proxy: ") if lines else ""
-    return said or f"see {log}"
 
 
 async def _take_signals(
@@ -334,10 +273,10 @@ async def _drain(run: _Run) -> None:
         if run.ready.is_set():
             with trio.move_on_after(run.plan.drain_s_max + 1.0):
                 await _ask_to_stop(run)
-                await run.worker.wait()
-        await run.worker.stop(grace_s=0.0)
+                await _gone(run.worker)
+        await _stop(run, run.worker, grace_s=0.0)
         run.sealer.close_stdin()
-        if not await run.sealer.stop(grace_s=run.plan.seal_s_max):
+        if not await _stop(run, run.sealer, grace_s=run.plan.seal_s_max):
             run.plan.notice("not everything is sealed; the next start seals the rest")
 
 
@@ -354,6 +293,35 @@ async def _put_down(run: _Run) -> None:
     if not run.released:
         await run.child.end(grace_s=0.0)
     await run.stream.aclose()
-    await run.worker.stop(grace_s=0.0)
+    await _stop(run, run.worker, grace_s=0.0)
     run.sealer.close_stdin()
-    await run.sealer.stop(grace_s=0.0)
+    await _stop(run, run.sealer, grace_s=0.0)
+
+
+async def _gone(process: HelperProcess) -> None:
+    """Wait until ``process`` has ended."""
+    if process.exit_code is not None or not process.pid:
+        return
+    # Popen.wait would need a thread; a pidfd is readable when its process has ended.
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    process.collect()
+
+
+async def _stop(run: _Run, process: HelperProcess, *, grace_s: float) -> bool:
+    """Wait ``grace_s`` seconds for its end, then TERM, then KILL; say if it went by itself."""
+    if process.exit_code is not None or not process.pid:
+        return True
+    with trio.move_on_after(grace_s):
+        await _gone(process)
+        return True
+    process.send_signal(signal.SIGTERM)
+    with trio.move_on_after(run.plan.stop_s_max):
+        await _gone(process)
+        return False
+    process.send_signal(signal.SIGKILL)
+    process.collect()
+    return False

@@ -13,8 +13,11 @@ import pytest
 import trio
 
 from aesp_proxy.daemon.config import Settings
-from aesp_proxy.daemon.supervisor import Ended, Plan, RunEnd, bind, supervise
+from aesp_proxy.daemon.listener import bind
+from aesp_proxy.daemon.process import start_helpers
+from aesp_proxy.daemon.supervisor import Ended, Plan, RunEnd, supervise
 from aesp_proxy.errors import ConfigError, UnavailableError
+from aesp_proxy.launch import reaper
 from aesp_proxy.launch.child import Child
 
 DOUBLES = Path(__file__).parent / "doubles"
@@ -48,6 +51,7 @@ def supervised(
         "drain_s_max": 0.5,
         "seal_s_max": 5.0,
         "sealer_pause_s": 0.05,
+        "stop_s_max": 0.3,
         "start_s_max": 10.0,
     } | plan_fields
     plan = Plan(
@@ -55,9 +59,14 @@ def supervised(
         session_id="s",
         log=state / "log.txt",
         notice=notices.append,
+        **given,
+    )
+    helpers = start_helpers(
+        settings,
+        bind(settings),
+        log=plan.log,
         worker_command=(sys.executable, str(DOUBLES / "worker.py"), worker),
         sealer_command=(sys.executable, str(DOUBLES / "sealer.py"), sealer),
-        **given,
     )
     child = Child(command, os.environ)
     child.prepare()
@@ -67,7 +76,7 @@ def supervised(
             async with trio.open_nursery() as nursery:
                 if meanwhile is not None:
                     nursery.start_soon(meanwhile, state)
-                end = await supervise(plan, child, bind(settings))
+                end = await supervise(plan, child, helpers)
                 nursery.cancel_scope.cancel()
         return end
 
@@ -182,19 +191,18 @@ def test_a_signal_before_the_command_runs_ends_the_run(tmp_path):
 
 def test_a_helper_that_cannot_be_started_leaves_nothing(tmp_path):
     settings = Settings(state_dir=tmp_path)
-    plan = Plan(
-        settings=settings,
-        session_id="s",
-        log=tmp_path / "log.txt",
-        notice=print,
-        worker_command=(str(tmp_path / "no-such-python"),),
-        sealer_command=(sys.executable, str(DOUBLES / "sealer.py"), "ready"),
-    )
-    child = Child(["true"], os.environ)
-    child.prepare()
-    with pytest.raises(UnavailableError, match="proxy: cannot start"):
-        trio.run(supervise, plan, child, bind(settings))
-    assert not Path("/proc", str(child.pid)).exists()
+    worker = (sys.executable, str(DOUBLES / "worker.py"), "mute")
+    listener = bind(settings)
+    with pytest.raises(UnavailableError, match="sealer: cannot start"):
+        start_helpers(
+            settings,
+            listener,
+            log=tmp_path / "log.txt",
+            worker_command=worker,
+            sealer_command=(str(tmp_path / "no-such-program"),),
+        )
+    assert listener.fileno() == -1
+    assert reaper.descendants(os.getpid()) == []
 
 
 def test_a_port_in_use_is_the_operators_to_mend():
