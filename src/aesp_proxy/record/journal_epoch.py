@@ -35,14 +35,16 @@ class EpochWriter:
         self.next_seq = 1
         self.poison = ""
         try:
-            with Lock.held(paths.allocation):
+            with Lock.held(paths.allocation), contextlib.ExitStack() as undo:
                 self.epoch = next_epoch(paths)
                 live = Lock.try_take(paths.live(self.epoch))
                 if live is None:
                     raise RecordError(f"epoch {self.epoch} is held by another writer")
+                undo.callback(live.release)
                 self._live = live
                 _note_epoch(paths, files, self.epoch)
                 self._begin_segment()
+                undo.pop_all()
         except OSError as error:
             raise RecordError(
                 f"cannot begin an epoch: {error.strerror}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aesp_proxy.errors import ConfigError
-from aesp_proxy.record.files import OS_FILES, write_durable
+from aesp_proxy.record.files import OS_FILES, Lock, write_durable
 from aesp_proxy.record.keyring import KeyRing, KeySpan
 from aesp_proxy.record.signature import (
     Signer,
@@ -43,7 +43,9 @@ def load_signing_key(paths: AuditPaths) -> SigningKey:
     current = paths.keys / _CURRENT
     try:
         if not current.exists():
-            _make_first(paths)
+            with Lock.held(paths.keys / "lock"):
+                if not current.exists():
+                    set_current(paths, make_key(paths))
         key_id = current.read_text("ascii").strip()
         return _load(paths, key_id)
     except (OSError, UnicodeDecodeError) as error:
@@ -52,11 +54,6 @@ def load_signing_key(paths: AuditPaths) -> SigningKey:
             where=str(paths.keys),
             remedy="mend owner and mode, or restore the directory from a backup",
         ) from error
-
-
-def _make_first(paths: AuditPaths) -> None:
-    key_id = make_key(paths)
-    set_current(paths, key_id)
 
 
 def make_key(paths: AuditPaths) -> str:
