@@ -22,3 +22,4 @@ class ServerLimits:
     query_s_max: float = 5.0
     queries_max: int = 4
     shutdown_s_max: int = 5
+    goodbye_s_max: float = 1.0

@@ -176,6 +176,7 @@ class TlsServer(uvicorn.Server):
                 sock=listener,
                 ssl=self._context,
                 ssl_handshake_timeout=self._limits.handshake_s_max,
+                ssl_shutdown_timeout=self._limits.goodbye_s_max,
                 backlog=BACKLOG,
             )
             for listener in sockets or []

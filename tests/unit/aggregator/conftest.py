@@ -62,9 +62,7 @@ class Chain:
 
     def rows(self, count: int, **changes: Any) -> list[bytes]:
         return [
-            encode(
-                self.record(seq, **changes), RecordId(origin=self.origin, epoch=1, seq=seq)
-            )
+            encode(self.record(seq, **changes), RecordId(origin=self.origin, epoch=1, seq=seq))
             for seq in range(self.next_seq, self.next_seq + count)
         ]
 

@@ -203,11 +203,14 @@ def test_a_damaged_database_is_named_and_never_replaced(
 
     path: Path = getattr(data, name)
     path.write_bytes(content)
+    objects = DirectoryObjects(data.root)
+    opening = {
+        "control": lambda: SqliteControl(path),
+        "ledger": lambda: SqliteLedger(path, objects),
+    }[name]
     with pytest.raises(ConfigError) as caught:
-        if name == "control":
-            SqliteControl(path)
-        else:
-            SqliteLedger(path, DirectoryObjects(data.root))
+        opening()
+    objects.close()
     assert caught.value.where == str(path)
     assert path.read_bytes() == content
 

@@ -224,9 +224,7 @@ def test_a_damaged_index_is_put_aside_and_built_again(filled: Store) -> None:
     assert filled.data.index.with_suffix(".damaged").exists()
 
 
-def test_a_local_question_brings_the_index_up_first(
-    filled: Store, chain: Any, enrol: Any
-) -> None:
+def test_a_local_question_brings_the_index_up_first(filled: Store, chain: Any, enrol: Any) -> None:
     chain.origin = "h-three"
     filled.put(chain, enrol(chain), 4)
     events, _, behind = find_events(filled.data, EventQuery(origin="h-three"), full=True)

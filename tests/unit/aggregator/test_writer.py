@@ -135,7 +135,9 @@ def resigned(chain: Any, batch: SealedBatch, **changes: Any) -> bytes:
     header = replace(decode_header(batch.header_bytes), **changes)
     header_bytes = encode_header(header)
     return encode_batch(
-        replace(batch, header_bytes=header_bytes, signature=chain.key[1](signed_message(header_bytes)))
+        replace(
+            batch, header_bytes=header_bytes, signature=chain.key[1](signed_message(header_bytes))
+        )
     )
 
 
@@ -578,9 +580,7 @@ def test_a_writer_that_has_ended_says_so_and_leaves_nobody_waiting(
     assert isinstance(aggregator.send(chain.take(), identity), UnavailableError)
     assert isinstance(aggregator.writer.failed, ZeroDivisionError)
     with pytest.raises(UnavailableError):
-        aggregator.writer.submit(
-            Submission(data=b"", identity=identity, answer=print, fail=print)
-        )
+        aggregator.writer.submit(Submission(data=b"", identity=identity, answer=print, fail=print))
 
 
 def test_a_queue_that_is_full_pushes_back(
@@ -589,9 +589,7 @@ def test_a_queue_that_is_full_pushes_back(
     monkeypatch.setattr("aesp_proxy.aggregator.writer.QUEUE_BATCHES_MAX", 0)
     identity = Identity(role=Role.HOST, name="h-one")
     with pytest.raises(UnavailableError):
-        aggregator.writer.submit(
-            Submission(data=b"", identity=identity, answer=print, fail=print)
-        )
+        aggregator.writer.submit(Submission(data=b"", identity=identity, answer=print, fail=print))
 
 
 def test_sealing_by_hand_gives_the_same_as_the_host(chain: Any) -> None:
