@@ -106,7 +106,22 @@ class HostIndex:
 
     def find(self, host: Host, port: int) -> HostRule | None:
         """Return a rule that covers host and port, the most exact first; None for none."""
-        for rule in self.naming(host):
+        if host.address is not None or self._patterns or self._any:
+            return self._first(self.naming(host), port)
+        # The hot path: exact names and suffixes only, without a generator.
+        name = host.name
+        rules = self._names.get(name)
+        found = self._first(rules, port) if rules is not None else None
+        dot = name.find(".") if self._suffixes else -1
+        while found is None and dot >= 0:
+            rules = self._suffixes.get(name[dot + 1 :])
+            if rules is not None:
+                found = self._first(rules, port)
+            dot = name.find(".", dot + 1)
+        return found
+
+    def _first(self, rules: Iterable[HostRule], port: int) -> HostRule | None:
+        for rule in rules:
             if rule.covers(port, self._ports_without):
                 return rule
         return None
