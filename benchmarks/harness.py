@@ -92,8 +92,12 @@ def rounds_of(
     rounds: int,
     order: random.Random,
     progress: Callable[[str], None] = lambda _: None,
+    summary: Callable[[Sequence[Figures]], Figures] | None = None,
 ) -> dict[str, Figures]:
-    """Measure every variant ``rounds`` times, interleaved in random order; return medians."""
+    """Measure every variant ``rounds`` times, interleaved in random order.
+
+    Return the median of each figure, or what ``summary`` makes of the rounds.
+    """
     samples: dict[str, list[Figures]] = {name: [] for name in variants}
     for number in range(1, rounds + 1):
         names = list(variants)
@@ -101,15 +105,24 @@ def rounds_of(
         for name in names:
             progress(f"{name}, round {number} of {rounds}")
             samples[name].append(variants[name]())
-    return {name: median_of(taken) for name, taken in samples.items()}
+    return {name: (summary or median_of)(taken) for name, taken in samples.items()}
 
 
 def median_of(samples: Sequence[Figures]) -> Figures:
     """Return the median of each figure that every sample has."""
+    return _each(statistics.median, samples)
+
+
+def least_of(samples: Sequence[Figures]) -> Figures:
+    """Return the least of each figure: for times on which other load can only add."""
+    return _each(min, samples)
+
+
+def _each(make: Callable[[list[float]], float], samples: Sequence[Figures]) -> Figures:
     if not samples:
         return {}
     shared = [key for key in samples[0] if all(key in sample for sample in samples)]
-    return {key: statistics.median(sample[key] for sample in samples) for key in shared}
+    return {key: make([sample[key] for sample in samples]) for key in shared}
 
 
 def quantile(values: Sequence[float], part: float) -> float:
