@@ -68,7 +68,7 @@ class Shipper:
     def _after(self, number: int, answer: Answer, *, covered: int) -> int:
         """Give the number to send next, or raise what stands in the way."""
         if answer.status == 200:
-            receipt = self._spool.store(answer.body, now_s=self._wall())
+            receipt = self._spool.store(answer.body)
             if receipt.batch_no < number:
                 raise UnavailableError(
                     f"batch {number} was taken and the receipt covers {receipt.batch_no} only"

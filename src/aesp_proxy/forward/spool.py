@@ -9,6 +9,7 @@ that claims more than was sealed, or another header, is a fork and not stored.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +64,7 @@ class Spool:
         """Whether the batch is still on disk."""
         return self._paths.batch(number).exists()
 
-    def store(self, data: bytes, *, now_s: float) -> Receipt:
+    def store(self, data: bytes) -> Receipt:
         """Check a receipt against key, origin and our own batches, and keep it durably.
 
         ChainError when it does not hold; RecordError when it cannot be written.
@@ -81,8 +82,6 @@ class Spool:
             return receipt
         try:
             write_durable(self._files, self._paths.receipt, data)
-            if self._is_time_to_keep(now_s):
-                write_durable(self._files, self._numbered(receipt.batch_no), data)
         except OSError as error:
             raise RecordError(
                 f"the receipt cannot be kept: {error.strerror}", where=str(self._paths.receipts)
@@ -110,15 +109,28 @@ class Spool:
                 kept.append((int(stem), path))
         return sorted(kept)
 
-    def _is_time_to_keep(self, now_s: float) -> bool:
-        kept = self._kept()
-        return not kept or now_s - kept[-1][1].stat().st_mtime >= _KEEP_EVERY_S
+    def _keep(self, now_s: float) -> None:
+        """Keep the newest receipt under its number, once a minute, with the time it came."""
+        receipt, kept = self.covered(), self._kept()
+        if receipt is None or (kept and receipt.batch_no <= kept[-1][0]):
+            return
+        if kept and now_s - kept[-1][1].stat().st_mtime < _KEEP_EVERY_S:
+            return
+        path = self._numbered(receipt.batch_no)
+        write_durable(self._files, path, self._paths.receipt.read_bytes())
+        os.utime(path, (now_s, now_s))
 
     def release(self, *, now_s: float, retain_s: float = RETAIN_S) -> int:
         """Remove batches that a receipt has covered for ``retain_s``; gives how many.
 
         A kept receipt is verified again before anything it covers is removed.
         """
+        try:
+            self._keep(now_s)
+        except OSError as error:
+            raise RecordError(
+                f"the receipt cannot be kept: {error.strerror}", where=str(self._paths.receipts)
+            ) from error
         ripe = [kept for kept in self._kept() if now_s - kept[1].stat().st_mtime >= retain_s]
         if not ripe:
             return 0
