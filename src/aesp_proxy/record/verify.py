@@ -7,6 +7,7 @@ key proves whose it is, and the report says which of the two was done.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,7 @@ def verify_place(
     )
     fed = _feed(place, verifier, report, 0, progress)
     if place.audit is not None:
-        _verify_journal(place.audit, verifier, head, report)
+        _verify_journal(place.audit, verifier, report)
         # What was sealed while the journal was read.
         _feed(place, verifier, report, fed, progress)
     report.add(verifier.finish())
@@ -218,10 +219,12 @@ def _first_key_id(batches: Path) -> str:
         return ""
 
 
-def _verify_journal(
-    paths: AuditPaths, verifier: ChainVerifier, head: Head | None, report: Report
-) -> None:
-    proved = verifier.head or head
+def _verify_journal(paths: AuditPaths, verifier: ChainVerifier, report: Report) -> None:
+    proved = verifier.head
+    if proved is None or proved.partial:
+        # Where the beginning was released, only the host's own head knows every open epoch.
+        with contextlib.suppress(ChainError):
+            proved = read_head(paths) or proved
     origin = load_origin(paths)
     for epoch in segments(paths):
         expected = proved.expected_seq(epoch) if proved else 1
