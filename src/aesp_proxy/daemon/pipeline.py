@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aesp_proxy.act.denial import Denial
-from aesp_proxy.decide.engine import address_decision, decide
+from aesp_proxy.decide.engine import address_decision, content_decision, decide
 from aesp_proxy.decide.secrets.body import BodyScan, Release, StreamPolicy
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError, RecordError
@@ -147,16 +147,15 @@ class Pipeline:
         record = refusal_record(principal, decision, target=target, time_ns=self.now_ns())
         return self.deny(record, decision, principal)
 
-    def refusal(self, reason: Reason, message: str, findings: tuple[Finding, ...] = ()) -> Decision:
+    def refusal(self, reason: Reason, message: str) -> Decision:
         """Make the decision of a refusal that no guard has given."""
         snapshot = self.snapshot
         return Decision(
             verdict=Verdict.DENY,
             reason=reason,
-            guard="secret_leak" if findings else "pipeline",
-            severity=max((f.severity for f in findings), default=Severity.ERROR),
+            guard="pipeline",
+            severity=Severity.ERROR,
             message=message,
-            findings=findings,
             policy_name=snapshot.policy_name,
             policy_hash=snapshot.policy_hash,
             remediation=(_DO_NOT_RETRY,),
@@ -238,7 +237,7 @@ class EventExchange:
         self._ended = False
         self._seq = 0
         self._started_ns = pipeline.elapsed_ns()
-        self._decided = decision_record(event, decision)
+        self._decided = decision_record(event, decision, time_ns=event.time_ns)
         self.denial: Denial | None = None
         if not decision.verdict.passes:
             self.denial = pipeline.deny(self._decided, decision, event.principal)
@@ -251,8 +250,7 @@ class EventExchange:
         else:
             self._seq = record_id.seq
 
-    @property
-    def refused(self) -> bool:
+    def is_refused(self) -> bool:
         """Whether it must not go on."""
         return self.denial is not None
 
@@ -275,7 +273,7 @@ class EventExchange:
         if trailers and scanner is not None:
             lines = b"".join(b"%b: %b\n" % field for field in trailers)
             self._released(lambda: Release(findings=scanner.scan(lines, "trailers")))
-        return b"" if self.refused else held
+        return b"" if self.is_refused() else held
 
     def message(self, data: bytes, location: str) -> bytes:
         """Scan one whole message; return it, or nothing when it may not leave."""
@@ -301,7 +299,7 @@ class EventExchange:
 
     def _released(self, step: Callable[[], Release]) -> bytes:
         """Run one step of the scan; what it may not release, or its failure, refuses."""
-        if self.refused:
+        if self.is_refused():
             return b""
         try:
             release = step()
@@ -310,19 +308,17 @@ class EventExchange:
             text = f"the scan failed: {type(error).__name__}"
             self._turn(self._pipeline.refusal(Reason.ENGINE_FAILED, text))
             return b""
-        return b"" if self.refused else release.data
+        return b"" if self.is_refused() else release.data
 
     def _judge(self, release: Release) -> None:
-        threshold = self._snapshot.severity_threshold
-        stopping = tuple(f for f in release.findings if f.severity >= threshold)
-        if stopping:
-            first = stopping[0]
-            text = f"found {first.rule} in {first.location} ({first.masked})"
-            self._turn(self._pipeline.refusal(Reason.SECRET_FOUND, text, stopping))
-        elif release.unscannable:
-            self._turn(self._pipeline.refusal(Reason.UNSCANNABLE, release.unscannable))
-        elif release.findings:
+        if release.findings:
+            decision = content_decision(release.findings, self._snapshot)
+            if not decision.verdict.passes:
+                self._turn(decision)
+                return
             self._noted += release.findings
+        if release.unscannable:
+            self._turn(self._pipeline.refusal(Reason.UNSCANNABLE, release.unscannable))
 
     def refuse(self, reason: Reason, message: str) -> Denial:
         """Refuse in the middle, for a reason of the wire (limits, framing)."""
@@ -331,7 +327,8 @@ class EventExchange:
     def _turn(self, decision: Decision) -> Denial:
         """Replace the allowing decision by a refusal: a new record, and the outcome."""
         if self.denial is None:
-            record = decision_record(self._event, decision)
+            now_ns = self._pipeline.now_ns()
+            record = decision_record(self._event, decision, time_ns=now_ns)
             self.denial = self._pipeline.deny(record, decision, self._event.principal)
             self.end(Ending(reason=decision.reason, detail=decision.message))
         return self.denial

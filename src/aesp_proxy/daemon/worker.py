@@ -87,7 +87,10 @@ async def _start(
     settings = Settings.from_worker(raw)
     verify_contract()
     snapshot = load_snapshot(
-        settings.policy, fingerprint_key=load_fingerprint_key(settings.state_dir), serial=1
+        settings.policy,
+        fingerprint_key=load_fingerprint_key(settings.state_dir),
+        serial=1,
+        cache_dir=settings.state_dir / "cache",
     )
     master = EgressMaster(
         ca_dir=Path(str(ca_dir)),

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import assert_never
 
 from aesp_proxy.decide.answer import Answer, Guard
+from aesp_proxy.decide.guards.secret_leak import SecretLeak
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
 from aesp_proxy.model.event import (
@@ -55,6 +56,21 @@ def address_decision(
             return _decision(_no_address(host), snapshot.egress.name, (), snapshot)
         answer = snapshot.egress.answer_addresses(host, port, addresses)
         return None if answer is None else _decision(answer, snapshot.egress.name, (), snapshot)
+    except Exception as failure:  # noqa: BLE001 - net 2: an engine that fails denies
+        return failed(failure, snapshot)
+
+
+def content_decision(findings: tuple[Finding, ...], snapshot: Snapshot) -> Decision:
+    """Return the decision on findings in content that flows: a body, a frame, trailers.
+
+    The same answer as for a request's head, without credentials: a secret has no home
+    in a body. Never raises.
+    """
+    try:
+        for guard in snapshot.guards:
+            if isinstance(guard, SecretLeak):
+                return _decision(guard.answer(findings, findings), guard.name, findings, snapshot)
+        return _no_guard(snapshot, "secret_leak", "content", findings)
     except Exception as failure:  # noqa: BLE001 - net 2: an engine that fails denies
         return failed(failure, snapshot)
 

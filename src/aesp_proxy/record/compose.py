@@ -28,14 +28,17 @@ _MASKED = "/[masked]"
 _MISFORTUNES = frozenset((Reason.UPSTREAM_FAILED, Reason.UPSTREAM_UNTRUSTED, Reason.CLIENT_GONE))
 
 
-def decision_record(event: Event, decision: Decision, *, detail: str = "") -> Record:
-    """Compose the record of a decision, to be written before its effect."""
+def decision_record(event: Event, decision: Decision, *, time_ns: int) -> Record:
+    """Compose the record of a decision, to be written before its effect.
+
+    ``time_ns`` is when it was made: a finding in a body comes after its event.
+    """
     target_type, host, port, path = _target(event, decision)
     passes = decision.verdict.passes
     who = event.principal
     return Record(
         kind=RecordKind.DECISION,
-        time_ns=event.time_ns,
+        time_ns=time_ns,
         event_type="authorization" if passes else "policy_violation",
         action=event.action,
         outcome=Outcome.SUCCESS if passes else Outcome.DENIED,
@@ -43,7 +46,7 @@ def decision_record(event: Event, decision: Decision, *, detail: str = "") -> Re
         reason=decision.reason.value,
         guard=decision.guard,
         severity=decision.severity.word,
-        message=clip(detail or decision.message),
+        message=clip(decision.message),
         resource=_resource(event, host, port, path),
         target_type=target_type,
         target_host=host,

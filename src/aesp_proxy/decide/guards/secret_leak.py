@@ -65,7 +65,7 @@ class SecretLeak:
         leaving = findings
         if isinstance(event, EgressRequest) and self.homes:
             leaving = tuple(finding for finding in findings if not self._is_home(finding, event))
-        return self._answer(findings, leaving)
+        return self.answer(findings, leaving)
 
     def _findings(self, event: Event) -> tuple[Finding, ...]:
         match event:
@@ -82,9 +82,17 @@ class SecretLeak:
             case PatchApply():
                 if self._skipped(event.path, event.resolved):
                     return ()
-                return self.scanner.scan(event.patch, "patch")
+                return self._patch_findings(event.patch)
             case _:
                 return ()
+
+    def _patch_findings(self, patch: bytes) -> tuple[Finding, ...]:
+        """Scan a patch as it is and what it adds without the signs before the lines."""
+        found = self.scanner.scan(patch, "patch")
+        added = b"\n".join(line[1:] for line in patch.split(b"\n") if line.startswith(b"+"))
+        known = {(finding.rule, finding.fingerprint) for finding in found}
+        more = self.scanner.scan(added, "patch:added") if added else ()
+        return found + tuple(f for f in more if (f.rule, f.fingerprint) not in known)
 
     def _skipped(self, given: str, resolved: str) -> bool:
         skip = self.skip_paths
@@ -103,7 +111,8 @@ class SecretLeak:
             for credential, hosts in self.homes
         )
 
-    def _answer(self, findings: tuple[Finding, ...], leaving: tuple[Finding, ...]) -> Answer:
+    def answer(self, findings: tuple[Finding, ...], leaving: tuple[Finding, ...]) -> Answer:
+        """Answer for ``findings``, of which ``leaving`` are not credentials on their way home."""
         worst = max(leaving, key=lambda finding: finding.severity, default=None)
         if worst is None:
             return _noted(Verdict.ALLOW, Reason.ALLOWED, "a credential goes home", findings)

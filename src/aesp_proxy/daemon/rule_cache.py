@@ -1,0 +1,72 @@
+"""Compiled secret rules, kept between starts: 0.4 s to make, 1 ms to read.
+
+The file is named by the rules, the library's version and the machine, so it can be
+stale for nobody. Whoever can write it decides what is found: it is only taken from a
+directory and a file that are this user's own and nobody else can write.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator, content_key, dump, load
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.rules import check_each
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.keys import make_private_dir, write_atomic
+
+_SUFFIX: Final = ".hsdb"
+_KEPT: Final = 8
+_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+def compiled(rules: Sequence[Rule], cache_dir: Path | None) -> Locator:
+    """Give the compiled form of ``rules``, from the cache where it is there.
+
+    Raises ``ConfigError`` naming the rule that the engine refuses. A cache that cannot
+    be read or written is no error: the rules are compiled.
+    """
+    expressions = tuple(rule.expression for rule in rules)
+    path = cache_dir / (content_key(expressions) + _SUFFIX) if cache_dir is not None else None
+    if path is not None:
+        known = _read(path, expressions)
+        if known is not None:
+            return known
+    try:
+        locator = compile_locator(expressions)
+    except ConfigError:
+        check_each(rules)
+        raise
+    if path is not None:
+        _keep(path, dump(locator))
+    return locator
+
+
+def _read(path: Path, expressions: tuple[bytes, ...]) -> Locator | None:
+    try:
+        if not (_is_ours(path.parent) and _is_ours(path)) or path.stat().st_size > _BYTES_MAX:
+            return None
+        return load(path.read_bytes(), expressions)
+    except OSError:
+        return None
+
+
+def _is_ours(path: Path) -> bool:
+    found = path.lstat()
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return found.st_uid == os.geteuid() and not others_write and not path.is_symlink()
+
+
+def _keep(path: Path, blob: bytes) -> None:
+    try:
+        make_private_dir(path.parent)
+        write_atomic(path, blob)
+        kept = sorted(path.parent.glob("*" + _SUFFIX), key=lambda p: p.stat().st_mtime)
+        for old in kept[:-_KEPT]:
+            old.unlink(missing_ok=True)
+    except (ConfigError, OSError):
+        return  # a start is slower; nothing else depends on it
