@@ -34,6 +34,7 @@ from aesp_proxy.model.event import (
 )
 from aesp_proxy.model.host import Host, parse_authority, parse_host
 from aesp_proxy.model.principal import Principal
+from aesp_proxy.normalize.patch import other_file
 
 EVENT_BYTES_MAX = 64 * 1024 * 1024
 _ID_CHARS_MAX = 256
@@ -178,6 +179,9 @@ def _file(said: Announcement, resolve: Callable[[str], str] | None) -> FileAcces
 def _patch(said: Announcement, resolve: Callable[[str], str] | None) -> PatchApply:
     path, resolved = _paths(said, resolve, "filePath", "path", "file_path")
     patch = _text(said.data, "patchContent", "patch", "patch_content")
+    other = other_file(patch, path)
+    if other is not None:
+        _refuse(f"data.patchContent names another file: {_shown(other)}")
     return PatchApply(
         event_id=said.event_id,
         time_ns=said.time_ns,

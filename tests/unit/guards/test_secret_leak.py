@@ -41,6 +41,14 @@ def test_a_secret_in_an_announced_url_is_found(events, snapshot_of) -> None:
     assert decide(event, snapshot_of(ACCESS)).reason is Reason.SECRET_FOUND
 
 
+def test_a_secret_over_lines_of_a_patch_is_found_without_the_signs(events, snapshot_of) -> None:
+    snapshot = snapshot_of(
+        ACCESS + "secret_leak: {patterns: [{name: two, pattern: 'BEGIN\\nBODY'}]}"
+    )
+    decision = decide(events.patch("/w/a", b"@@\n+BEGIN\n+BODY\n"), snapshot)
+    assert [(f.rule, f.location) for f in decision.findings] == [("two", "patch:added")]
+
+
 def test_clean_content_is_not_answered_for(events, snapshot_of) -> None:
     snapshot = snapshot_of(ACCESS)
     assert decide(events.request("api.example.com"), snapshot).guard == "egress_allowlist"

@@ -219,6 +219,11 @@ def test_base64_content_is_decoded() -> None:
         ("patch_apply", {"filePath": "/a"}, "patchContent is missing"),
         ("patch_apply", {"patchContent": "x"}, "filePath is missing"),
         ("patch_apply", {"filePath": "/a", "patch": "x", "patchContent": "y"}, "say different"),
+        (
+            "patch_apply",
+            {"filePath": "/w/a", "patch": "--- /dev/null\n+++ /etc/passwd\n"},
+            "names another file: '/etc/passwd'",
+        ),
         ("tool_call", {}, "toolName is missing"),
         ("tool_call", {"toolName": "a", "tool": "b"}, "say different things"),
         ("tool_call", {"tool": "a", "arguments": 1, "parameters": True}, "say different things"),
