@@ -29,7 +29,6 @@ BODY_BYTES = 100_000_000
 BODY_REPEATS = 2
 SMALL_BYTES = 1024
 IDLE_CONNECTIONS = 1000
-START_ROUNDS_MIN = 3
 MIB = 1 << 20
 STARTS: dict[str, Callable[[Site], Running]] = {
     "direct": direct.start,
@@ -230,7 +229,7 @@ def measure_fresh(bench: Bench) -> None:
             bench.result.figures[name].update(figures)
 
     proxies = [name for name in bench.result.figures if name != "direct"]
-    measure(fresh, proxies, max(START_ROUNDS_MIN, bench.options.rounds))
+    measure(fresh, proxies, bench.options.rounds + 1)
     measure(crowd, [name for name in proxies if name == "ours" or not bench.options.quick], 1)
     if "ours" in proxies:
         measure_nothing(bench)
