@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aesp_proxy.decide.secrets.body import RAW_HELD_BYTES_MAX, StreamPolicy
 from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.rules import rule_from_policy
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.model.decision import Severity
 
@@ -68,6 +69,28 @@ def test_no_byte_of_a_secret_can_be_inflated_from_what_left(
     assert (found, reason) == (["github-pat"], "")
     assert raw.startswith(released)
     assert len(_partial(released, coding[1])) <= len(content) - 30 * len(FILLER) - len(token)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    before=st.integers(0, 300),
+    size=st.integers(1, 80),
+    level=st.sampled_from([0, 6]),
+    window_bytes=st.integers(40, 60),
+)
+def test_a_secret_just_as_long_as_the_window_cannot_be_inflated_in_part(
+    key: bytes, before: int, size: int, level: int, window_bytes: int
+) -> None:
+    rule = rule_from_policy("edge", "tok-[a-z]{36}", Severity.CRITICAL)
+    content = b"." * before + b"tok-" + b"abcdefghijkl" * 3 + b"." * 90
+    squeeze = zlib.compressobj(level, zlib.DEFLATED, 31)
+    raw = b"".join(
+        squeeze.compress(bytes([byte])) + squeeze.flush(zlib.Z_SYNC_FLUSH) for byte in content
+    )
+    policy = StreamPolicy(threshold=Severity.CRITICAL, window_bytes=window_bytes)
+    released, found, _ = _run(SecretScanner([rule], key), raw, size, policy=policy)
+    assert found == ["edge"]
+    assert _partial(released, 31) == b"." * len(_partial(released, 31))
 
 
 @settings(max_examples=60, deadline=None)

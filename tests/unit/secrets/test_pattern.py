@@ -94,7 +94,7 @@ def test_an_unbounded_tail_is_cut_and_nothing_else(pattern: str, cut: str) -> No
     assert cut_tail(translate(pattern)).re2.decode() == cut
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     pattern=st.sampled_from(["ab+", "a(b|c){2,}", "x[ab]*", "(?:ab|ba)+c*", "a.{2,}", "(a|b+)+"]),
     text=st.text(alphabet="abcx", max_size=30),

@@ -1,4 +1,4 @@
-"""Locate where rules match with Hyperscan: which rule, and where a match ends.
+r"""Locate where rules match with Hyperscan: which rule, and where a match ends.
 
 The only module that knows the ``hyperscan`` wheel (0.9.1, Vectorscan 5.4.12).
 It answers "rule i has a match that ends at byte e", for every such e; what the
@@ -17,6 +17,12 @@ Rules, each closing a trap of the wheel that was seen:
   original: any error of a scan is an UnavailableError and the stream is dead.
 - A NUL ends an expression early: expressions are refused if they hold one.
 - ``loadb`` leaves a database without scratch: one is given to it.
+- Vectorscan 5.4.12 misses matches of some patterns without a literal when two
+  bytes that it skips to stand at the end of a buffer or on both sides of a cut
+  (its pull requests 368 and 402). So a block is scanned with one byte behind it,
+  and each cut of a stream again as a block of the ``CONTEXT_BYTES`` on both
+  sides. Not covered: such a pattern that itself demands the end of the data
+  (``\z``), at the very end.
 """
 
 from __future__ import annotations
@@ -34,8 +40,17 @@ from aesp_proxy.errors import ConfigError, UnavailableError
 SLICE_BYTES_MAX = 1 << 20
 HITS_MAX = 16_384
 
-Hit = tuple[int, int]
-"""(offset just past the match, index of the expression)."""
+CONTEXT_BYTES = 1_102
+"""What a stream keeps: the longest match that can be confirmed, and a byte on each side."""
+
+Hit = tuple[int, int, bool]
+"""(offset just past the match, index of the expression, seen in its whole context).
+
+The last is false for a hit that only the second look at a cut or an end gave:
+what stands before that block was not seen, so RE2 must agree.
+"""
+
+_PAD = b"\n"
 
 _MAGIC = b"AESPHS1\n"
 _DIGEST_BYTES = 32
@@ -45,7 +60,7 @@ _VERSION = version("hyperscan")
 def _collect(index: int, _start: int, end: int, _flags: int, hits: object) -> bool:
     """Note one match; true ends the scan, which the reader of ``hits`` must treat as a refusal."""
     noted = cast("list[Hit]", hits)
-    noted.append((end, index))
+    noted.append((end, index, True))
     return len(noted) >= HITS_MAX
 
 
@@ -55,7 +70,7 @@ class Locator:
     Immutable after construction and safe to share between threads.
     """
 
-    __slots__ = ("_own", "blocks", "closing", "expressions", "streams")
+    __slots__ = ("_asks_for_end", "_own", "blocks", "closing", "expressions", "streams")
 
     def __init__(
         self, expressions: Sequence[bytes], blocks: hs.Database, streams: hs.Database
@@ -63,6 +78,7 @@ class Locator:
         self.expressions = tuple(expressions)
         self.blocks = blocks
         self.streams = streams
+        self._asks_for_end = any(b"\\z" in expression for expression in expressions)
         self._own = threading.local()
         self.closing = threading.Lock()
 
@@ -74,6 +90,23 @@ class Locator:
         """
         if len(data) > SLICE_BYTES_MAX:
             return self._sliced(data)
+        hits = self.padded(data)
+        if self._asks_for_end:
+            hits += self.unpadded(data)
+        return hits if len(hits) < 2 else _without_doubles(hits)
+
+    def padded(self, data: bytes) -> list[Hit]:
+        """Return the hits in ``data``, seen with one byte behind it.
+
+        What ends behind that byte is a hit at the end of ``data`` out of its context:
+        a rule may take the end for a space.
+        """
+        last = len(data)
+        hits = self.unpadded(data + _PAD)
+        return [(min(end, last), index, end <= last) for end, index, _ in hits] if hits else hits
+
+    def unpadded(self, data: bytes) -> list[Hit]:
+        """Return the hits in ``data``; one at its very end may be missing."""
         hits: list[Hit] = []
         try:
             self.blocks.scan(data, _collect, 0, hits, self.scratches()[0])
@@ -90,9 +123,8 @@ class Locator:
         stream = self.open()
         try:
             hits: list[Hit] = []
-            view = memoryview(data)
             for offset in range(0, len(data), SLICE_BYTES_MAX):
-                hits += stream.scan(view[offset : offset + SLICE_BYTES_MAX])
+                hits += stream.scan(data[offset : offset + SLICE_BYTES_MAX])
                 if len(hits) >= HITS_MAX:
                     return hits
             return hits + stream.finish()
@@ -109,14 +141,19 @@ class Locator:
 
 
 class LocatorStream:
-    """One stream of bytes: scanned piece by piece as if it were one."""
+    """One stream of bytes: scanned piece by piece as if it were one.
 
-    __slots__ = ("_hits", "_locator", "_open", "_scan", "_stream")
+    ``total`` is how many bytes were scanned, ``tail`` the last of them.
+    """
+
+    __slots__ = ("_hits", "_locator", "_open", "_scan", "_stream", "tail", "total")
 
     def __init__(self, locator: Locator) -> None:
         self._open = False
         self._locator = locator
         self._hits: list[Hit] = []
+        self.tail = b""
+        self.total = 0
         try:
             self._stream = locator.streams.stream(_collect, 0, self._hits)
             self._stream.__enter__()
@@ -126,33 +163,51 @@ class LocatorStream:
         # The stub says AnyStr; the wheel takes any buffer.
         self._scan: Callable[..., None] = self._stream.scan
 
-    def scan(self, data: bytes | memoryview) -> list[Hit]:
+    def scan(self, data: bytes) -> list[Hit]:
         """Return the hits that become known with ``data``; offsets count from the stream's start.
 
+        A hit at the end of ``data`` may come with the next piece, and may come twice.
         HITS_MAX of them mean that the scan was cut: the stream is dead then.
         UnavailableError when the engine fails or the stream is closed.
         """
         if not self._open:
             raise UnavailableError("the secret scan of this stream has ended")
-        hits = self._hits
         try:
             self._scan(data, 0, self._locator.scratches()[1])
         except hs.error as failure:
             self.close()
-            if len(hits) < HITS_MAX:
+            if len(self._hits) < HITS_MAX:
                 raise _failed(failure) from failure
-        if not hits:
-            return hits
-        taken = hits.copy()
-        hits.clear()
-        return taken
+        tail = self.tail
+        seam = self._seam(tail + data[:CONTEXT_BYTES], len(tail)) if tail else []
+        self.total += len(data)
+        if len(data) >= CONTEXT_BYTES:
+            self.tail = data[-CONTEXT_BYTES:]
+        else:
+            self.tail = (tail + data)[-CONTEXT_BYTES:]
+        return self._take(seam) if seam or self._hits else seam
 
     def finish(self) -> list[Hit]:
         r"""Close the stream and return the hits that only its end decides (``\b``, ``\z``)."""
+        if not self._open:
+            return []
         self.close()
-        taken = self._hits.copy()
+        last = len(self.tail)
+        base = self.total - last
+        hits = self._locator.padded(self.tail)
+        return self._take([(end + base, index, False) for end, index, _ in hits if end == last])
+
+    def _seam(self, near: bytes, cut: int) -> list[Hit]:
+        """Return the hits at or over a cut; what ends with ``near`` is seen at the next cut."""
+        base = self.total - cut
+        hits = self._locator.unpadded(near)
+        last = len(near)
+        return [(end + base, index, False) for end, index, _ in hits if cut <= end < last]
+
+    def _take(self, seam: list[Hit]) -> list[Hit]:
+        hits = _without_doubles(self._hits + seam)
         self._hits.clear()
-        return taken
+        return hits
 
     def close(self) -> None:
         """Close the stream; closing again does nothing."""
@@ -169,6 +224,14 @@ class LocatorStream:
         if getattr(self, "_open", False):
             self._open = False
             self._stream.close()
+
+
+def _without_doubles(hits: list[Hit]) -> list[Hit]:
+    """Return each (end, expression) once, in ascending order; the fuller sight counts."""
+    best: dict[tuple[int, int], bool] = {}
+    for end, index, whole in hits:
+        best[end, index] = whole or best.get((end, index), False)
+    return sorted((end, index, whole) for (end, index), whole in best.items())
 
 
 def compile_locator(expressions: Sequence[bytes]) -> Locator:

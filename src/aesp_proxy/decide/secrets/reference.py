@@ -103,14 +103,22 @@ class Confirmer:
         )
 
     def confirm(
-        self, index: int, text: bytes, base: int, end: int, last_end: int
+        self,
+        index: int,
+        text: bytes,
+        base: int,
+        end: int,
+        last_end: int,
+        *,
+        whole: bool = True,
     ) -> tuple[Candidate | None, int]:
         """Return the candidate of rule ``index`` for a hit that ends at ``end``, and the effort.
 
         ``text`` begins at offset ``base`` of the stream and reaches at least to
         ``end``; ``last_end`` is where the rule's previous candidate ended. No
         candidate when the match overlaps that one, or a condition does not hold.
-        The effort is how many matches were looked at.
+        The effort is how many matches were looked at. ``whole`` is false when the
+        hit was seen out of its context: then no match is no candidate either.
         """
         window = max(0, end - CONFIRM_BYTES)
         # One byte of context before the first start, so that \b and ^ see what is there.
@@ -118,7 +126,7 @@ class Confirmer:
         search = self._compiled[index].search
         match = search(text, low - base, end - base)
         effort = 1
-        if match is None and last_end > window:
+        if match is None and (last_end > window or not whole):
             return None, effort
         while match is not None and effort <= STARTS_MAX:
             candidate = self._candidate(index, match, text, base)

@@ -2,8 +2,8 @@
 
 Rules:
 
-- A watch keeps the last ``CONTEXT_BYTES`` it saw, enough to confirm any hit, and
-  nothing else; memory does not grow with the stream.
+- A watch keeps the last ``CONTEXT_BYTES`` that its stream saw, enough to confirm any
+  hit, and nothing else; memory does not grow with the stream.
 - What is found does not depend on where the stream was cut into pieces.
 - More than ``CONFIRMS_MAX`` hits in one piece are not looked at, nor more matches
   than a budget by the bytes seen: ``cut`` says so, and whoever watches must refuse.
@@ -14,10 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aesp_proxy.decide.secrets.hyperscan import Hit, Locator
-from aesp_proxy.decide.secrets.reference import CONFIRM_BYTES, Candidate, Confirmer
-
-CONTEXT_BYTES = CONFIRM_BYTES + 2
-"""One byte before the window for its left context, one because a hit may come a byte late."""
+from aesp_proxy.decide.secrets.reference import Candidate, Confirmer
 
 CONFIRMS_MAX = 1_024
 
@@ -38,11 +35,14 @@ def confirm_block(
 def _confirm(
     confirmer: Confirmer, hits: list[Hit], text: bytes, base: int, ends: dict[int, int]
 ) -> tuple[Sequence[Candidate], int]:
-    """Confirm in ascending order of ends; ``ends`` is where each rule's last candidate ended."""
+    """Confirm ``hits``, which ascend by end; ``ends`` is where each rule's last candidate ended."""
     candidates = []
     total = 0
-    for end, index in sorted(hits)[:CONFIRMS_MAX]:
-        candidate, effort = confirmer.confirm(index, text, base, end, ends.get(index, 0))
+    for end, index, whole in hits[:CONFIRMS_MAX]:
+        last_end = ends.get(index, 0)
+        if end <= last_end:
+            continue
+        candidate, effort = confirmer.confirm(index, text, base, end, last_end, whole=whole)
         total += effort
         if candidate is not None:
             ends[index] = end
@@ -59,14 +59,12 @@ def _too_much(effort: int, seen_bytes: int) -> bool:
 class Watch:
     """One stream under watch. ``cut`` is true once there was too much to look at."""
 
-    __slots__ = ("_confirmer", "_effort", "_ends", "_stream", "_tail", "_total", "cut")
+    __slots__ = ("_confirmer", "_effort", "_ends", "_stream", "cut")
 
     def __init__(self, locator: Locator, confirmer: Confirmer) -> None:
         self._stream = locator.open()
         self._confirmer = confirmer
         self._ends: dict[int, int] = {}
-        self._tail = b""
-        self._total = 0
         self._effort = 0
         self.cut = False
 
@@ -75,28 +73,24 @@ class Watch:
 
         UnavailableError when the engine fails.
         """
-        hits = self._stream.scan(data)
-        found: Sequence[Candidate] = ()
-        if hits:
-            found = self._confirm(hits, self._tail + data)
-        self._total += len(data)
-        if len(data) >= CONTEXT_BYTES:
-            self._tail = data[-CONTEXT_BYTES:]
-        else:
-            self._tail = (self._tail + data)[-CONTEXT_BYTES:]
-        return found
+        stream = self._stream
+        tail = stream.tail
+        hits = stream.scan(data)
+        if not hits:
+            return ()
+        return self._confirm(hits, tail + data)
 
     def finish(self) -> Sequence[Candidate]:
         """End the stream and return the candidates that only its end decides."""
         hits = self._stream.finish()
-        return self._confirm(hits, self._tail) if hits else ()
+        return self._confirm(hits, self._stream.tail) if hits else ()
 
     def close(self) -> None:
         """Let the stream go; closing again does nothing."""
         self._stream.close()
 
     def _confirm(self, hits: list[Hit], text: bytes) -> Sequence[Candidate]:
-        base = self._total - len(self._tail)
+        base = self._stream.total - len(text)
         found, effort = _confirm(self._confirmer, hits, text, base, self._ends)
         self._effort += effort
         if len(hits) > CONFIRMS_MAX or _too_much(self._effort, base + len(text)):
