@@ -20,7 +20,7 @@ import structlog
 
 from aesp_proxy.aggregator.identity import DataDir, FileLock, existing
 from aesp_proxy.aggregator.indexing import catch_up, open_index
-from aesp_proxy.aggregator.logs import log_to_stderr
+from aesp_proxy.aggregator.process import collect_seldom, log_to_stderr
 from aesp_proxy.aggregator.store.ledger import open_ledger_reader
 from aesp_proxy.aggregator.store.objects import DirectoryObjects
 from aesp_proxy.errors import AespError
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True)
     data = existing(parser.parse_args(arguments).data)
     log_to_stderr()
+    collect_seldom()
     # The server decides when this ends: Ctrl-C and a service manager's stop reach the
     # whole group, and what is stored by then is still to be indexed.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -32,6 +32,7 @@ from aesp_proxy.aggregator.index_keeper import IndexKeeper
 from aesp_proxy.aggregator.indexing import open_index
 from aesp_proxy.aggregator.limits import ServerLimits
 from aesp_proxy.aggregator.local import StoreSearch
+from aesp_proxy.aggregator.process import collect_seldom
 from aesp_proxy.aggregator.serving import TlsServer, allow_many_descriptors, bind, server_context
 from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.ledger import SqliteLedger
@@ -86,6 +87,7 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
         )
         _ignore_raised_signals()
         allow_many_descriptors()
+        collect_seldom()
         server.run(sockets=[listener])
         if writer.failed is not None:
             raise UnavailableError("the writer has ended", remedy="see the log and restart")

@@ -318,9 +318,7 @@ class Writer:
                     detail=detail,
                 )
 
-    def _count_refusals(
-        self, judged: Sequence[tuple[Submission, Judgement]], now_ns: int
-    ) -> None:
+    def _count_refusals(self, judged: Sequence[tuple[Submission, Judgement]], now_ns: int) -> None:
         """Count refusals against the peer that sent, not against whom the bytes name."""
         counts: Counter[tuple[str, str]] = Counter()
         for submission, refusal in judged:

@@ -66,7 +66,7 @@ def serve(
     ready_fd: int | None,
 ) -> None:
     """Take batches over HTTPS, verify and store them, answer queries."""
-    from aesp_proxy.aggregator.logs import log_to_stderr
+    from aesp_proxy.aggregator.process import log_to_stderr
     from aesp_proxy.aggregator.run import ServeOptions
     from aesp_proxy.aggregator.run import serve as serve_until_told
 
