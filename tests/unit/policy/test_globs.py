@@ -147,6 +147,16 @@ def test_a_thousand_patterns_still_answer() -> None:
     assert found.source == "p:999"
 
 
+def test_patterns_that_compile_to_much_are_kept_apart_and_say_nothing_on_stderr(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    long = [Sourced(f"/{'?' * 400}{n}", f"p:{n}") for n in range(20)]
+    found = PathGlobs(long, fold=True).find(f"/{'é' * 400}19")
+    assert found is not None
+    assert found.source == "p:19"
+    assert capfd.readouterr().err == ""
+
+
 def _slow(pattern: list[str], path: list[str]) -> bool:
     """Match components by definition: ``**`` is any number of them, ``*`` any characters."""
     if not pattern:

@@ -201,6 +201,14 @@ BAD = [
     ("[" * 5000, "p.yaml:1:17: nested deeper than 16 levels"),
     (HEAD + "name: " + "x" * 70000, "p.yaml:2:7: a value longer than 65536 characters"),
     ("x" * (4 * 2**20 + 1), "p.yaml: larger than 4 MiB"),
+    (
+        HEAD + "locked: [" + "a," * 50_001 + "]",
+        "p.yaml:2:100010: a list of more than 50000 items",
+    ),
+    (
+        guards("forbidden_path:\n  patterns: [" + "/a," * 5_001 + "]"),
+        "p.yaml:4:16: a list of more than 5000 path patterns",
+    ),
 ]
 
 

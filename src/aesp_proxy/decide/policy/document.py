@@ -19,6 +19,7 @@ from aesp_proxy.errors import ConfigError
 TEXT_BYTES_MAX = 4 * 1024 * 1024
 DEPTH_MAX = 16
 NODES_MAX = 400_000
+ITEMS_MAX = 50_000
 SCALAR_CHARS_MAX = 65_536
 
 
@@ -126,6 +127,8 @@ class _Reader:
         items: list[Node] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             items.append(self._node(event, depth + 1))
+            if len(items) > ITEMS_MAX:
+                raise self._refused(event, f"a list of more than {ITEMS_MAX} items")
         return tuple(items)
 
     def _entries(self, depth: int) -> tuple[tuple[Scalar, Node], ...]:

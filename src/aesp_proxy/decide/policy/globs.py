@@ -1,4 +1,4 @@
-"""Path globs: compiled once, all of a list together, into one RE2 program.
+"""Path globs: compiled once, many of a list together, into few RE2 programs.
 
 ``**`` between slashes is any number of directories, also none, so ``/root/**`` covers
 ``/root`` itself and ``**/.env`` matches at any depth; ``*`` and ``?`` stay inside a
@@ -15,7 +15,7 @@ encoded, falls between the patterns; ``?`` takes one UTF-8 character or one stra
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import re2
 
@@ -24,6 +24,9 @@ from aesp_proxy.errors import ConfigError
 
 _PATTERN_CHARS_MAX = 1024
 _BRACE_DEPTH_MAX = 4
+# RE2 gives up on an expression of a million parts, slowly, and says so on standard error.
+_GROUP_PATTERNS_MAX = 200
+_GROUP_CHARS_MAX = 100_000
 _MEMORY_BYTES_MAX = 64 * 1024 * 1024
 
 _ONE = r"(?:[\x00-\x2e\x30-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
@@ -34,22 +37,36 @@ _LITERAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 class PathGlobs:
     """A list of path patterns as one matcher; ``find`` names the first that matches."""
 
-    __slots__ = ("_all", "_each", "_fold")
+    __slots__ = ("_fold", "_groups")
 
     def __init__(self, patterns: Iterable[Sourced[str]], *, fold: bool) -> None:
         self._fold = fold
         regexes = [(item, _regex(item, fold=fold)) for item in patterns]
-        self._each = tuple((item, _compiled(regex, item)) for item, regex in regexes)
-        self._all = None
-        if regexes:
-            joined = "|".join(f"(?:{regex})" for _, regex in regexes)
-            self._all = _compiled(joined, regexes[0][0])
+        self._groups = tuple(_Group(some) for some in _grouped(regexes))
 
     def find(self, path: str) -> Sourced[str] | None:
         """Return the first pattern that matches an absolute, normalised path, else None."""
-        if self._all is None:
+        if not self._groups:
             return None
         data = _path_bytes(path, fold=self._fold)
+        for group in self._groups:
+            found = group.find(data)
+            if found is not None:
+                return found
+        return None
+
+
+class _Group:
+    """Patterns that are asked all at once; which one it was is asked only on a match."""
+
+    __slots__ = ("_all", "_each")
+
+    def __init__(self, regexes: Sequence[tuple[Sourced[str], str]]) -> None:
+        self._each = tuple((item, _compiled(regex, item)) for item, regex in regexes)
+        joined = "|".join(f"(?:{regex})" for _, regex in regexes)
+        self._all = _compiled(joined, regexes[0][0])
+
+    def find(self, data: bytes) -> Sourced[str] | None:
         if self._all.fullmatch(data) is None:
             return None
         for item, program in self._each:
@@ -59,9 +76,22 @@ class PathGlobs:
         return self._each[0][0]
 
 
+def _grouped(regexes: list[tuple[Sourced[str], str]]) -> Iterator[list[tuple[Sourced[str], str]]]:
+    group: list[tuple[Sourced[str], str]] = []
+    chars = 0
+    for entry in regexes:
+        chars += len(entry[1])
+        if group and (len(group) == _GROUP_PATTERNS_MAX or chars > _GROUP_CHARS_MAX):
+            yield group
+            group, chars = [], len(entry[1])
+        group.append(entry)
+    if group:
+        yield group
+
+
 def check_path_glob(item: Sourced[str]) -> None:
     """Raise ``ConfigError`` with the place when a pattern is not a good path glob."""
-    _compiled(_regex(item, fold=True), item)
+    _regex(item, fold=True)
 
 
 def translate(text: str) -> str:

@@ -63,6 +63,7 @@ BUILT_IN_PATHS = (
 
 _DEFAULT_VERDICTS = {"allow": Verdict.ALLOW, "log": Verdict.AUDIT, "block": Verdict.DENY}
 _THRESHOLD = Severity.ERROR
+_PATHS_MAX = 5_000
 _CLASS_LETTERS = frozenset("sSdDwWbB.")
 
 
@@ -151,9 +152,16 @@ def _paths(table: Table | None) -> PathSection | None:
         built_in = f"{table.source} (built-in patterns)"
         patterns = tuple(Sourced(text, built_in) for text in BUILT_IN_PATHS)
     exceptions = table.texts("exceptions") or ()
-    for item in (*patterns, *exceptions):
-        check_path_glob(item)
+    _check_paths(patterns)
+    _check_paths(exceptions)
     return PathSection(source=table.source, patterns=patterns, exceptions=exceptions)
+
+
+def _check_paths(items: tuple[Sourced[str], ...]) -> None:
+    if len(items) > _PATHS_MAX:
+        raise ConfigError(f"a list of more than {_PATHS_MAX} path patterns", where=items[0].where)
+    for item in items:
+        check_path_glob(item)
 
 
 def _secrets(guards: Table | None, where: str, warnings: list[str]) -> SecretSection:
@@ -169,8 +177,7 @@ def _secrets(guards: Table | None, where: str, warnings: list[str]) -> SecretSec
             f"{table.where('redact')}: redact has no effect yet: a finding refuses the event"
         )
     skip_paths = table.texts("skip_paths") or ()
-    for item in skip_paths:
-        check_path_glob(item)
+    _check_paths(skip_paths)
     threshold = table.text("severity_threshold")
     return SecretSection(
         source=table.source,
