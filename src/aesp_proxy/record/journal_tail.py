@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from aesp_proxy.errors import RecordError
 from aesp_proxy.record.canonical import RECORD_BYTES_MAX
 from aesp_proxy.record.frames import (
+    FRAME_BYTES,
     MAGIC,
     FrameFlag,
     decode_segment_head,
     is_long_enough,
     resync,
     scan,
+    scan_run,
 )
 from aesp_proxy.record.state import AuditPaths
 
@@ -83,6 +85,8 @@ class EpochTail:
     ) -> bool:
         """Take frames from the current segment; False when the caller should stop here."""
         data = self._load(bytes_max - stretch.row_bytes)
+        if self._take_run(stretch, data, bytes_max - stretch.row_bytes):
+            return True
         found = scan(data, 0, bytes_max=bytes_max - stretch.row_bytes)
         if not self._take(stretch, found.frames):
             return False
@@ -123,6 +127,17 @@ class EpochTail:
             )
         return end
 
+    def _take_run(self, stretch: Stretch, data: bytes, bytes_max: int) -> bool:
+        rows, end, flags = scan_run(data, self.next_seq, bytes_max=bytes_max)
+        if not rows:
+            return False
+        stretch.rows += rows
+        stretch.row_bytes += end
+        stretch.denied = stretch.denied or bool(flags & FrameFlag.DENIED)
+        self.next_seq += len(rows)
+        self._offset += end
+        return True
+
     def _take(self, stretch: Stretch, frames: list[tuple[int, int, bytes]]) -> bool:
         """Add frames in sequence; False at a hole when rows before it are to go out first."""
         for seq, flags, row in frames:
@@ -137,7 +152,7 @@ class EpochTail:
                 self._closed = stretch.is_closed = True
                 return True
             stretch.rows.append(row)
-            stretch.row_bytes += len(row)
+            stretch.row_bytes += len(row) + FRAME_BYTES
             stretch.denied = stretch.denied or bool(flags & FrameFlag.DENIED)
             self.next_seq = seq + 1
         return True
