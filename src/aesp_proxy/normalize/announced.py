@@ -85,9 +85,9 @@ def read_json(text: str | bytes) -> _Json:
     if len(text) > EVENT_BYTES_MAX:
         _refuse(f"larger than {EVENT_BYTES_MAX // 2**20} MiB")
     try:
-        # json.loads guesses UTF-16 and UTF-32 of bytes; a second reader may not.
+        # json.loads would guess UTF-16 and UTF-32 of bytes; another reader may not.
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         _refuse(f"not valid JSON: {error.msg} at column {error.colno}")
     except UnicodeDecodeError:
@@ -347,7 +347,7 @@ def _principal(value: _Json, metadata: _Json) -> Principal:
 
 def _pick(value: _Json, *names: str) -> object:
     """Return the value under the one of several names; two values are ambiguous."""
-    found = [value[name] for name in names if value.get(name) is not None]
+    found = [value[name] for name in names if name in value and value[name] is not None]
     if any(other != found[0] or type(other) is not type(found[0]) for other in found[1:]):
         _refuse(f"{' and '.join(name for name in names if name in value)} say different things")
     return found[0] if found else None
@@ -379,6 +379,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _constant(word: str) -> NoReturn:
     _refuse(f"{word} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def _json_bytes(value: object) -> bytes:
