@@ -170,6 +170,8 @@ _RULE = st.one_of(
     _NAME,
     _NAME.map(lambda name: f"*.{name}"),
     st.tuples(st.sampled_from(["a*", "*b", "?"]), _NAME).map(".".join),
+    st.tuples(_NAME, st.sampled_from(["*", "a?"]), _NAME).map(".".join),
+    st.tuples(_NAME, st.just("*")).map(".".join),
     st.just("*"),
 )
 _PORT = st.sampled_from(["", ":443", ":22", ":*"])

@@ -7,7 +7,7 @@ the apex), a pattern inside labels (``api-*.example.com``, ``api.*.example.com``
 ``:*``. Names are compared as canonical A-labels, networks by value.
 
 The index answers in dictionary look-ups, one a label of the name; only patterns inside
-labels are matched one by one, and only those with the same number of labels.
+labels are matched one by one, and only those whose last labels are those of the name.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class HostIndex:
         self._any: list[HostRule] = []
         self._names: dict[str, list[HostRule]] = {}
         self._suffixes: dict[str, list[HostRule]] = {}
-        self._patterns: dict[int, list[HostRule]] = {}
+        # by the labels after the last wildcard, so that few patterns are tried for a name
+        self._patterns: dict[str, list[HostRule]] = {}
         # version -> length of prefix -> leading bits -> rules; longest prefix first
         self._networks: dict[int, dict[int, dict[int, list[HostRule]]]] = {4: {}, 6: {}}
         for rule in rules:
@@ -141,11 +142,16 @@ class HostIndex:
                 yield from found
             dot = name.find(".", dot + 1)
         if self._patterns:
-            labels = name.split(".")
-            for rule in self._patterns.get(len(labels), ()):
-                if all(map(_label_matches, rule.labels, labels)):
-                    yield rule
+            yield from self._matching(name)
         yield from self._any
+
+    def _matching(self, name: str) -> Iterator[HostRule]:
+        labels = name.split(".")
+        for start in range(1, len(labels) + 1):
+            for rule in self._patterns.get(".".join(labels[start:]), ()):
+                same_length = len(rule.labels) == len(labels)
+                if same_length and all(map(_label_matches, rule.labels, labels)):
+                    yield rule
 
     def _naming_address(self, address: IPv4Address | IPv6Address) -> Iterator[HostRule]:
         value, bits = int(address), address.max_prefixlen
@@ -165,7 +171,7 @@ class HostIndex:
         if rule.suffix:
             return self._suffixes.setdefault(rule.suffix, [])
         if rule.labels:
-            return self._patterns.setdefault(len(rule.labels), [])
+            return self._patterns.setdefault(_tail(rule.labels), [])
         return self._any
 
 
@@ -272,6 +278,12 @@ def _labels(body: str) -> tuple[str, ...]:
         raise ValueError("no wildcard")
     parse_host(body.replace("*", "a").replace("?", "a"))
     return labels
+
+
+def _tail(labels: tuple[str, ...]) -> str:
+    """Return the labels after the last one with a wildcard."""
+    wild = max(index for index, label in enumerate(labels) if "*" in label or "?" in label)
+    return ".".join(labels[wild + 1 :])
 
 
 def _label_matches(pattern: str, label: str) -> bool:
