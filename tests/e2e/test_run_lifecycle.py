@@ -268,12 +268,10 @@ def interrupted(*_):
     global count
     count += 1
     print(f"<{count}>", flush=True)
-    if count == 2:
-        sys.exit(42)
 signal.signal(signal.SIGINT, interrupted)
 print("<tty>" if sys.stdin.isatty() else "<no tty>", flush=True)
-while True:
-    signal.pause()
+sys.stdin.readline()
+sys.exit(40 + count)
 """
 
 
@@ -284,6 +282,7 @@ def test_ctrl_c_is_the_commands_and_reaches_it_once(terminal):
     session.expect("<1>")
     session.type("\x03")
     session.expect("<2>")
+    session.type("that was all\n")
     session.expect("[job ended 42]")
 
 

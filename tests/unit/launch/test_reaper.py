@@ -187,6 +187,20 @@ def test_a_reaper_that_was_never_let_go_starts_nothing(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_the_command_dies_with_a_reaper_that_is_killed(tmp_path):
+    async def kill(child: Child) -> None:
+        await made(tmp_path / "pid")
+        os.kill(child.pid, signal.SIGKILL)
+
+    script = f"echo $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 300"
+    assert run(["sh", "-c", script], meanwhile=kill).code == 137
+    watched = Path("/proc", (tmp_path / "pid").read_text().strip())
+    pause, end = select.poll(), time.monotonic() + 10
+    while watched.exists() and "Z" not in (watched / "stat").read_text().rpartition(")")[2]:
+        assert time.monotonic() < end
+        pause.poll(5)
+
+
 def test_descendants_are_found_whatever_their_names_are(tmp_path):
     proc = tmp_path / "proc"
     for pid, parent, name, state in [
