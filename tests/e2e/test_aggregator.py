@@ -685,6 +685,12 @@ def test_a_wrong_address_is_a_config_error(tmp_path: Path, listen: str) -> None:
     assert isinstance(failed.exception, ConfigError)
 
 
+def test_an_address_that_no_host_can_reach_needs_a_name(tmp_path: Path) -> None:
+    failed = done("serve", "--data", str(tmp_path / "data"), "--listen", "0.0.0.0:0")
+    assert isinstance(failed.exception, ConfigError)
+    assert "--name" in str(failed.exception)
+
+
 def test_a_directory_that_cannot_be_written_is_one_line_and_exit_3(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     failed = serve_fails("--data", str(tmp_path / "file" / "data"), "--listen", "127.0.0.1:0")

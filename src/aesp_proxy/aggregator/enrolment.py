@@ -105,6 +105,9 @@ def enrol_host(
         )
     finally:
         control.close()
+    public_file = data.origin_public(host.origin)
+    keys.make_private_dir(public_file.parent)
+    keys.write_atomic(public_file, public_to_pem(host.public_key), mode=0o644)
     _write_client(data, out, cert_pem=cert_pem, key_pem=key_pem, url=url)
     return certificate
 

@@ -72,6 +72,10 @@ class DataDir:
         """Its public half, which hosts pin."""
         return self.root / "receipts" / "aggregator.pub"
 
+    def origin_public(self, origin: str) -> Path:
+        """A host's first public key, so that its chain is verified here without asking it."""
+        return self.root / "origins" / f"{origin}.pub"
+
     @property
     def url(self) -> Path:
         """The address last served, as ``enroll`` hands it out."""

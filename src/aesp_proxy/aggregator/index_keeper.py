@@ -84,7 +84,8 @@ class IndexKeeper:
                 code = process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
                 continue
-            log.error("indexing_process_ended", exit_code=code)
+            if not self._stopping.is_set():
+                log.error("indexing_process_ended", exit_code=code)
             return
         try:
             process.wait(timeout=STOP_S_MAX)

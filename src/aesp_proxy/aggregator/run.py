@@ -72,11 +72,11 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
         if not lock.take():
             raise UnavailableError("another aggregator serves this directory", where=str(data.root))
         stack.callback(lock.release)
+        names = _names(options)
+        ensure_server_certificate(data, names, now=datetime.now(UTC))
         listener = bind(options.host, options.port)
         stack.callback(listener.close)
-        names = options.names or (options.host, "localhost")
-        ensure_server_certificate(data, names, now=datetime.now(UTC))
-        url = _url(options.names[0] if options.names else options.host, listener.getsockname()[1])
+        url = _url(names[0], listener.getsockname()[1])
         writer, parts = _open_parts(stack, data, options.limits)
         keys.write_atomic(data.url, url.encode() + b"\n", mode=0o644)
         server = TlsServer(
@@ -129,6 +129,19 @@ def _open_parts(stack: ExitStack, data: DataDir, limits: ServerLimits) -> tuple[
         now_ns=time.time_ns,
     )
     return writer, parts
+
+
+def _names(options: ServeOptions) -> tuple[str, ...]:
+    """Return the names of the server certificate; the first is the one handed to hosts."""
+    if options.names:
+        return tuple(dict.fromkeys(options.names))
+    if options.host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        raise ConfigError(
+            f"{options.host} is no name that hosts can reach",
+            where="--listen",
+            remedy="add --name with the name or address they use",
+        )
+    return tuple(dict.fromkeys((options.host, "localhost")))
 
 
 def _url(name: str, port: int) -> str:

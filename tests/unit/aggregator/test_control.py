@@ -80,6 +80,7 @@ def test_what_enrolment_writes_is_what_a_host_ships_with(
     assert fingerprint_of((out / "client.pem").read_bytes())[0] == fingerprint
     assert stat.S_IMODE((out / "client.key").stat().st_mode) == 0o600
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    assert data.origin_public(chain.origin).read_bytes() == public_to_pem(chain.public_key)
 
 
 def test_a_host_on_this_machine_is_enrolled_from_its_state(data: DataDir, tmp_path: Path) -> None:
