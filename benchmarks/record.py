@@ -191,9 +191,7 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-def measure_append(
-    make: Callable[[Path], object], records: Sequence[Record], seconds: float
-) -> Figures:
+def measure_append(make: Peer, records: Sequence[Record], seconds: float) -> Figures:
     """Measure one way of appending: CPU in a closed loop, then latency in an open one."""
     with scratch() as directory, make(directory) as append:
         gc.collect()
