@@ -239,6 +239,8 @@ def _lead(command: list[str], environment: dict[str, str]) -> None:
         _, status = os.waitpid(job, os.WUNTRACED)
         os.tcsetpgrp(0, os.getpgrp())
         if os.WIFSTOPPED(status):
+            # Our job's leader has stopped; a reader that has not yet would take what is typed.
+            until(lambda: _all_stopped(job), "all of the job stopped")
             os.write(1, b"[job stopped]\n")
             os.read(0, 100)
             os.tcsetpgrp(0, job)
@@ -246,6 +248,19 @@ def _lead(command: list[str], environment: dict[str, str]) -> None:
             continue
         os.write(1, b"[job ended %d]\n" % os.waitstatus_to_exitcode(status))
         os._exit(0)
+
+
+def _all_stopped(group: int) -> bool:
+    states = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, _, pgrp = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(pgrp) == group:
+                states.add(state)
+    return states <= {"T", "Z"}
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _LEFT_GRACE_S: Final = 2.0
 _ORPHAN_GRACE_S: Final = 1.0
 _KILL_S_MAX: Final = 5.0
-_GROUP_SIGNAL_S: Final = 0.5
+# A launcher on a busy machine relays late what the whole group got.
+_GROUP_SIGNAL_S: Final = 5.0
 _POLL_S: Final = 0.02
 RELAYED: Final = (
     signal.SIGINT,
@@ -133,7 +134,7 @@ class _Reaper:
         self.code: int | None = None
         self.end_at: float | None = None
         self.orphaned = False
-        self.received_at: dict[int, float] = {}
+        self.received_at: dict[int, list[float]] = {number: [] for number in RELAYED}
         self.dispositions = {number: signal.getsignal(number) for number in RELAYED}
         self.wakeup_read, self.wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -163,7 +164,7 @@ class _Reaper:
         return 0
 
     def _note(self, number: int, _frame: object) -> None:
-        self.received_at[number] = time.monotonic()
+        self.received_at[number].append(time.monotonic())
 
     def _start(self) -> int:
         """Fork and exec the command; return 0, or the errno of a failed exec."""
@@ -248,10 +249,16 @@ class _Reaper:
                 self._end(_ORPHAN_GRACE_S)
 
     def _relay(self, number: int) -> None:
-        """Pass a signal on, unless the command got it together with the group."""
-        just_now = time.monotonic() - self.received_at.get(number, -10.0) < _GROUP_SIGNAL_S
+        """Pass a signal on, unless the command got it together with the group.
+
+        The kernel signals every member of a group before any of them runs on, so
+        one that the launcher got with us is here before its word of it is.
+        """
+        now = time.monotonic()
+        got = [at for at in self.received_at.get(number, ()) if now - at < _GROUP_SIGNAL_S]
+        self.received_at[number] = got[1:]
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if just_now and os.getpgid(self.pid) == os.getpgrp():
+            if got and os.getpgid(self.pid) == os.getpgrp():
                 return
             os.kill(self.pid, number)
 
