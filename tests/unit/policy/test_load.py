@@ -192,6 +192,27 @@ BAD = [
     (HEAD + "name: !!str x\n", "p.yaml:2:7: tags (!...) are not accepted"),
     (HEAD + "---\n" + HEAD, "p.yaml:2:1: a second document; one file holds one policy"),
     (HEAD + "name: [\n", "p.yaml:3:1: not valid YAML: did not find expected node content"),
+    (
+        guards("egress_allowlist:\n  allow:\n    - *.example.com"),
+        (
+            "p.yaml:5:10: not valid YAML: did not find expected alphabetic or numeric character"
+            " (a value that begins with * stands in quotes)"
+        ),
+    ),
+    (
+        guards("egress_allowlist:\n  allow:\n    - [fd00::/8]:443\n"),
+        (
+            "p.yaml:5:19: not valid YAML: did not find expected '-' indicator"
+            " (a value that begins with [ stands in quotes)"
+        ),
+    ),
+    (
+        HEAD + "name: @x\n",
+        (
+            "p.yaml:2:7: not valid YAML: found character that cannot start any token"
+            " (a value that begins with @ stands in quotes)"
+        ),
+    ),
     (HEAD + "name: 'x\n", "p.yaml:3:1: not valid YAML: found unexpected end of stream"),
     (
         HEAD + "\tname: x\n",

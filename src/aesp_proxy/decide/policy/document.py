@@ -53,6 +53,7 @@ class Mapping:
 
 Node = Scalar | Sequence | Mapping
 
+_SIGNS = "*&!%@`[{"
 _STYLES = {None: "plain", "": "plain", "'": "single", '"': "double", "|": "block", ">": "block"}
 
 
@@ -66,7 +67,7 @@ def parse_document(text: str, where: str) -> Mapping:
     try:
         return _Reader(text, where).document()
     except yaml.MarkedYAMLError as error:
-        raise _yaml_error(error, where) from None
+        raise _yaml_error(error, text, where) from None
     except (yaml.YAMLError, UnicodeError) as error:
         reason = getattr(error, "reason", "") or "characters that YAML does not allow"
         raise ConfigError(f"not valid YAML: {reason}", where=where) from None
@@ -77,11 +78,22 @@ def at(where: str, node: Node) -> str:
     return f"{where}:{node.line}:{node.column}"
 
 
-def _yaml_error(error: yaml.MarkedYAMLError, where: str) -> ConfigError:
+def _yaml_error(error: yaml.MarkedYAMLError, text: str, where: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
     problem = " ".join(str(error.problem or error.context or "cannot be parsed").split())
-    return ConfigError(f"not valid YAML: {problem}", where=place)
+    lines = text.splitlines()
+    remedy = _quoting(lines[mark.line]) if mark and mark.line < len(lines) else ""
+    return ConfigError(f"not valid YAML: {problem}", where=place, remedy=remedy)
+
+
+def _quoting(line: str) -> str:
+    """Return the usual remedy: a value that begins with a sign of YAML's own needs quotes."""
+    value = line.partition(": ")[2] if ": " in line else line
+    first = value.strip().removeprefix("- ").lstrip()[:1]
+    if first and first in _SIGNS:
+        return f"a value that begins with {first} stands in quotes"
+    return ""
 
 
 def _place(event: yaml.Event) -> tuple[int, int]:
