@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,7 +28,8 @@ from benchmarks.harness import BenchError, Budget, Figures, Options, Result
 from benchmarks.peers import AbsentError, Running, Site, direct, mitmdump, ours, squid
 
 BODY_BYTES = 100_000_000
-BODY_REPEATS = 2
+BODIES_MIN = 2
+BODIES_FAILED_MAX = 10
 SMALL_BYTES = 1024
 IDLE_CONNECTIONS = 1000
 MIB = 1 << 20
@@ -76,6 +79,7 @@ class Bench:
         self.order = random.Random(options.seed)
         self.result = Result(name="egress", run={"seed": options.seed, "rounds": options.rounds})
         self.running: dict[str, Running] = {}
+        self.failures: Counter[str] = Counter()
 
     def say(self, text: str) -> None:
         """Tell on standard error how far it is."""
@@ -90,7 +94,7 @@ class Bench:
             try:
                 variant = start(self.site)
             except (AbsentError, BenchError, OSError) as error:
-                self.result.notes.append(f"{name} is not measured: {error}")
+                self.fail(name, f"is not measured: {error}")
                 continue
             self.running[name] = variant
 
@@ -100,15 +104,8 @@ class Bench:
             variant.stop()
         if "ours" in self.running:
             wrong = ours.record_fault(self.site)
-            self.result.notes += [wrong] if wrong else []
-            self.result.budgets.append(
-                Budget(
-                    name="our record verifies afterwards",
-                    value=float(not wrong),
-                    limit=1.0,
-                    at_least=True,
-                )
-            )
+            if wrong:
+                self.fail("ours", wrong)
         self.running.clear()
 
     def measure(self, what: str, probe: Probe, *, more_rounds: int = 0) -> None:
@@ -130,8 +127,13 @@ class Bench:
         try:
             return probe(variant)
         except (BenchError, OSError) as error:
-            self.result.notes.append(f"{variant.name} failed at {what}: {error}")
+            self.fail(variant.name, f"failed at {what}: {error}")
             return {}
+
+    def fail(self, name: str, why: str) -> None:
+        """Note that a variant did not come through a measurement."""
+        self.failures[name] += 1
+        self.result.notes.append(f"{name} {why}")
 
 
 def keep_alive(connections: int, seconds: float, variant: Running) -> Figures:
@@ -166,21 +168,40 @@ def frames(variant: Running) -> Figures:
     return load.frames(variant.target, number=300)
 
 
-def bodies(idle_bytes: dict[str, int], variant: Running) -> Figures:
-    """Measure a large body each way, and the memory it took above idle."""
+def bodies(idle_bytes: dict[str, int], seconds: float, variant: Running) -> Figures:
+    """Measure large bodies each way, and the memory they took above idle."""
     pids = variant.pids()
     for pid in pids:
         machine.forget_peak(pid)
-    before = _cpu_ns(variant)
     figures = {
-        name: max(move(variant.target, BODY_BYTES) for _ in range(BODY_REPEATS))
-        for name, move in (("download_mb_per_s", load.download), ("upload_mb_per_s", load.upload))
+        **_moved("download", load.download, seconds, variant),
+        **_moved("upload", load.upload, seconds, variant),
     }
     if variant.pid is not None:
-        figures["cpu_ms_per_100mb_each_way"] = (_cpu_ns(variant) - before) / 1e6 / BODY_REPEATS
         peak = sum(machine.peak_rss_bytes(pid) for pid in pids)
         figures["peak_above_idle_mib"] = max(0, peak - idle_bytes[variant.name]) / MIB
-    return figures
+    return _named(variant, figures)
+
+
+def _moved(
+    way: str, move: Callable[[load.Target, int], float], seconds: float, variant: Running
+) -> Figures:
+    """Move bodies for some seconds, two at least: the best rate, and the CPU of each."""
+    rates: list[float] = []
+    failed = 0
+    before, began = _cpu_ns(variant), time.perf_counter()
+    while len(rates) < BODIES_MIN or time.perf_counter() < began + seconds:
+        try:
+            rates.append(move(variant.target, BODY_BYTES))
+        except OSError:  # squid cuts some uploads, for reasons of its own
+            failed += 1
+            if variant.name == "ours" or failed > BODIES_FAILED_MAX:
+                raise
+    return {
+        f"{way}_mb_per_s": max(rates),
+        f"{way}s_failed": failed,
+        f"cpu_ms_per_100mb_{way}": (_cpu_ns(variant) - before) / 1e6 / len(rates),
+    }
 
 
 def fresh(variant: Running) -> Figures:
@@ -214,7 +235,7 @@ def measure_fresh(bench: Bench) -> None:
             finally:
                 variant.stop()
         except (BenchError, OSError, AbsentError) as error:
-            bench.result.notes.append(f"{name} failed when started anew: {error}")
+            bench.fail(name, f"failed when started anew: {error}")
             return {}
 
     def measure(probe: Probe, names: list[str], rounds: int) -> None:
@@ -240,12 +261,12 @@ def measure_nothing(bench: Bench) -> None:
     try:
         walls = [ours.run_nothing(bench.site) for _ in range(max(4, bench.options.rounds))][1:]
     except BenchError as error:
-        bench.result.notes.append(str(error))
+        bench.fail("ours", str(error))
     else:
         bench.result.figures["ours"]["run_true_wall_ms"] = statistics.median(walls)
 
 
-def judge(result: Result) -> None:
+def judge(result: Result, failures: int) -> None:
     """Work out the ratios and hold the budgets of ``design.md`` against them."""
     for figures in result.figures.values():
         _per_cpu_second(figures)
@@ -270,6 +291,7 @@ def judge(result: Result) -> None:
         added = (ours_figures["event_p50_us"] - straight["event_p50_us"]) / 1000
         ours_figures["event_added_p50_ms"] = added
     upper: list[tuple[str, float | None, float]] = [
+        ("failures of ours, its record verified", failures, 0),
         (
             "CPU a request c16, to mitmdump",
             result.ratios.get("cpu_us_per_request_c16_to_mitmdump"),
@@ -309,7 +331,7 @@ def measure_all(bench: Bench) -> None:
         bench.measure("new connections", partial(new_connections, seconds), more_rounds=2)
         bench.measure("events", streams)
         bench.measure("frames", frames)
-        bench.measure("bodies", partial(bodies, idle_bytes))
+        bench.measure("bodies", partial(bodies, idle_bytes, seconds))
     finally:
         bench.stop_all()
     measure_fresh(bench)
@@ -341,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = Bench(site, options)
         measure_all(bench)
         bench.say("done\n")
-    judge(bench.result)
+    judge(bench.result, bench.failures["ours"])
     return harness.show(bench.result, as_json=options.json)
 
 

@@ -109,7 +109,7 @@ def rounds_of(
 
 
 def median_of(samples: Sequence[Figures]) -> Figures:
-    """Return the median of each figure that every sample has."""
+    """Return the median of each figure over the rounds that have it."""
     return _each(statistics.median, samples)
 
 
@@ -119,10 +119,8 @@ def least_of(samples: Sequence[Figures]) -> Figures:
 
 
 def _each(make: Callable[[list[float]], float], samples: Sequence[Figures]) -> Figures:
-    if not samples:
-        return {}
-    shared = [key for key in samples[0] if all(key in sample for sample in samples)]
-    return {key: make([sample[key] for sample in samples]) for key in shared}
+    names = dict.fromkeys(name for sample in samples for name in sample)
+    return {name: make([sample[name] for sample in samples if name in sample]) for name in names}
 
 
 def quantile(values: Sequence[float], part: float) -> float:
