@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 
 from aesp_proxy.errors import RecordError
+from aesp_proxy.record.faults import ChainError
 from aesp_proxy.record.files import Files, Lock, write_all
 from aesp_proxy.record.frames import FrameFlag, SegmentHead, encode_frame, encode_segment_head
 from aesp_proxy.record.state import AuditPaths, read_head, segments
 
+_EPOCH_DIGITS_MAX = 18
 _EPOCH_REMEDY = "make room or mend the disk; the next epoch begins by itself"
 
 
@@ -50,6 +52,10 @@ class EpochWriter:
                 f"cannot begin an epoch: {error.strerror}",
                 where=str(paths.journal),
                 remedy="make room, or mend owner and mode",
+            ) from error
+        except ChainError as error:
+            raise RecordError(
+                error.message, where=error.where, remedy="try again: the sealer builds it anew, or says why not"
             ) from error
 
     def _begin_segment(self) -> None:
@@ -179,7 +185,7 @@ def next_epoch(paths: AuditPaths) -> int:
     counted = 0
     if counter.exists():
         text = counter.read_text("ascii", errors="replace").strip()
-        if not (text.isascii() and text.isdigit()):
+        if not (text.isascii() and text.isdigit() and len(text) < _EPOCH_DIGITS_MAX):
             raise RecordError(
                 "the epoch counter is damaged",
                 where=str(counter),

@@ -177,8 +177,15 @@ def _options(arguments: argparse.Namespace) -> SealerOptions:
         seal_bytes_max=arguments.seal_bytes_max,
         seal_s_max=arguments.seal_s_max,
         denial_s_max=arguments.denial_s_max,
-        heartbeat_s=arguments.heartbeat_s,
+        heartbeat_s=_heartbeat_s(arguments),
     )
+
+
+def _heartbeat_s(arguments: argparse.Namespace) -> float:
+    # Silence is an alarm only where someone listens.
+    if arguments.heartbeat_s is None:
+        return SealerOptions().heartbeat_s if arguments.forward else 0.0
+    return float(arguments.heartbeat_s)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -191,7 +198,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seal-bytes-max", type=int, default=defaults.seal_bytes_max)
     parser.add_argument("--seal-s-max", type=float, default=defaults.seal_s_max)
     parser.add_argument("--denial-s-max", type=float, default=defaults.denial_s_max)
-    parser.add_argument("--heartbeat-s", type=float, default=defaults.heartbeat_s)
+    parser.add_argument("--heartbeat-s", type=float)
     return parser.parse_args(argv)
 
 

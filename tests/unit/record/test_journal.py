@@ -52,10 +52,18 @@ def test_an_epoch_is_never_given_twice(state, sample) -> None:
     assert state.journal().epoch == 4
 
 
-def test_a_damaged_epoch_counter_is_refused(state) -> None:
-    (state.paths.journal / "epoch").write_text("soon")
+@pytest.mark.parametrize("text", ["soon", "", "-1", "9" * 5000])
+def test_a_damaged_epoch_counter_is_refused(state, text: str) -> None:
+    (state.paths.journal / "epoch").write_text(text)
     with pytest.raises(RecordError, match="epoch counter is damaged"):
         state.journal()
+
+
+def test_a_damaged_head_is_refused_with_what_to_do(state) -> None:
+    state.paths.head.write_bytes(b"damaged")
+    with pytest.raises(RecordError, match="head is damaged") as caught:
+        state.journal()
+    assert "sealer" in caught.value.remedy
 
 
 def test_segments_rotate_by_size_and_nothing_is_lost(state, numbered_record) -> None:
