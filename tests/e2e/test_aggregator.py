@@ -26,7 +26,14 @@ from click.testing import CliRunner, Result
 
 from aesp_proxy import keys
 from aesp_proxy.aggregator import enrolment
-from aesp_proxy.aggregator.identity import DataDir, ensure_server_certificate, load_ca, prepare
+from aesp_proxy.aggregator.identity import (
+    DataDir,
+    FileLock,
+    ensure_server_certificate,
+    load_ca,
+    prepare,
+)
+from aesp_proxy.aggregator.run import ServeOptions, serve
 from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.ledger import SqliteLedger
 from aesp_proxy.aggregator.store.objects import DirectoryObjects
@@ -593,6 +600,15 @@ def test_a_server_killed_before_it_answers_stores_the_batch_exactly_once(
         assert len(events("--data", str(root))["events"]) == 6
 
 
+def test_a_server_whose_writer_ends_answers_503_and_ends_too(tmp_path: Path, host: Host) -> None:
+    broken = "from aesp_proxy.aggregator import writer; writer.judge = None"
+    with running(tmp_path / "data", before=broken) as server:
+        transport = host.enrol(server.data, tmp_path / "out", server.url)
+        assert transport.post(host.take()).status == 503
+        assert server.process.wait(timeout=WAIT_S) != 0
+        transport.close()
+
+
 def test_killed_at_any_moment_nothing_receipted_is_lost(tmp_path: Path, host: Host) -> None:
     root = tmp_path / "data"
     host.enrol(prepared(root), tmp_path / "out", "https://127.0.0.1:1").close()
@@ -691,28 +707,39 @@ def test_an_address_that_no_host_can_reach_needs_a_name(tmp_path: Path) -> None:
     assert "--name" in str(failed.exception)
 
 
-def test_a_directory_that_cannot_be_written_is_one_line_and_exit_3(tmp_path: Path) -> None:
+def served_here(root: Path) -> None:
+    """Start to serve in this process: for starts that must fail before a signal or thread."""
+    serve(ServeOptions(data=root, port=0), announce=lambda _: pytest.fail("it serves"))
+
+
+def test_a_directory_that_cannot_be_written_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    failed = serve_fails("--data", str(tmp_path / "file" / "data"), "--listen", "127.0.0.1:0")
-    assert (failed.returncode, str(tmp_path / "file") in failed.stderr) == (3, True)
+    with pytest.raises(ConfigError, match=str(tmp_path / "file")):
+        served_here(tmp_path / "file" / "data")
 
 
 @pytest.mark.parametrize(
     "name", ["ca/ca.pem", "ca/ca.key", "control.sqlite", "ledger.sqlite", "tls/server.pem"]
 )
-def test_a_damaged_file_is_one_line_that_names_it_and_exit_3(tmp_path: Path, name: str) -> None:
+def test_a_damaged_file_is_named_and_stops_the_start(tmp_path: Path, name: str) -> None:
     root = tmp_path / "data"
     prepared(root)
     (root / name).write_bytes(b"damaged" * 2000)
-    failed = serve_fails("--data", str(root), "--listen", "127.0.0.1:0")
+    with pytest.raises(ConfigError) as caught:
+        served_here(root)
     place = str((root / name).parent) if "/" in name else name
-    assert (failed.returncode, place in failed.stderr) == (3, True)
+    assert place in str(caught.value)
+    assert (root / name).read_bytes() == b"damaged" * 2000
 
 
-def test_a_second_server_on_the_same_directory_is_one_line_and_exit_4(tmp_path: Path) -> None:
-    with running(tmp_path / "data") as server:
-        failed = serve_fails("--data", str(server.data.root), "--listen", "127.0.0.1:0")
-    assert failed.returncode == 4
+def test_a_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    lock = FileLock(prepared(tmp_path / "data").serve_lock)
+    assert lock.take()
+    try:
+        with pytest.raises(UnavailableError, match="another aggregator"):
+            served_here(tmp_path / "data")
+    finally:
+        lock.release()
 
 
 def test_the_commands_look_after_a_host_from_enrolment_to_release(

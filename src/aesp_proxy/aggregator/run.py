@@ -84,6 +84,7 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
             limits=options.limits,
             context=server_context(data),
             on_ready=lambda: _say_ready(options, url, announce),
+            has_failed=lambda: writer.failed is not None,
         )
         _ignore_raised_signals()
         allow_many_descriptors()

@@ -129,7 +129,7 @@ class AdmittedProtocol(HttpToolsProtocol):
 
 
 class TlsServer(uvicorn.Server):
-    """uvicorn's server on one socket, with a limit on handshakes and a word when it accepts."""
+    """uvicorn's server on one socket, with a limit on handshakes, and a word when it accepts."""
 
     def __init__(
         self,
@@ -138,6 +138,7 @@ class TlsServer(uvicorn.Server):
         limits: ServerLimits,
         context: ssl.SSLContext,
         on_ready: Callable[[], None],
+        has_failed: Callable[[], bool],
     ) -> None:
         protocol = type("Protocol", (AdmittedProtocol,), {"limits": limits})
         super().__init__(
@@ -157,6 +158,11 @@ class TlsServer(uvicorn.Server):
         self._limits = limits
         self._context = context
         self._on_ready = on_ready
+        self._has_failed = has_failed
+
+    async def on_tick(self, counter: int) -> bool:
+        """End when told to, or when what the server is for has ended."""
+        return await super().on_tick(counter) or self._has_failed()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets given; uvicorn's own way has no limit on handshakes."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROW_BITS: Final = 20
-_FILTERS: Final = ("agent", "host", "verdict", "reason", "session", "tenant", "kind")
+# The rarest first: the first that is asked for drives the walk.
+_FILTERS: Final = ("session", "agent", "host", "tenant", "reason", "verdict", "kind")
 _SHOWN: Final = (
     "kind",
     "agent",
