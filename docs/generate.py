@@ -147,7 +147,7 @@ def limits(key: Key) -> str:
     if key.choices:
         return ", ".join(f"`{choice}`" for choice in key.choices)
     if key.minimum is None or key.maximum is None:
-        return {"loopback": "loopback", "https": "`https://`"}.get(key.form, "")
+        return "loopback" if key.form == "loopback" else ""
     return f"{number(key.minimum)} to {number(key.maximum)}"
 
 

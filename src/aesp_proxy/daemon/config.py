@@ -117,9 +117,10 @@ class Audit:
 class Forward:
     """Where signed batches are shipped."""
 
-    url: str = setting("", "Address of the aggregator; empty ships nothing.", form="https")
     dir: Path | None = setting(
-        None, "Directory that `aggregator enroll` made; default is `forward` in the state."
+        None,
+        "Directory that `aggregator enroll` made, address of the aggregator and all; default is "
+        "`forward` in the state directory, and nothing is shipped when there is none.",
     )
 
 

@@ -125,8 +125,6 @@ def _checked_text(key: Key, value: str, where: str) -> str:
             raise ConfigError(
                 f"{value!r} is not a loopback address", where=where, remedy="127.0.0.1 or ::1"
             )
-    if key.form == "https" and value and not value.startswith("https://"):
-        raise ConfigError(f"{value!r} is not an https:// address", where=where)
     return value
 
 
