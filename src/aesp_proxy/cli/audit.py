@@ -74,6 +74,7 @@ def tail(*, state: Path | None, follow: bool, lines: int, as_json: bool) -> None
     from aesp_proxy.record.reader import StateReader
 
     reader = StateReader(_paths_of(state))
+    reader.skip_to_last(lines)
     last: deque[tuple[RecordId, Record]] = deque(reader.new_entries(), maxlen=lines)
     _show_entries(iter(last), as_json=as_json)
     try:

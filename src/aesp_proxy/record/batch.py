@@ -41,6 +41,7 @@ from aesp_proxy.record.signature import SIGNATURE_BYTES, Signer, is_signed, key_
 CONTENT_TYPE: Final = "application/vnd.aesp.batch"
 MAGIC: Final = b"AESPBAT1"
 _PREFIX: Final = struct.Struct("<8sII")
+PREFIX_BYTES: Final = _PREFIX.size
 _ROW_OVERHEAD_BYTES: Final = 6
 _COMPRESSION_LEVEL: Final = 1
 
@@ -85,23 +86,36 @@ def encode_batch(batch: SealedBatch) -> bytes:
     return b"".join((prefix, batch.header_bytes, batch.signature, batch.body))
 
 
-def decode_batch(data: bytes, *, bytes_max: int = Limits().batch_bytes_max) -> SealedBatch:
-    """Take a batch apart, unverified. ChainError: OVERSIZE, or CHANGED for other framing."""
-    if len(data) > bytes_max:
-        raise ChainError(Fault.OVERSIZE, f"the batch is {len(data)} bytes, limit {bytes_max}")
-    if len(data) < _PREFIX.size:
+def header_bytes_of(data: bytes) -> bytes:
+    """Give the header's bytes from the beginning of a batch. ChainError for other framing."""
+    header_bytes, _ = _sizes(data)
+    if len(data) < PREFIX_BYTES + header_bytes:
+        raise ChainError(Fault.CHANGED, "the batch is cut off in its header")
+    return data[PREFIX_BYTES : PREFIX_BYTES + header_bytes]
+
+
+def _sizes(data: bytes) -> tuple[int, int]:
+    if len(data) < PREFIX_BYTES:
         raise ChainError(Fault.CHANGED, "the batch is cut off before its header")
     magic, header_bytes, body_bytes = _PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise ChainError(Fault.CHANGED, "this is not a batch, or one of another version")
     if header_bytes > HEADER_BYTES_MAX:
         raise ChainError(Fault.OVERSIZE, f"the header is {header_bytes} bytes")
-    signature_at = _PREFIX.size + header_bytes
+    return header_bytes, body_bytes
+
+
+def decode_batch(data: bytes, *, bytes_max: int = Limits().batch_bytes_max) -> SealedBatch:
+    """Take a batch apart, unverified. ChainError: OVERSIZE, or CHANGED for other framing."""
+    if len(data) > bytes_max:
+        raise ChainError(Fault.OVERSIZE, f"the batch is {len(data)} bytes, limit {bytes_max}")
+    header_bytes, body_bytes = _sizes(data)
+    signature_at = PREFIX_BYTES + header_bytes
     body_at = signature_at + SIGNATURE_BYTES
     if len(data) != body_at + body_bytes:
         raise ChainError(Fault.CHANGED, "the batch is cut off, or has bytes after its end")
     return SealedBatch(
-        header_bytes=data[_PREFIX.size : signature_at],
+        header_bytes=data[PREFIX_BYTES:signature_at],
         signature=data[signature_at:body_at],
         body=data[body_at:],
     )

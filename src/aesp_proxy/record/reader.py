@@ -12,17 +12,24 @@ from pathlib import Path
 
 from aesp_proxy.errors import InputError, RecordError
 from aesp_proxy.model.record import Record, RecordId
-from aesp_proxy.record.batch import Limits, decode_batch, open_body
+from aesp_proxy.record.batch import (
+    PREFIX_BYTES,
+    Limits,
+    decode_batch,
+    header_bytes_of,
+    open_body,
+)
 from aesp_proxy.record.canonical import decode
 from aesp_proxy.record.faults import ChainError
 from aesp_proxy.record.files import is_locked
-from aesp_proxy.record.header import BatchHeader, decode_header
+from aesp_proxy.record.header import HEADER_BYTES_MAX, BatchHeader, decode_header
 from aesp_proxy.record.journal_tail import EpochTail, Stretch
 from aesp_proxy.record.state import (
     AuditPaths,
     audit_paths,
     load_origin,
     numbered_batches,
+    read_head,
     segments,
 )
 
@@ -40,9 +47,24 @@ class StateReader:
         self._next_seq: dict[int, int] = {}
         self._tails: dict[int, EpochTail] = {}
 
-    def skip_batches(self, newest: int) -> None:
-        """Leave out batches up to ``newest``."""
-        self._batch_no = max(self._batch_no, newest)
+    def skip_to_last(self, count: int) -> None:
+        """Leave out batches so old that ``count`` newer records stand in later ones."""
+        head = read_head(self._paths)
+        if head is None:
+            return
+        next_seq, left, newest = dict(head.next_seq), count, head.batch_no
+        for number, path in reversed(numbered_batches(self._paths.batches)):
+            if left <= 0:
+                self._batch_no = number
+                break
+            if number <= newest:
+                header = peek_header(path)
+                next_seq[header.epoch] = header.first_seq
+                left -= header.count
+        else:
+            return
+        # Where each epoch goes on: behind what the batches left out hold of it.
+        self._next_seq = {epoch: seq for epoch, seq in next_seq.items() if epoch}
 
     def new_entries(self) -> Iterator[Entry]:
         """Give what is there and was not given yet. RecordError, ChainError, InputError."""
@@ -59,12 +81,14 @@ class StateReader:
             if number <= self._batch_no:
                 continue
             try:
-                data = path.read_bytes()
+                epoch = peek_header(path).epoch
+                data = path.read_bytes() if epoch and self._epoch in {0, epoch} else b""
             except FileNotFoundError:
-                continue
+                continue  # released meanwhile
             except OSError as error:
                 raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
-            yield from self._batch_entries(data, str(path))
+            if data:
+                yield from self._batch_entries(data, str(path))
             self._batch_no = number
 
     def _batch_entries(self, data: bytes, where: str) -> Iterator[Entry]:
@@ -72,8 +96,6 @@ class StateReader:
             header, rows = batch_rows(data)
         except ChainError as error:
             raise ChainError(error.kind, error.message, where=where) from error
-        if header.epoch == 0 or self._epoch not in {0, header.epoch}:
-            return
         given = self._next_seq.get(header.epoch, 1)
         self._next_seq[header.epoch] = max(given, header.first_seq + header.count)
         for row in rows[max(0, given - header.first_seq) :]:
@@ -100,6 +122,16 @@ class StateReader:
         # Segments are removed once sealed: a hole then is no loss, the batch has it.
         newest = numbered_batches(self._paths.batches)
         return bool(newest) and newest[-1][0] > self._batch_no and stretch.lost > 0
+
+
+def peek_header(path: Path) -> BatchHeader:
+    """Read the header of a batch file and nothing more. OSError; ChainError for bad form."""
+    with path.open("rb") as file:
+        start = file.read(HEADER_BYTES_MAX + PREFIX_BYTES)
+    try:
+        return decode_header(header_bytes_of(start))
+    except ChainError as error:
+        raise ChainError(error.kind, error.message, where=str(path)) from error
 
 
 def batch_rows(data: bytes) -> tuple[BatchHeader, list[bytes]]:
@@ -147,8 +179,9 @@ def find_record(paths: AuditPaths, epoch: int, seq: int) -> tuple[Record, int]:
     InputError when there is none.
     """
     for number, path in numbered_batches(paths.batches):
-        header, rows = batch_rows(path.read_bytes())
+        header = peek_header(path)
         if header.epoch == epoch and 0 <= seq - header.first_seq < header.count:
+            _, rows = batch_rows(path.read_bytes())
             return decode(rows[seq - header.first_seq])[1], number
     for record_id, record in StateReader(paths, epoch=epoch).new_entries():
         if record_id.seq == seq:

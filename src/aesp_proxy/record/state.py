@@ -120,7 +120,7 @@ def prepare(state_dir: Path) -> AuditPaths:
             paths.batches,
             paths.receipts,
         ):
-            directory.mkdir(mode=DIR_MODE, parents=True, exist_ok=True)
+            _make_dir(directory)
     except OSError as error:
         raise ConfigError(
             f"cannot make the audit directory: {error.strerror}",
@@ -128,6 +128,14 @@ def prepare(state_dir: Path) -> AuditPaths:
             remedy="choose another --state, or mend owner and mode",
         ) from error
     return paths
+
+
+def _make_dir(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    directory.mkdir(mode=DIR_MODE, parents=True, exist_ok=True)
+    # A directory whose name a power cut forgets takes every durable record with it.
+    OS_FILES.sync_dir(directory.parent)
 
 
 def load_origin(paths: AuditPaths) -> str:

@@ -24,7 +24,7 @@ from aesp_proxy.record.keyring import KeyRing, KeySpan, pinned
 from aesp_proxy.record.keys import PUBLIC_SUFFIX, load_public_keys
 from aesp_proxy.record.reader import read_stretch
 from aesp_proxy.record.receipt import Receipt, decode_receipt, verify_receipt
-from aesp_proxy.record.signature import public_from_pem
+from aesp_proxy.record.signature import key_id_of, public_from_pem
 from aesp_proxy.record.state import (
     AuditPaths,
     audit_paths,
@@ -202,10 +202,13 @@ def _ring_of(place: Place, pins: Pins) -> KeyRing:
 
 
 def _keys_beside(batches: Path) -> dict[str, bytes]:
+    """Find public keys beside bare batches, or where an aggregator keeps an origin's first."""
+    enrolled = batches.absolute().parent.parent / "origins" / (batches.absolute().name + ".pub")
     found = {}
-    for path in sorted(batches.glob("*" + PUBLIC_SUFFIX)):
-        key = public_from_pem(path.read_bytes(), where=str(path))
-        found[path.name] = key
+    for path in (*sorted(batches.glob("*" + PUBLIC_SUFFIX)), enrolled):
+        if path.is_file():
+            key = public_from_pem(path.read_bytes(), where=str(path))
+            found[key_id_of(key)] = key
     return found
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,18 @@ def test_the_audit_directory_and_bare_batches_with_a_key_verify_too(audit, seale
     assert (code, err) == (0, "")
     told = json.loads(out)
     assert (told["ok"], told["records"], told["key_is_pinned"]) == (True, 40, True)
+
+
+def test_an_aggregators_copy_verifies_with_the_key_it_enrolled(
+    audit, sealed, tmp_path: Path
+) -> None:
+    copy = tmp_path / "data" / "batches" / "h-test"
+    shutil.copytree(sealed.paths.batches, copy)
+    (tmp_path / "data" / "origins").mkdir()
+    shutil.copy(next(sealed.paths.keys.glob("*.pub")), tmp_path / "data/origins/h-test.pub")
+    assert audit("verify", copy)[0] == 0
+    (copy / "0000000001.batch").unlink()
+    assert audit("verify", copy)[0] == 1
 
 
 def test_one_changed_byte_answers_1_and_names_the_record(audit, sealed) -> None:

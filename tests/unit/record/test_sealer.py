@@ -344,3 +344,23 @@ def test_a_record_is_found_sealed_or_not(state) -> None:
     assert find_record(state.paths, 1, 5)[1] == 0
     with pytest.raises(Exception, match="no record 1/9"):
         find_record(state.paths, 1, 9)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7, 100])
+def test_the_last_records_are_read_without_the_batches_before_them(state, count: int) -> None:
+    first, second = state.journal(), state.journal()
+    sealer = state.sealer()
+    for _ in range(4):
+        state.fill(first, 3)
+        sealer.tick(drain=True)
+    state.fill(second, 2)
+    sealer.tick(drain=True)
+    state.fill(first, 2)
+    everything = [str(i) for i, _ in read_state(state.directory)]
+    reader = StateReader(state.paths)
+    reader.skip_to_last(count)
+    read = [str(i) for i, _ in reader.new_entries()]
+    assert len(read) >= min(count, len(everything))
+    assert read == everything[len(everything) - len(read) :]
+    if count < 4:
+        assert len(read) < len(everything)
