@@ -23,6 +23,10 @@ _LENGTH_DIGITS_MAX = 18
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
+class OversizeError(InputError):
+    """A head is over a limit; it may otherwise have been in order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadLimits:
     """How large a head may be: bytes in all, bytes of the target, fields."""
@@ -68,6 +72,34 @@ class ResponseHead:
     keep_alive: bool
 
 
+class HeadQueue:
+    """Bytes of a client in which one head after another begins."""
+
+    def __init__(self, limits: HeadLimits) -> None:
+        self._limits = limits
+        self.data = b""
+
+    def take(self, *, finished: bool = False) -> bytes | None:
+        """Take out the next whole head, with its empty line; None while it is not there.
+
+        Raises ``InputError`` once it never will be: over the limit, lines that do not
+        end with CR LF, a NUL, or the client has ``finished`` in the middle.
+        """
+        if self.data[:2] == b"\r\n":  # one empty line may precede (RFC 9112 section 2.2)
+            self.data = self.data[2:]
+        end = self.data.find(b"\r\n\r\n")
+        if end >= 0:
+            block, self.data = self.data[: end + 4], self.data[end + 4 :]
+            return block
+        if len(self.data) > self._limits.head_bytes_max:
+            raise OversizeError(f"the head is over {self._limits.head_bytes_max} bytes")
+        if b"\n\n" in self.data or b"\0" in self.data:
+            raise InputError("the lines of the head do not end with CR LF")
+        if finished and self.data:
+            raise InputError("the head is cut short")
+        return None
+
+
 def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
     """Parse a request head that ends with an empty line.
 
@@ -82,10 +114,9 @@ def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
     if not method or method.translate(None, _TOKEN):
         msg = "the method is not a token"
         raise InputError(msg)
-    if not target or len(target) > limits.target_bytes_max:
-        msg = f"the request target is empty or over {limits.target_bytes_max} bytes"
-        raise InputError(msg)
-    if target.translate(None, _TARGET_BYTES):
+    if len(target) > limits.target_bytes_max:
+        raise OversizeError(f"the request target is over {limits.target_bytes_max} bytes")
+    if not target or target.translate(None, _TARGET_BYTES):
         msg = "the request target holds a character that must be percent-encoded"
         raise InputError(msg)
     minor = _minor_version(version)
@@ -143,15 +174,13 @@ def parse_response_head(block: bytes, limits: HeadLimits, *, request_method: str
 
 def _split_head(block: bytes, limits: HeadLimits) -> tuple[bytes, bytes, Headers]:
     if len(block) > limits.head_bytes_max:
-        msg = f"the head is over {limits.head_bytes_max} bytes"
-        raise InputError(msg)
+        raise OversizeError(f"the head is over {limits.head_bytes_max} bytes")
     lines_count = require_crlf_lines(block)
     start_end = block.find(b"\r\n")
     start = block[:start_end]
     fields = block[start_end + 2 : -2]
     if lines_count - 2 > limits.header_count_max:
-        msg = f"more than {limits.header_count_max} header fields"
-        raise InputError(msg)
+        raise OversizeError(f"more than {limits.header_count_max} header fields")
     return start, fields, parse_fields(fields)
 
 

@@ -94,7 +94,7 @@ def test_a_request_line_of_1_mb_is_refused(proxy):
 def test_ten_thousand_headers_are_refused(proxy):
     fields = b"".join(b"X-%d: y\r\n" % n for n in range(10_000))
     answer = proxy.ask(b"GET / HTTP/1.1\r\n" + HOST + fields + b"\r\n")
-    assert answer.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+    assert answer.startswith(b"HTTP/1.1 431 ")
     assert proxy.origin.requests == []
 
 
@@ -102,7 +102,7 @@ def test_more_fields_than_allowed_in_a_small_head_are_refused(proxy):
     count = HeadLimits().header_count_max + 1
     fields = b"".join(b"X-%d: y\r\n" % n for n in range(count))
     answer = proxy.ask(b"GET / HTTP/1.1\r\n" + HOST + fields + b"\r\n")
-    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.startswith(b"HTTP/1.1 431 ")
 
 
 def test_a_body_that_ends_early_is_refused_and_never_looks_complete(proxy):

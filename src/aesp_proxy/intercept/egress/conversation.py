@@ -20,14 +20,16 @@ from mitmproxy import connection
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
 
-from aesp_proxy.errors import UnavailableError
+from aesp_proxy.errors import InputError, UnavailableError
 from aesp_proxy.model.principal import Principal
+from aesp_proxy.normalize.http_head import OversizeError
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Server
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import Layer
 
+    from aesp_proxy.act.denial import Denial
     from aesp_proxy.intercept.egress.dialler import Check, Dialler
     from aesp_proxy.intercept.port import Gate
 
@@ -320,6 +322,20 @@ class Conversation:
             self.abort()
         elif now - self.active_at > idle_s_max:
             self.close()
+
+    def object_to(self, error: InputError, where: str) -> Denial:
+        """Record the refusal of bytes that are no event, by what is wrong with them."""
+        self.head_since = None
+        if isinstance(error, OversizeError):
+            return self.gate.limited(self.principal, str(error), where)
+        return self.gate.malformed(self.principal, error, where)
+
+    def await_head(self, *, waiting: bool) -> None:
+        """Start, keep or stop the clock of a head that is not complete."""
+        if not waiting:
+            self.head_since = None
+        elif self.head_since is None:
+            self.head_since = self.active_at
 
     def watch_dial(self, address: tuple[str, int], check: Check) -> None:
         """Have ``check`` asked about the addresses that ``address`` resolves to."""

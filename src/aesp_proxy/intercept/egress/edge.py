@@ -18,7 +18,7 @@ from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import Host, parse_authority
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.http import Tunnel
-from aesp_proxy.normalize.http_head import HeadLimits, RequestHead, parse_request_head
+from aesp_proxy.normalize.http_head import HeadLimits, HeadQueue, RequestHead, parse_request_head
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _TLS_HANDSHAKE = 0x16
+_CONNECT = b"CONNECT "
+_WHERE_BYTES_MAX = 200
 
 
 class Layers(Protocol):
@@ -52,48 +54,33 @@ class Edge(Layer):
         self._conversation = conversation
         self._layers = layers
         self._limits = limits
-        self._buffer = b""
+        self._queue = HeadQueue(limits)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.DataReceived):
-            self._buffer += event.data
+            self._queue.data += event.data
             yield from self._read()
         elif isinstance(event, events.ConnectionClosed):
             yield commands.CloseConnection(self.context.client)
 
     def _read(self) -> CommandGenerator[None]:
-        buffer = self._buffer
-        if len(buffer) < 8 and b"CONNECT ".startswith(buffer):
-            self._conversation.head_since = self._conversation.active_at
+        data = self._queue.data
+        is_connect = data.startswith(_CONNECT)
+        if not is_connect and not _CONNECT.startswith(data):
+            yield from self._become(self._layers.plain(self._conversation), data)
             return
-        if not buffer.startswith(b"CONNECT "):
-            yield from self._become(self._layers.plain(self._conversation), buffer)
-            return
-        end = buffer.find(b"\r\n\r\n")
-        if end < 0:
-            self._conversation.head_since = self._conversation.active_at
-            if len(buffer) > self._limits.head_bytes_max:
-                text = f"the CONNECT head is over {self._limits.head_bytes_max} bytes"
-                yield from self._refuse(
-                    self._conversation.gate.limited(self._conversation.principal, text, "")
-                )
-            elif b"\n\n" in buffer:
-                error = InputError("the lines of the CONNECT head do not end with CR LF")
-                yield from self._malformed(error, "")
-            return
-        self._conversation.head_since = None
-        yield from self._connect(buffer[: end + 4], buffer[end + 4 :])
-
-    def _connect(self, block: bytes, rest: bytes) -> CommandGenerator[None]:
-        conversation = self._conversation
-        target = ""
         try:
-            head = parse_request_head(block, self._limits)
-            target = head.target
-            host, port = _connect_target(head)
+            block = self._queue.take() if is_connect else None
+            self._conversation.await_head(waiting=block is None)
+            if block is not None:
+                yield from self._connect(parse_request_head(block, self._limits))
         except InputError as error:
-            yield from self._malformed(error, target)
-            return
+            where = data[:_WHERE_BYTES_MAX].split(b"\n")[0].decode("ascii", "replace").strip()
+            yield from self._refuse(self._conversation.object_to(error, where))
+
+    def _connect(self, head: RequestHead) -> CommandGenerator[None]:
+        conversation = self._conversation
+        host, port = _connect_target(head)
         exchange = conversation.gate.connect(conversation.principal, host, port)
         if exchange.denial is not None:
             yield from self._refuse(exchange.denial)
@@ -102,21 +89,14 @@ class Edge(Layer):
         self.context.server.address = (host.name, port)
         yield commands.SendData(self.context.client, _ESTABLISHED)
         tunnel = Tunnel(scheme="https", host=host, port=port)
-        yield from self._become(
-            TunnelStart(self.context, conversation, self._layers, tunnel, exchange), rest
-        )
-
-    def _malformed(self, error: InputError, target: str) -> CommandGenerator[None]:
-        gate = self._conversation.gate
-        yield from self._refuse(gate.malformed(self._conversation.principal, error, target))
+        start = TunnelStart(self.context, conversation, self._layers, tunnel, exchange)
+        yield from self._become(start, self._queue.data)
 
     def _refuse(self, denial: Denial) -> CommandGenerator[None]:
-        self._conversation.head_since = None
         yield commands.SendData(self.context.client, http1_response(denial, close=True))
         self._conversation.linger()
 
     def _become(self, layer: Layer, data: bytes) -> CommandGenerator[None]:
-        self._buffer = b""
         self._conversation.layer = layer
         yield from layer.handle_event(events.Start())
         if data:

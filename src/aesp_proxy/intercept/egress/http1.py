@@ -15,16 +15,15 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import CommandGenerator, Layer
 
 from aesp_proxy.act.denial import Denial, http1_response
 from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.egress.turn import Turn
 from aesp_proxy.intercept.egress.upstream import Upstream
-from aesp_proxy.intercept.port import Exchange
 from aesp_proxy.model.decision import Reason
-from aesp_proxy.model.record import Ending
+from aesp_proxy.model.event import EgressRequest
 from aesp_proxy.normalize.http import (
     Target,
     Tunnel,
@@ -32,15 +31,11 @@ from aesp_proxy.normalize.http import (
     egress_request,
     tunnel_target,
 )
-from aesp_proxy.normalize.http_body import BodyReader, body_reader, chunk, last_chunk
 from aesp_proxy.normalize.http_head import (
     HeadLimits,
+    HeadQueue,
     RequestHead,
-    ResponseHead,
     parse_request_head,
-    parse_response_head,
-    upstream_head,
-    without_alt_svc,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +46,6 @@ if TYPE_CHECKING:
     from aesp_proxy.intercept.egress.conversation import Conversation
 
 _PIPELINE_BYTES_MAX = 256 * 1024
-_CONTINUABLE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 class _State(Enum):
@@ -82,23 +76,11 @@ class Http1(Layer):
         self._upgrade = upgrade
         self._remember = remember
         self._state = _State.HEAD
-        self._buffer = b""
+        self._queue = HeadQueue(limits)
         self._upstream: Upstream | None = None
         self._client_finished = False
-        self._reset()
+        self._turn: Turn | None = None
         conversation.on_end.append(self._client_gone)
-
-    def _reset(self) -> None:
-        self._exchange: Exchange | None = None
-        self._head: RequestHead | None = None
-        self._target: Target | None = None
-        self._request_reader: BodyReader | None = None
-        self._unsent: list[bytes] = []
-        self._response_buffer = b""
-        self._response: ResponseHead | None = None
-        self._response_reader: BodyReader | None = None
-        self._bytes_out = 0
-        self._bytes_in = 0
 
     # events -----------------------------------------------------------------------
 
@@ -126,50 +108,26 @@ class Http1(Layer):
         if self._state is _State.BODY:
             yield from self._body_data(data)
             return
-        self._buffer += data
+        self._queue.data += data
         if self._state is _State.HEAD:
             yield from self._next_request()
-        elif self._state is _State.WAIT and len(self._buffer) > _PIPELINE_BYTES_MAX:
-            exchange = self._exchange
-            if exchange is not None:
-                denial = exchange.refuse(Reason.LIMIT_EXCEEDED, "too many pipelined requests")
-                yield from self._cut(denial)
+        elif self._turn is not None and len(self._queue.data) > _PIPELINE_BYTES_MAX:
+            text = "too many pipelined requests"
+            yield from self._cut(self._turn.exchange.refuse(Reason.LIMIT_EXCEEDED, text))
 
     def _next_request(self) -> CommandGenerator[None]:
+        conversation = self._conversation
         while self._state is _State.HEAD:
-            if self._buffer[:2] == b"\r\n":  # one empty line may precede (RFC 9112 2.2)
-                self._buffer = self._buffer[2:]
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                yield from self._incomplete_head()
-                return
-            block, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-            self._conversation.head_since = None
             try:
+                block = self._queue.take(finished=self._client_finished)
+                conversation.await_head(waiting=block is None and bool(self._queue.data))
+                if block is None:
+                    return
                 yield from self._begin(block)
             except InputError as error:
-                yield from self._refuse_unread(
-                    self._gate.malformed(self._conversation.principal, error, self._where())
-                )
-
-    def _incomplete_head(self) -> CommandGenerator[None]:
-        if not self._buffer:
-            self._conversation.head_since = None
-        elif self._conversation.head_since is None:
-            self._conversation.head_since = self._conversation.active_at
-        if len(self._buffer) > self._limits.head_bytes_max:
-            yield from self._refuse_unread(
-                self._gate.limited(
-                    self._conversation.principal,
-                    f"the request head is over {self._limits.head_bytes_max} bytes",
-                    self._where(),
-                )
-            )
-        elif b"\n\n" in self._buffer or b"\0" in self._buffer or self._client_finished:
-            error = InputError("the request head is cut short or its lines do not end with CR LF")
-            yield from self._refuse_unread(
-                self._gate.malformed(self._conversation.principal, error, self._where())
-            )
+                denial = conversation.object_to(error, self._where())
+                yield from self._answer(denial, None, close=True)
+                self._die()
 
     def _begin(self, block: bytes) -> CommandGenerator[None]:
         head = parse_request_head(block, self._limits)
@@ -179,8 +137,20 @@ class Http1(Layer):
         target = (
             tunnel_target(head, self._tunnel) if self._tunnel is not None else absolute_target(head)
         )
-        self._head, self._target = head, target
-        event = egress_request(
+        exchange = self._gate.request(self._event(head, target), self._tunnel)
+        if exchange.denial is not None:
+            yield from self._deny(exchange.denial, head)
+            return
+        turn = self._turn = Turn(head, target, exchange, self._limits)
+        self._state = _State.WAIT if turn.body_done else _State.BODY
+        if self._state is _State.BODY and self._queue.data:
+            data, self._queue.data = self._queue.data, b""
+            yield from self._body_data(data)
+        if self._turn is turn:
+            yield from self._send_upstream(turn)
+
+    def _event(self, head: RequestHead, target: Target) -> EgressRequest:
+        return egress_request(
             method=head.method,
             target=target,
             headers=head.headers,
@@ -190,328 +160,187 @@ class Http1(Layer):
             principal=self._conversation.principal,
             time_ns=self._gate.now_ns(),
         )
-        self._exchange = self._gate.request(event, self._tunnel)
-        if self._exchange.denial is not None:
-            yield from self._deny(self._exchange.denial)
-            return
-        self._request_reader = body_reader(head.body_bytes)
-        self._state = _State.WAIT if self._request_reader.done else _State.BODY
-        authority = str(target.host)
-        self._unsent.append(upstream_head(head, target.origin_form, authority))
-        if self._state is _State.BODY and self._buffer:
-            data, self._buffer = self._buffer, b""
-            yield from self._body_data(data)
-        if self._state is not _State.DEAD:
-            yield from self._send_upstream()
 
     def _body_data(self, data: bytes) -> CommandGenerator[None]:
-        reader, exchange = self._request_reader, self._exchange
-        if reader is None or exchange is None:
+        turn = self._turn
+        if turn is None:
             return
-        try:
-            body, rest = reader.feed(data)
-        except InputError as error:
-            yield from self._cut(exchange.refuse(Reason.MALFORMED, str(error)))
+        turn.body(data)
+        if turn.exchange.denial is not None:
+            yield from self._cut(turn.exchange.denial)
             return
-        out = exchange.body(body) if body else b""
-        if reader.done and exchange.denial is None:
-            out += exchange.finish_body(reader.trailers)
-        if exchange.denial is not None:
-            yield from self._cut(exchange.denial)
-            return
-        self._bytes_out += len(out)
-        if self._head is not None and self._head.body_bytes is None:
-            out = chunk(out) + (last_chunk(reader.trailers) if reader.done else b"")
-        if out:
-            self._unsent.append(out)
-        if reader.done:
+        if turn.body_done:
             self._state = _State.WAIT
-            self._buffer = rest
+            self._queue.data = turn.rest
         if self._upstream is not None and self._upstream.opened:
-            yield from self._send_upstream()
-        elif sum(map(len, self._unsent)) > _PIPELINE_BYTES_MAX:
+            yield from self._send_upstream(turn)
+        elif sum(map(len, turn.unsent)) > _PIPELINE_BYTES_MAX:
             self._conversation.hold_client(hold=True)
 
     def _client_closed(self) -> CommandGenerator[None]:
         self._client_finished = True
-        if self._state is _State.HEAD and self._buffer:
-            yield from self._incomplete_head()
-        elif self._state is _State.BODY and self._exchange is not None:
-            yield from self._cut(
-                self._exchange.refuse(Reason.MALFORMED, "the body ended before its declared length")
-            )
+        if self._state is _State.HEAD and self._queue.data:
+            yield from self._next_request()
+        elif self._state is _State.BODY and self._turn is not None:
+            text = "the body ended before its declared length"
+            yield from self._cut(self._turn.exchange.refuse(Reason.MALFORMED, text))
         elif self._state is not _State.WAIT:
             yield from self._close_all()
 
     def _client_gone(self) -> None:
-        if self._exchange is not None:
-            self._exchange.end(self._ending(Reason.CLIENT_GONE))
-            self._exchange = None
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.exchange.end(turn.ending(Reason.CLIENT_GONE, self._upstream))
 
     # refusing -----------------------------------------------------------------------
 
-    def _deny(self, denial: Denial) -> CommandGenerator[None]:
+    def _deny(self, denial: Denial, head: RequestHead) -> CommandGenerator[None]:
         """Refuse at the head; the connection lives on when there is no body to skip."""
-        head = self._head
-        keep = head is not None and head.keep_alive and head.body_bytes == 0
-        yield from self._answer(denial, close=not keep)
-        if keep:
-            self._reset()
-        else:
+        keep = head.keep_alive and head.body_bytes == 0
+        yield from self._answer(denial, head, close=not keep)
+        if not keep:
             self._die()
 
     def _cut(self, denial: Denial) -> CommandGenerator[None]:
         """Refuse in the middle: what was held never leaves, upstream sees a broken body."""
-        if self._upstream is not None:
-            yield commands.CloseConnection(self._upstream.server)
-            self._upstream = None
-        if self._response is None:
-            yield from self._answer(denial, close=True)
+        turn = self._turn
+        yield from self._drop_upstream()
+        if turn is not None and turn.relay.head is None:
+            yield from self._answer(denial, turn.head, close=True)
             self._die()
         else:
             yield from self._close_all()
 
-    def _refuse_unread(self, denial: Denial) -> CommandGenerator[None]:
-        yield from self._answer(denial, close=True)
-        self._die()
-
-    def _answer(self, denial: Denial, *, close: bool) -> CommandGenerator[None]:
-        accept = b""
-        is_head = False
-        if self._head is not None:
-            accept = next((v for n, v in self._head.headers if n == b"accept"), b"")
-            is_head = self._head.method == "HEAD"
-        yield commands.SendData(
-            self.context.client, http1_response(denial, accept=accept, close=close, head=is_head)
-        )
+    def _answer(
+        self, denial: Denial, head: RequestHead | None, *, close: bool
+    ) -> CommandGenerator[None]:
+        fields = head.headers if head is not None else ()
+        accept = next((value for name, value in fields if name == b"accept"), b"")
+        is_head = head is not None and head.method == "HEAD"
+        answer = http1_response(denial, accept=accept, close=close, head=is_head)
+        yield commands.SendData(self.context.client, answer)
 
     def _die(self) -> None:
         self._state = _State.DEAD
-        self._exchange = None
-        self._buffer = b""
-        self._unsent.clear()
-        self._conversation.head_since = None
+        self._turn = None
+        self._queue.data = b""
         self._conversation.linger()
 
     def _close_all(self) -> CommandGenerator[None]:
         self._state = _State.DEAD
         self._client_gone()
-        if self._upstream is not None:
-            yield commands.CloseConnection(self._upstream.server)
-            self._upstream = None
+        yield from self._drop_upstream()
         yield commands.CloseConnection(self.context.client)
+
+    def _drop_upstream(self) -> CommandGenerator[None]:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            yield commands.CloseConnection(upstream.server)
 
     def _where(self) -> str:
         return f"{self._tunnel.host}:{self._tunnel.port}" if self._tunnel is not None else ""
 
     # the upstream side ----------------------------------------------------------------
 
-    def _send_upstream(self) -> CommandGenerator[None]:
-        target = self._target
-        if target is None:
-            return
-        upstream = self._upstream
+    def _send_upstream(self, turn: Turn) -> CommandGenerator[None]:
+        target, upstream = turn.target, self._upstream
         if upstream is not None and upstream.key != (target.scheme, target.host.name, target.port):
-            yield commands.CloseConnection(upstream.server)
+            yield from self._drop_upstream()
             upstream = None
         if upstream is None:
             self._upstream = Upstream(self.context, target, self)
-            if self._exchange is not None:
-                address = (target.host.name, target.port)
-                self._conversation.watch_dial(address, self._exchange.connecting)
+            address = (target.host.name, target.port)
+            self._conversation.watch_dial(address, turn.exchange.connecting)
             yield from self._upstream.open()
-        elif upstream.opened and self._unsent:
-            data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
-            self._unsent = [] if upstream.exchanges == 0 or self._has_body() else self._unsent
-            yield from upstream.send(data)
-
-    def _has_body(self) -> bool:
-        return self._head is not None and self._head.body_bytes != 0
+        elif upstream.opened and turn.unsent:
+            yield from upstream.send(turn.take_unsent(upstream))
 
     def upstream_opened(self, error: str | None) -> CommandGenerator[None]:
         """Send what waits, or say why it cannot be sent."""
         self._conversation.hold_client(hold=False)
-        if self._upstream is None or self._exchange is None:
+        turn = self._turn
+        if self._upstream is None or turn is None:
             return
-        if error is not None:
-            yield from self._upstream_failed(error)
+        if error is None:
+            self._upstream.opened = True
+            yield from self._send_upstream(turn)
             return
-        self._upstream.opened = True
-        yield from self._send_upstream()
-
-    def _upstream_failed(self, error: str) -> CommandGenerator[None]:
-        exchange = self._exchange
         self._upstream = None
-        if exchange is None:
-            yield from self._close_all()
-            return
-        denial = exchange.denial
+        denial = turn.exchange.denial
         if denial is None:
-            untrusted = "ertificate" in error
-            reason = Reason.UPSTREAM_UNTRUSTED if untrusted else Reason.UPSTREAM_FAILED
-            denial = exchange.fail(self._ending(reason, error))
+            reason = Reason.UPSTREAM_UNTRUSTED if _untrusted(error) else Reason.UPSTREAM_FAILED
+            denial = turn.exchange.fail(turn.ending(reason, None, error))
         yield from self._cut(denial)
 
     def upstream_data(self, data: bytes) -> CommandGenerator[None]:
-        """Relay the response: interim heads, the final head, the body as it comes."""
-        if self._response_reader is not None:
-            yield from self._response_body(data)
-            return
-        self._response_buffer += data
-        while self._response is None:
-            end = self._response_buffer.find(b"\r\n\r\n")
-            if end < 0:
-                if len(self._response_buffer) > self._limits.head_bytes_max:
-                    yield from self._bad_response("the response head is too large")
-                return
-            block = self._response_buffer[: end + 4]
-            self._response_buffer = self._response_buffer[end + 4 :]
-            if self._exchange is None or self._head is None:
-                yield from self._close_all()  # a response nobody asked for
-                return
-            try:
-                response = parse_response_head(
-                    block, self._limits, request_method=self._head.method
-                )
-            except InputError as error:
-                yield from self._bad_response(str(error))
-                return
-            yield from self._response_head(response, block)
-            if self._state is _State.DEAD:
-                return
-
-    def _response_head(self, response: ResponseHead, block: bytes) -> CommandGenerator[None]:
-        if response.status == 101:
-            yield from self._bad_response("101 without an upgrade having been asked for")
-            return
-        if any(name == b"alt-svc" for name, _ in response.headers):
-            block = without_alt_svc(response)
-        if response.status < 200:
-            if self._head is not None and self._head.minor_version == 1:
-                yield commands.SendData(self.context.client, block)
-            return
-        self._response = response
-        self._response_reader = body_reader(response.body_bytes)
-        rest, self._response_buffer = self._response_buffer, b""
-        yield commands.SendData(self.context.client, block)
-        if rest or self._response_reader.done:
-            yield from self._response_body(rest)
-
-    def _response_body(self, data: bytes) -> CommandGenerator[None]:
-        reader = self._response_reader
-        if reader is None:
+        """Relay the response as it comes."""
+        turn = self._turn
+        if turn is None:
+            yield from self._close_all()  # an answer that nobody asked for
             return
         try:
-            body, rest = reader.feed(data)
+            out = turn.relay.feed(data)
         except InputError as error:
-            yield from self._bad_response(str(error))
+            yield from self._broken(turn, f"the upstream's answer is malformed: {error}")
             return
-        self._bytes_in += len(body)
-        if rest:
-            data = data[: -len(rest)]
-        if data:
-            yield commands.SendData(self.context.client, data)
-        if reader.done:
-            if rest:
-                yield from self._close_all()  # bytes after the response: never another's answer
-            else:
-                yield from self._finish()
+        if out:
+            yield commands.SendData(self.context.client, out)
+        if turn.relay.surplus:
+            yield from self._close_all()  # bytes after a response are never another's answer
+        elif turn.relay.done:
+            yield from self._finish(turn)
 
-    def _finish(self) -> CommandGenerator[None]:
-        """The response is out: record, and go on to the next request or close."""
-        exchange, response, upstream = self._exchange, self._response, self._upstream
-        if exchange is None or response is None:
+    def upstream_closed(self) -> CommandGenerator[None]:
+        """End a body that ends with the connection; retry once, or report, what is cut off."""
+        upstream, turn = self._upstream, self._turn
+        yield from self._drop_upstream()
+        if upstream is None or turn is None:
             return
-        exchange.end(self._ending(Reason.ALLOWED))
-        early = self._state is _State.BODY
-        keep = self._head is not None and self._head.keep_alive and response.keep_alive
-        self._reset()
+        if turn.relay.ends_with_connection():
+            turn.exchange.end(turn.ending(Reason.ALLOWED, upstream))
+            self._turn = None
+            yield from self._close_all()
+        elif turn.may_repeat(upstream):
+            yield from self._send_upstream(turn)
+        else:
+            yield from self._broken(turn, "the upstream closed before its answer ended")
+
+    def _broken(self, turn: Turn, detail: str) -> CommandGenerator[None]:
+        ending = turn.ending(Reason.UPSTREAM_FAILED, self._upstream, detail)
+        yield from self._cut(turn.exchange.fail(ending))
+
+    def _finish(self, turn: Turn) -> CommandGenerator[None]:
+        """The response is out: record, and go on to the next request or close."""
+        upstream, answered = self._upstream, turn.relay.head
+        turn.exchange.end(turn.ending(Reason.ALLOWED, upstream))
+        self._turn = None
         if upstream is not None:
             upstream.exchanges += 1
             if upstream.exchanges == 1:
                 self._remember(upstream)
-        if early or not keep:
-            if upstream is not None:
-                yield commands.CloseConnection(upstream.server)
-                self._upstream = None
-            if early:
-                self._die()
-            else:
-                self._state = _State.DEAD
-                yield commands.CloseConnection(self.context.client)
-            return
-        self._state = _State.HEAD
-        if self._client_finished and not self._buffer:
+        if not turn.body_done:  # answered early: the rest of the body is read and dropped
+            yield from self._drop_upstream()
+            self._die()
+        elif answered is None or not (turn.head.keep_alive and answered.keep_alive):
             yield from self._close_all()
-        elif self._buffer:
-            yield from self._next_request()
-
-    def _bad_response(self, message: str) -> CommandGenerator[None]:
-        exchange = self._exchange
-        if exchange is None:
-            yield from self._close_all()
-            return
-        detail = f"the upstream's answer is malformed: {message}"
-        denial = exchange.fail(self._ending(Reason.UPSTREAM_FAILED, detail))
-        self._exchange = None
-        yield from self._cut(denial)
-
-    def upstream_closed(self) -> CommandGenerator[None]:
-        """End a body that ends with the connection; retry once, or report, what is cut off."""
-        upstream, self._upstream = self._upstream, None
-        if upstream is None:
-            return
-        yield commands.CloseConnection(upstream.server)
-        exchange = self._exchange
-        if exchange is None:
-            return
-        if self._response is not None and self._response.body_bytes == -1:
-            exchange.end(self._ending(Reason.ALLOWED))
-            self._exchange = None
-            yield from self._close_all()
-        elif self._may_retry(upstream):
-            yield from self._send_upstream()
         else:
-            denial = exchange.fail(
-                self._ending(Reason.UPSTREAM_FAILED, "the upstream closed before its answer ended")
-            )
-            self._exchange = None
-            yield from self._cut(denial)
-
-    def _may_retry(self, upstream: Upstream) -> bool:
-        """A kept connection that died idle: a request without body is sent once more."""
-        return (
-            upstream.exchanges > 0
-            and self._response is None
-            and not self._response_buffer
-            and bool(self._unsent)
-            and self._head is not None
-            and self._head.method in _CONTINUABLE
-        )
-
-    def _ending(self, reason: Reason, detail: str = "") -> Ending:
-        return Ending(
-            reason=reason,
-            status=self._response.status if self._response is not None else 0,
-            bytes_out=self._bytes_out,
-            bytes_in=self._bytes_in,
-            upstream_address=self._upstream.address if self._upstream is not None else "",
-            detail=detail,
-        )
+            self._state = _State.HEAD
+            if self._queue.data:
+                yield from self._next_request()
+            elif self._client_finished:
+                yield from self._close_all()
 
     def _hand_over(self, block: bytes) -> CommandGenerator[None]:
         """Give the connection to the stock layer for an upgrade, with all unread bytes."""
         if self._upgrade is None:
             return
-        if self._upstream is not None:
-            yield commands.CloseConnection(self._upstream.server)
-            self._upstream = None
-        data, self._buffer = block + self._buffer, b""
+        yield from self._drop_upstream()
+        data, self._queue.data = block + self._queue.data, b""
         self._state = _State.DEAD
         self._conversation.on_end.remove(self._client_gone)
         yield from self._upgrade(data)
 
-    @property
-    def client_can_write(self) -> bool:
-        """Whether the client's side still takes bytes."""
-        return bool(self.context.client.state & ConnectionState.CAN_WRITE)
+
+def _untrusted(error: str) -> bool:
+    """Whether OpenSSL would not take the upstream's certificate (mitmproxy tells by text)."""
+    return "ertificate" in error

@@ -1,0 +1,99 @@
+"""One request of an HTTP/1 connection, from its decided head to the end of its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aesp_proxy.errors import InputError
+from aesp_proxy.model.decision import Reason
+from aesp_proxy.model.record import Ending
+from aesp_proxy.normalize.http_body import body_reader, chunk, last_chunk
+from aesp_proxy.normalize.http_head import HeadLimits, RequestHead, upstream_head
+from aesp_proxy.normalize.http_relay import ResponseRelay
+
+if TYPE_CHECKING:
+    from aesp_proxy.intercept.egress.upstream import Upstream
+    from aesp_proxy.intercept.port import Exchange
+    from aesp_proxy.normalize.http import Target
+
+# Safe to send twice (RFC 9110 section 9.2.1); only these, and only without a body.
+_REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS"))
+
+
+class Turn:
+    """What one request has sent, still holds back, and has been answered.
+
+    ``unsent`` are bytes for upstream that have no connection yet; ``rest`` are the
+    client's bytes after the body.
+    """
+
+    def __init__(
+        self, head: RequestHead, target: Target, exchange: Exchange, limits: HeadLimits
+    ) -> None:
+        self.head = head
+        self.target = target
+        self.exchange = exchange
+        self.relay = ResponseRelay(limits, method=head.method, minor_version=head.minor_version)
+        self.unsent = [upstream_head(head, target.origin_form, str(target.host))]
+        self.rest = b""
+        self._reader = body_reader(head.body_bytes)
+        self._bytes_out = 0
+
+    @property
+    def body_done(self) -> bool:
+        """Whether the whole request body has come."""
+        return self._reader.done
+
+    def body(self, data: bytes) -> None:
+        """Scan body bytes; what may leave is added to ``unsent``.
+
+        Look at ``exchange.denial`` after: a finding, or framing that cannot be read.
+        """
+        reader, exchange = self._reader, self.exchange
+        try:
+            body, self.rest = reader.feed(data)
+        except InputError as error:
+            exchange.refuse(Reason.MALFORMED, str(error))
+            return
+        out = exchange.body(body) if body else b""
+        if reader.done and exchange.denial is None:
+            out += exchange.finish_body(reader.trailers)
+        if exchange.denial is not None:
+            return
+        self._bytes_out += len(out)
+        if self.head.body_bytes is None:
+            out = chunk(out) + (last_chunk(reader.trailers) if reader.done else b"")
+        if out:
+            self.unsent.append(out)
+
+    def take_unsent(self, upstream: Upstream) -> bytes:
+        """Take what goes out now.
+
+        A request without a body stays at hand on a kept connection: that may have
+        died idle, and then the request is sent once more.
+        """
+        data = self.unsent[0] if len(self.unsent) == 1 else b"".join(self.unsent)
+        if upstream.exchanges == 0 or self.head.body_bytes != 0:
+            self.unsent = []
+        return data
+
+    def may_repeat(self, upstream: Upstream) -> bool:
+        """Whether a kept connection died before it could have acted on the request."""
+        return (
+            upstream.exchanges > 0
+            and not self.relay.begun
+            and bool(self.unsent)
+            and self.head.method in _REPEATABLE
+        )
+
+    def ending(self, reason: Reason, upstream: Upstream | None, detail: str = "") -> Ending:
+        """Say how it came off so far."""
+        answered = self.relay.head
+        return Ending(
+            reason=reason,
+            status=answered.status if answered is not None else 0,
+            bytes_out=self._bytes_out,
+            bytes_in=self.relay.body_bytes,
+            upstream_address=upstream.address if upstream is not None else "",
+            detail=detail,
+        )

@@ -1,0 +1,87 @@
+"""One HTTP/1 response on its way to the client: what to forward, and where it ends.
+
+Interim responses pass (RFC 9110 section 15.2), ``Alt-Svc`` does not (it would lead
+the client to QUIC), and bytes after the end belong to nobody. Nothing is buffered
+but an incomplete head.
+"""
+
+from __future__ import annotations
+
+from aesp_proxy.errors import InputError
+from aesp_proxy.normalize.http_body import BodyReader, body_reader
+from aesp_proxy.normalize.http_head import (
+    HeadLimits,
+    ResponseHead,
+    parse_response_head,
+    without_alt_svc,
+)
+
+_SWITCHING = 101
+
+
+class ResponseRelay:
+    """Reads what an upstream answers to one request.
+
+    ``head`` is the final response's head once it is there; ``body_bytes`` counts
+    body bytes; ``done`` is true when the response is complete, ``surplus`` when
+    bytes came after it.
+    """
+
+    def __init__(self, limits: HeadLimits, *, method: str, minor_version: int) -> None:
+        self._limits = limits
+        self._method = method
+        self._interim = minor_version == 1
+        self._buffer = b""
+        self._reader: BodyReader | None = None
+        self.head: ResponseHead | None = None
+        self.body_bytes = 0
+        self.done = False
+        self.surplus = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether any byte of an answer has come."""
+        return self.head is not None or bool(self._buffer)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes from upstream; return those that go to the client now.
+
+        Raises ``InputError`` for an answer that cannot be read without doubt.
+        """
+        if self._reader is not None:
+            return self._body(self._reader, data)
+        self._buffer += data
+        out = b""
+        while self._reader is None:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._buffer) > self._limits.head_bytes_max:
+                    raise InputError(f"a head over {self._limits.head_bytes_max} bytes")
+                return out
+            block, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
+            out += self._head(block)
+        rest, self._buffer = self._buffer, b""
+        return out + self._body(self._reader, rest)
+
+    def ends_with_connection(self) -> bool:
+        """Whether the end of the connection is the end of this body."""
+        return self.head is not None and self.head.body_bytes == -1
+
+    def _head(self, block: bytes) -> bytes:
+        head = parse_response_head(block, self._limits, request_method=self._method)
+        if head.status == _SWITCHING:
+            raise InputError("101 without an upgrade having been asked for")
+        if any(name == b"alt-svc" for name, _ in head.headers):
+            block = without_alt_svc(head)
+        if head.status < 200:
+            return block if self._interim else b""
+        self.head = head
+        self._reader = body_reader(head.body_bytes)
+        return block
+
+    def _body(self, reader: BodyReader, data: bytes) -> bytes:
+        body, rest = (b"", data) if reader.done else reader.feed(data)
+        self.body_bytes += len(body)
+        self.done = reader.done
+        self.surplus = bool(rest)
+        return data[: len(data) - len(rest)] if rest else data
