@@ -13,7 +13,8 @@ from aesp_proxy.errors import ConfigError, InputError
 from aesp_proxy.model.event import Event, FileAccess, FileOperation, NetworkAccess, ToolCall
 from aesp_proxy.model.host import parse_host
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.normalize.announced import announcement, event_of, read_json
+from aesp_proxy.normalize.announced import announcement, event_of
+from aesp_proxy.normalize.json_text import read_json
 
 _WHO = Principal(principal_id="", agent_id="", agent_type="", session_id="")
 _EVENTS: tuple[Event, ...] = (

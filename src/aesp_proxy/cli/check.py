@@ -29,12 +29,11 @@ from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
 from aesp_proxy.normalize.announced import (
-    EVENT_BYTES_MAX,
     announcement,
     event_id_of,
     event_of,
-    read_json,
 )
+from aesp_proxy.normalize.json_text import EVENT_BYTES_MAX, read_json
 
 _PROGRESS_BYTES_MIN: Final = 4 * 1024 * 1024
 _STDIN: Final = "-"

@@ -17,7 +17,7 @@ import base64
 import binascii
 import json
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -34,13 +34,13 @@ from aesp_proxy.model.event import (
 )
 from aesp_proxy.model.host import Host, parse_authority, parse_host
 from aesp_proxy.model.principal import Principal
+from aesp_proxy.normalize.http import DEFAULT_PORTS
+from aesp_proxy.normalize.json_text import Json
 from aesp_proxy.normalize.patch import other_file
 
-EVENT_BYTES_MAX = 64 * 1024 * 1024
 _ID_CHARS_MAX = 256
 _PATH_CHARS_MAX = 4096
 _URL_CHARS_MAX = 65_536
-_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _READS = {
     "": FileOperation.OPEN,
     "read": FileOperation.OPEN,
@@ -65,8 +65,6 @@ _DATA_TYPES = {
     "custom": "custom",
 }
 
-_Json = Mapping[str, object]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
@@ -76,30 +74,11 @@ class Announcement:
     event_type: str
     time_ns: int
     principal: Principal
-    data: _Json
-    metadata: _Json
+    data: Json
+    metadata: Json
 
 
-def read_json(text: str | bytes) -> _Json:
-    """Read one JSON object: no duplicate keys, no NaN, UTF-8; ``InputError`` otherwise."""
-    if len(text) > EVENT_BYTES_MAX:
-        _refuse(f"larger than {EVENT_BYTES_MAX // 2**20} MiB")
-    try:
-        # json.loads would guess UTF-16 and UTF-32 of bytes; another reader may not.
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        _refuse(f"not valid JSON: {error.msg} at column {error.colno}")
-    except UnicodeDecodeError:
-        _refuse("not UTF-8")
-    except (ValueError, RecursionError):
-        _refuse("not valid JSON: nested too deep, or a number too long")
-    if not isinstance(value, dict):
-        _refuse("not a JSON object")
-    return value
-
-
-def event_id_of(value: _Json) -> str:
+def event_id_of(value: Json) -> str:
     """Return the event's id, or nothing where it has none that can be told."""
     found = _pick(value, "eventId", "event_id")
     if isinstance(found, int) and not isinstance(found, bool):
@@ -109,7 +88,7 @@ def event_id_of(value: _Json) -> str:
     return found
 
 
-def announcement(value: _Json, *, time_ns: int) -> Announcement:
+def announcement(value: Json, *, time_ns: int) -> Announcement:
     """Read the envelope. ``time_ns`` (UTC) holds where the event has no timestamp."""
     event_id = event_id_of(value)
     event_type = _pick(value, "eventType", "event_type")
@@ -206,7 +185,7 @@ def _network(said: Announcement) -> NetworkAccess:
     if not host_text:
         _refuse("data.host is missing")
     if port is None:
-        port = _PORTS.get(_text(said.data, "protocol", default="").lower())
+        port = DEFAULT_PORTS.get(_text(said.data, "protocol", default="").lower())
     if port is None:
         _refuse("data.port is missing, and no URL or protocol tells it")
     return _access(said, parse_host(host_text), port, "")
@@ -246,7 +225,7 @@ def split_url(url: str) -> tuple[Host, int]:
     if not url.isascii() or any(character <= " " or character in "\\\x7f" for character in url):
         _refuse("data.url holds a character that does not belong in a URL")
     scheme, separator, rest = url.partition("://")
-    default_port = _PORTS.get(scheme.lower())
+    default_port = DEFAULT_PORTS.get(scheme.lower())
     if not separator or default_port is None:
         _refuse("data.url is not an absolute http, https, ws or wss URL")
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
@@ -269,7 +248,7 @@ def _paths(
     return path, _normalised(resolve(absolute))
 
 
-def _absolute(text: str, metadata: _Json, where: str) -> str:
+def _absolute(text: str, metadata: Json, where: str) -> str:
     if text.startswith("/"):
         return text
     if text == "~" or text.startswith("~/"):
@@ -279,7 +258,7 @@ def _absolute(text: str, metadata: _Json, where: str) -> str:
     return f"{_base(metadata, 'cwd', f'{where} is relative')}/{text}"
 
 
-def _base(metadata: _Json, name: str, why: str) -> str:
+def _base(metadata: Json, name: str, why: str) -> str:
     base = metadata.get(name)
     good = isinstance(base, str) and base.startswith("/") and "\x00" not in base
     if not isinstance(base, str) or not good:
@@ -292,7 +271,7 @@ def _normalised(path: str) -> str:
     return "/" + posixpath.normpath(path).lstrip("/")
 
 
-def _content(data: _Json) -> bytes | None:
+def _content(data: Json) -> bytes | None:
     plain, encoded = data.get("content"), _pick(data, "contentBase64", "content_base64")
     if plain is not None and encoded is not None:
         _refuse("data.content and data.contentBase64 are both given")
@@ -310,7 +289,7 @@ def _content(data: _Json) -> bytes | None:
     return _utf8(plain)
 
 
-def _port(data: _Json) -> int | None:
+def _port(data: Json) -> int | None:
     port = data.get("port")
     if port is None:
         return None
@@ -336,7 +315,7 @@ def _time_ns(stamp: object, default_ns: int) -> int:
     return (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
 
 
-def _principal(value: _Json, metadata: _Json) -> Principal:
+def _principal(value: Json, metadata: Json) -> Principal:
     return Principal(
         principal_id=_text(metadata, "principalId", "principal_id", default=""),
         agent_id=_text(metadata, "agentId", "agent_id", default=""),
@@ -345,7 +324,7 @@ def _principal(value: _Json, metadata: _Json) -> Principal:
     )
 
 
-def _pick(value: _Json, *names: str) -> object:
+def _pick(value: Json, *names: str) -> object:
     """Return the value under the one of several names; two values are ambiguous."""
     found = [value[name] for name in names if name in value and value[name] is not None]
     if any(other != found[0] or type(other) is not type(found[0]) for other in found[1:]):
@@ -353,7 +332,7 @@ def _pick(value: _Json, *names: str) -> object:
     return found[0] if found else None
 
 
-def _text(value: _Json, *names: str, default: str | None = None) -> str:
+def _text(value: Json, *names: str, default: str | None = None) -> str:
     found = _pick(value, *names)
     if found is None and default is not None:
         return default
@@ -362,26 +341,12 @@ def _text(value: _Json, *names: str, default: str | None = None) -> str:
     return found
 
 
-def _mapping(value: object, name: str) -> _Json:
+def _mapping(value: object, name: str) -> Json:
     if value is None:
         return {}
     if not isinstance(value, dict):
         _refuse(f"{name} is not a JSON object")
     return value
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        _refuse("a key stands twice in one object")
-    return value
-
-
-def _constant(word: str) -> NoReturn:
-    _refuse(f"{word} is not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def _json_bytes(value: object) -> bytes:

@@ -51,33 +51,34 @@ class ResponseRelay:
         if self._reader is not None:
             return self._body(self._reader, data)
         self._buffer += data
-        out = b""
-        while self._reader is None:
+        out, reader = b"", None
+        while reader is None:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 if len(self._buffer) > self._limits.head_bytes_max:
                     raise InputError(f"a head over {self._limits.head_bytes_max} bytes")
                 return out
             block, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-            out += self._head(block)
+            forwarded, reader = self._head(block)
+            out += forwarded
+        self._reader = reader
         rest, self._buffer = self._buffer, b""
-        return out + self._body(self._reader, rest)
+        return out + self._body(reader, rest)
 
     def ends_with_connection(self) -> bool:
         """Whether the end of the connection is the end of this body."""
         return self.head is not None and self.head.body_bytes == -1
 
-    def _head(self, block: bytes) -> bytes:
+    def _head(self, block: bytes) -> tuple[bytes, BodyReader | None]:
         head = parse_response_head(block, self._limits, request_method=self._method)
         if head.status == _SWITCHING:
             raise InputError("101 without an upgrade having been asked for")
         if any(name == b"alt-svc" for name, _ in head.headers):
             block = without_alt_svc(head)
         if head.status < 200:
-            return block if self._interim else b""
+            return (block if self._interim else b""), None
         self.head = head
-        self._reader = body_reader(head.body_bytes)
-        return block
+        return block, body_reader(head.body_bytes)
 
     def _body(self, reader: BodyReader, data: bytes) -> bytes:
         body, rest = (b"", data) if reader.done else reader.feed(data)

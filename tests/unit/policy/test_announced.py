@@ -19,7 +19,8 @@ from aesp_proxy.model.event import (
     PatchApply,
     ToolCall,
 )
-from aesp_proxy.normalize.announced import announcement, event_id_of, event_of, read_json, split_url
+from aesp_proxy.normalize.announced import announcement, event_id_of, event_of, split_url
+from aesp_proxy.normalize.json_text import read_json
 
 
 def event(kind: str, data: dict[str, object], **more: object) -> Event:
