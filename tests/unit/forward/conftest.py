@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from aesp_proxy.forward.transport import Answer
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 from aesp_proxy.record.batch import decode_batch, verify_batch
 from aesp_proxy.record.faults import ChainError
-from aesp_proxy.record.files import OS_FILES
+from aesp_proxy.record.files import OS_FILES, OsFiles
 from aesp_proxy.record.head import Head, genesis
 from aesp_proxy.record.header import decode_header, header_hash
 from aesp_proxy.record.journal import Journal
@@ -113,6 +114,13 @@ class Region:
 
 def problem(status: int, **values: object) -> Answer:
     return Answer(status=status, body=json.dumps(values).encode())
+
+
+@pytest.fixture(autouse=True)
+def _disk_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here cuts the power of the machine; what is synced is tested by order."""
+    monkeypatch.setattr(OsFiles, "fdatasync", staticmethod(os.fstat))
+    monkeypatch.setattr(OsFiles, "sync_dir", lambda _, path: path.stat())
 
 
 @pytest.fixture
