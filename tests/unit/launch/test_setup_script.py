@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 SCRIPT = Path(__file__).parents[3] / ".ci/setup.sh"
 # Where sh, dirname and the like live, without any Python of a version we take.
 TOOLS = ("sh", "dirname", "env")
+
+
+# What the dynamic loader may need to find Python at all.
+LOADER = {name: text for name, text in os.environ.items() if name.startswith("LD_LIBRARY")}
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def put(path: Path, script: str) -> Path:
 def find(path: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["/bin/sh", str(SCRIPT), "--find"],
-        env={"PATH": path, "HOME": str(home), **more},
+        env={**LOADER, "PATH": path, "HOME": str(home), **more},
         capture_output=True,
         text=True,
         check=False,
