@@ -455,8 +455,10 @@ def test_a_released_origin_goes_on_and_the_evidence_stays(
     branch = encode_batch(chain.seal(2))
     aggregator.receipt(chain.take(), identity)
     aggregator.refusal(branch, identity)
+    following = chain.take()
+    assert aggregator.refusal(following, identity).kind is Refusal.QUARANTINED
     assert aggregator.control.release(chain.origin)
-    assert aggregator.receipt(chain.take(), identity).batch_no == 2
+    assert aggregator.receipt(following, identity).batch_no == 2
     assert len(aggregator.control.evidence(chain.origin)) == 1
 
 
