@@ -18,7 +18,6 @@ from aesp_proxy.errors import ConfigError
 from aesp_proxy.launch import reaper
 from aesp_proxy.launch.child import Child, Exit
 
-
 # What the dynamic loader may need to find Python at all.
 LOADER = {name: text for name, text in os.environ.items() if name.startswith("LD_LIBRARY")}
 
