@@ -187,7 +187,7 @@ class Journal:
                 return
             self._is_dirty = False
             writer = self._writer
-            retired, current = writer.journal_descriptors
+            retired, current = writer.take_descriptors()
             names = writer.take_unsynced_names()
         # Outside the lock: appends go on while the disk works.
         writer.sync_descriptors(retired, current, names=names)

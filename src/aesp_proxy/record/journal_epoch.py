@@ -55,7 +55,9 @@ class EpochWriter:
             ) from error
         except ChainError as error:
             raise RecordError(
-                error.message, where=error.where, remedy="try again: the sealer builds it anew, or says why not"
+                error.message,
+                where=error.where,
+                remedy="try again: the sealer builds it anew, or says why not",
             ) from error
 
     def _begin_segment(self) -> None:
@@ -122,8 +124,7 @@ class EpochWriter:
             if whole_is_possible:
                 self.poison = "a write was reported failed and may have happened"
 
-    @property
-    def journal_descriptors(self) -> tuple[list[int], int]:
+    def take_descriptors(self) -> tuple[list[int], int]:
         """Retired descriptors, to be synced and closed by the caller, and the current one."""
         retired, self._retired = self._retired, []
         return retired, self._descriptor
@@ -135,11 +136,11 @@ class EpochWriter:
 
     def sync(self) -> None:
         """Make everything written so far survive a power cut. RecordError poisons the epoch."""
-        retired, current = self.journal_descriptors
+        retired, current = self.take_descriptors()
         self.sync_descriptors(retired, current, names=self.take_unsynced_names())
 
     def sync_descriptors(self, retired: list[int], current: int, *, names: bool) -> None:
-        """Sync what :attr:`journal_descriptors` gave; needs no lock."""
+        """Sync what :meth:`take_descriptors` gave; needs no lock."""
         try:
             for descriptor in retired:
                 self._files.fdatasync(descriptor)
@@ -170,7 +171,7 @@ class EpochWriter:
 
     def abandon(self) -> None:
         """Let go without a mark: the sealer will say that the epoch ended uncleanly."""
-        retired, current = self.journal_descriptors
+        retired, current = self.take_descriptors()
         self._descriptor = -1
         for descriptor in (*retired, current):
             if descriptor >= 0:
