@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -178,7 +180,7 @@ def test_a_command_that_cannot_be_run_is_told_as_a_shell_does(place, command, co
 def test_processes_that_the_command_left_behind_are_ended(place):
     ran = place.run("sh", "-c", "(setsid sleep 300 </dev/null >/dev/null 2>&1 &); exit 3")
     assert ran.returncode == 3
-    assert "ended 1 processes that the command left behind" in ran.stderr
+    assert "ended 1 process that the command left behind" in ran.stderr
 
 
 def test_two_runs_share_a_state_directory(place):
@@ -310,6 +312,31 @@ def test_ctrl_z_stops_the_job_and_fg_brings_it_back(terminal):
     session.type("hello\n")
     session.expect("<got hello>")
     session.expect("[job ended 5]")
+
+
+def test_a_command_killed_in_raw_mode_leaves_the_terminal_as_it_was(terminal):
+    script = (
+        "import os, signal, sys, tty; tty.setraw(0); "
+        "sys.stdout.write('<raw>'); sys.stdout.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    session = terminal(sys.executable, "-c", script)
+    session.expect("<raw>")
+    session.expect("[job ended 137]")
+    settings = termios.tcgetattr(session.master)
+    assert settings[3] & termios.ECHO
+    assert settings[3] & termios.ICANON
+
+
+def test_closed_standard_descriptors_do_not_confuse_it(place):
+    words = shlex.join(place.command("sh", "-c", f"touch {place.scratch}/ran; exit 3"))
+    ran = subprocess.run(
+        ["sh", "-c", f"exec 0<&- 1>&- 2>&-; exec {words}"],
+        env=place.environment,
+        check=False,
+        timeout=WAIT_S,
+    )
+    assert ran.returncode == 3
+    assert (place.scratch / "ran").exists()
 
 
 # --- killed, each of them -----------------------------------------------------------

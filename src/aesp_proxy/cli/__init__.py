@@ -18,7 +18,7 @@ import click
 
 from aesp_proxy import __version__
 from aesp_proxy.cli.exits import ExitCode, exit_code_for
-from aesp_proxy.cli.output import error_line, write_crash
+from aesp_proxy.cli.output import error_line, mend_streams, write_crash
 from aesp_proxy.errors import AespError
 
 _COMMANDS: Final = {
@@ -64,6 +64,7 @@ class _LazyGroup(click.Group):
     ) -> NoReturn:
         arguments = list(args) if args is not None else sys.argv[1:]
         extra["standalone_mode"] = False
+        mend_streams()
         try:
             answer = super().main(arguments, prog_name or "aesp-proxy", **extra)
             sys.stdout.flush()

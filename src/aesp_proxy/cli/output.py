@@ -33,6 +33,18 @@ def printable(text: str) -> str:
     )
 
 
+def mend_streams() -> None:
+    """Open /dev/null for a standard stream that was closed before we were started.
+
+    Python has None in its place then, and the next socket would take its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - for ever
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
 def line(text: str) -> None:
     """Write one line to standard error; a closed standard error is nobody's error."""
     try:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aesp_proxy.model.record import Record
 
 _NOT_FOUND: Final = 127
+_SIGNALLED: Final = 128
 _PATH = click.Path(path_type=Path)
 
 
@@ -174,13 +175,18 @@ def _prepare(settings: Settings) -> tuple[Settings, socket.socket, dict[str, str
 def _supervised(plan: Plan, child: Child, helpers: Helpers) -> RunEnd:
     import trio
 
-    from aesp_proxy.daemon.supervisor import supervise
+    from aesp_proxy.daemon.supervisor import Ended, supervise
     from aesp_proxy.launch import reaper
+    from aesp_proxy.launch.terminal import Terminal
 
     reaper.become_subreaper()
+    terminal = Terminal()
     try:
         child.prepare()
-        return trio.run(supervise, plan, child, helpers)
+        end = trio.run(supervise, plan, child, helpers)
+        if end.exit_code > _SIGNALLED or end.ended is not Ended.CHILD:
+            terminal.restore()
+        return end
     finally:
         # A reaper that was killed has left its orphans to us.
         reaper.end_descendants(grace_s=1.0)
@@ -206,7 +212,8 @@ def _account(plan: Plan, child: Child, end: RunEnd, command: Sequence[str], *, q
     if ending is not None and not ending.started:
         error_line(f"{command[0]}: {ending.problem}")
     elif ending is not None and ending.left:
-        _say(f"ended {ending.left} processes that the command left behind", quiet=quiet)
+        processes = "1 process" if ending.left == 1 else f"{ending.left} processes"
+        _say(f"ended {processes} that the command left behind", quiet=quiet)
     if end.ended not in (Ended.CHILD, Ended.INTERRUPTED):
         error_line(end.message)
     if end.epoch and not quiet:
