@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -129,12 +130,15 @@ class SqliteIndex:
         self._add_place(place, len(rows), first_ns, last_ns)
         terms: list[Iterable[int]] = []
         for (name, _), column in zip(TEXT_FIELDS, texts, strict=True):
-            numbers = self._numbers(name, set(column))
-            terms.append(map(numbers.__getitem__, column))
+            found = set(column)
+            numbers = self._numbers(name, found)
+            # Most columns of a batch hold one value: kind, session, tenant, guard.
+            alone = repeat(numbers[column[0]], len(column)) if len(found) == 1 else None
+            terms.append(alone or map(numbers.__getitem__, column))
             if name in POSTED:
                 self._connection.executemany(
                     "INSERT INTO postings VALUES (?, ?, ?)",
-                    [(numbers[text], last_ns, place.position) for text in set(column)],
+                    [(numbers[text], last_ns, place.position) for text in found],
                 )
         base = place.position << ROW_BITS
         self._connection.executemany(
