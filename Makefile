@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check live bench docs clean
+.PHONY: help setup demo test check lint live bench docs clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,13 +17,14 @@ demo: setup ## Play an agent under enforcement and prove its record
 test: setup ## Run the tests that need neither root nor internet
 	@$(PY) -m pytest -q --ignore=tests/live
 
-check: setup ## Lint, types, contracts, generated documents, then the tests
+check: lint test ## Lint, types, contracts, generated documents, then the tests
+
+lint: setup
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-cache
 	@$(PY) docs/generate.py --check
-	@$(PY) -m pytest -q --ignore=tests/live
 
 live: setup ## Run the tests that need root, kernel features or Debian packages
 	@sh .ci/live.sh
