@@ -339,6 +339,20 @@ def test_closed_standard_descriptors_do_not_confuse_it(place):
     assert (place.scratch / "ran").exists()
 
 
+def test_what_lies_in_the_working_directory_is_never_imported(place):
+    """The agent writes there: a module of ours must not be found there before our own."""
+    (place.scratch / "aesp_proxy").mkdir()
+    trap = f"open({str(place.scratch / 'caught')!r}, 'w')\n"
+    for name in ("aesp_proxy/__init__.py", "ssl.py", "ctypes.py", "trio.py", "asyncio.py"):
+        (place.scratch / name).write_text(trap)
+    forward = place.state / "forward"
+    forward.mkdir(parents=True, mode=0o700)
+    place.state.chmod(0o700)
+    ran = place.run("true", cwd=place.scratch, options=("--forward", str(forward)))
+    assert ran.returncode == 0, ran.stderr
+    assert not (place.scratch / "caught").exists()
+
+
 # --- killed, each of them -----------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ class ShipperProcess:
         self._process = subprocess.Popen(
             [
                 sys.executable,
+                "-I",  # the working directory is the agent's: nothing is imported from it
                 "-m",
                 MODULE,
                 "--state",
