@@ -34,6 +34,8 @@ from aesp_proxy.record.state import (
     segments,
 )
 
+_ROUNDS_MAX = 100
+
 Progress = Callable[[int, int], None]
 """Told after each batch: how many are done, how many there are."""
 
@@ -112,11 +114,7 @@ def verify_place(
         witnesses=_witnesses(head, receipt),
         released_to=receipt.batch_no if receipt and is_proved else 0,
     )
-    fed = _feed(place, verifier, report, 0, progress)
-    if place.audit is not None:
-        _verify_journal(place.audit, verifier, report)
-        # What was sealed while the journal was read.
-        _feed(place, verifier, report, fed, progress)
+    _feed_all(place, verifier, report, progress)
     report.add(verifier.finish())
     report.batches, report.records = verifier.batch_count, verifier.record_count
     newest = verifier.newest
@@ -125,6 +123,23 @@ def verify_place(
     elif place.audit is not None:
         report.origin = load_origin(place.audit)
     return report
+
+
+def _feed_all(place: Place, verifier: ChainVerifier, report: Report, progress: Progress) -> None:
+    """Verify batches and journal of a state that may be sealed meanwhile.
+
+    A batch is on disk before its journal goes: if none came while the journal was
+    read, what is absent from the journal is absent.
+    """
+    fed = _feed(place, verifier, report, 0, progress)
+    for _ in range(_ROUNDS_MAX):
+        unsealed = _verify_journal(place.audit, verifier) if place.audit else Report()
+        before, fed = fed, _feed(place, verifier, report, fed, progress)
+        if fed == before:
+            break
+    report.unsealed = unsealed.unsealed
+    report.problems += unsealed.problems
+    report.notes += unsealed.notes
 
 
 def _feed(
@@ -222,7 +237,8 @@ def _first_key_id(batches: Path) -> str:
         return ""
 
 
-def _verify_journal(paths: AuditPaths, verifier: ChainVerifier, report: Report) -> None:
+def _verify_journal(paths: AuditPaths, verifier: ChainVerifier) -> Report:
+    report = Report()
     proved = verifier.head
     if proved is None or proved.partial:
         # Where the beginning was released, only the host's own head knows every open epoch.
@@ -237,6 +253,7 @@ def _verify_journal(paths: AuditPaths, verifier: ChainVerifier, report: Report) 
         for stretch in _stretches(paths, tail):
             report.unsealed += len(stretch.rows)
             report.add(_problems_in(stretch, tail, origin, f"{epoch}-{tail.segment}.wal"))
+    return report
 
 
 def _stretches(paths: AuditPaths, tail: EpochTail) -> Iterator[Stretch]:

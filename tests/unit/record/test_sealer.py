@@ -364,3 +364,19 @@ def test_the_last_records_are_read_without_the_batches_before_them(state, count:
     assert read == everything[len(everything) - len(read) :]
     if count < 4:
         assert len(read) < len(everything)
+
+
+def test_a_record_that_is_sealed_while_it_is_verified_holds(state) -> None:
+    journal, sealer = state.journal(segment_bytes_max=2000), state.sealer()
+    state.fill(journal, 20)
+    sealer.tick(drain=True)
+    rounds = iter(range(3))
+
+    def seal_more(*_: int) -> None:
+        if next(rounds, None) is not None:
+            state.fill(journal, 20)
+            sealer.tick(drain=True)
+
+    report = verify_place(state.directory, Pins(), progress=seal_more)
+    assert report.problems == []
+    assert (report.records, report.unsealed) == (80, 0)
