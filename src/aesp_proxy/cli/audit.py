@@ -199,19 +199,23 @@ def _show_report(report: Report, directory: Path) -> None:
         click.echo(f"WRONG {_problem_text(problem)}")
     for note in report.notes:
         click.echo(f"note  {_problem_text(note)}")
-    told = f"{report.records} records in {report.batches} batches"
+    told = f"{_count(report.records, 'record')} in {_count(report.batches, 'batch', 'es')}"
     if report.origin:
         told += f" of {report.origin}"
     if report.unsealed:
         told += f", and {report.unsealed} not sealed yet"
     wrong = len(report.problems)
-    verdict = "holds:" if not wrong else f"{wrong} problem{'s' * (wrong > 1)}; what holds is"
+    verdict = "holds:" if not wrong else f"{_count(wrong, 'problem')}; what holds:"
     click.echo(printable(f"{verdict} {told}"))
     if not report.key_is_pinned:
         line(
             f"the key came from {directory} itself; to prove whose record it is, "
             "give the key you know with --key"
         )
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else plural}"
 
 
 def _problem_text(problem: Problem) -> str:
@@ -345,8 +349,8 @@ def ship(*, state: Path | None, forward: Path | None, as_json: bool) -> int:
         )
     else:
         click.echo(
-            f"{shipped.sent} batches sent, a receipt covers batch {shipped.covered}, "
-            f"{shipped.waiting} wait"
+            f"{_count(shipped.sent, 'batch', 'es')} sent, a receipt covers batch "
+            f"{shipped.covered}, {shipped.waiting} waiting"
         )
     if shipped.waiting:
         error_line("not everything is covered yet")
