@@ -2,70 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import ssl
 import threading
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 import websockets
 import websockets.exceptions
 import websockets.sync.client
 import websockets.sync.server
-
-
-class H2Client:
-    """One HTTP/2 connection to an allowed host, by the h2 library."""
-
-    def __init__(self, tls: ssl.SSLSocket) -> None:
-        self._tls = tls
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        self._h2.initiate_connection()
-        tls.sendall(self._h2.data_to_send())
-
-    def ask(
-        self, path: str = "/x", body: bytes = b"", *, authority: str = "allowed.test", **extra: str
-    ) -> tuple[int | None, bytes]:
-        """Return (status, body); status None when the stream was reset without one."""
-        stream = self._h2.get_next_available_stream_id()
-        method = "POST" if body else "GET"
-        headers = [(":method", method), (":scheme", "https"), (":authority", authority)]
-        headers += [(":path", path), *extra.items()]
-        self._h2.send_headers(stream, headers, end_stream=not body)
-        self._flush()
-        return self._exchange(stream, body)
-
-    def _exchange(self, stream: int, body: bytes) -> tuple[int | None, bytes]:
-        status, data, ended = None, b"", False
-        sent_all = not body
-        while not ended:
-            while body:
-                room = min(self._h2.local_flow_control_window(stream), 16_384)
-                if room <= 0:
-                    break
-                self._h2.send_data(stream, body[:room])
-                body = body[room:]
-            if not body and not sent_all:
-                self._h2.end_stream(stream)
-                sent_all = True
-            self._flush()
-            for event in self._h2.receive_data(self._tls.recv(65_536) or b""):
-                if isinstance(event, h2.events.ResponseReceived):
-                    status = int(dict(event.headers)[":status"])
-                elif isinstance(event, h2.events.DataReceived):
-                    data += event.data
-                    self._h2.acknowledge_received_data(event.flow_controlled_length, stream)
-                elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
-                    ended = True
-        self._flush()
-        return status, data
-
-    def _flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._tls.sendall(self._h2.data_to_send())
+from h2_client import H2Client
 
 
 @pytest.fixture
