@@ -88,18 +88,18 @@ def descendants(pid: int, *, proc: Path = Path("/proc")) -> list[int]:
 def end_descendants(*, grace_s: float, spare: frozenset[int] = frozenset()) -> int:
     """End every process below this one but ``spare``; return how many there were.
 
-    TERM first (and CONT, for the stopped), KILL after ``grace_s`` seconds. Zombies
-    of direct children are reaped.
+    TERM first (and CONT, for the stopped), KILL after ``grace_s`` seconds. Without
+    ``spare`` all children are reaped: on return not even a zombie is left.
     """
     everyone: set[int] = set()
     signalled: set[int] = set()
     start = time.monotonic()
     while True:
-        _reap_others(spare)
+        has_children = not spare and _reap()
         left = set(descendants(os.getpid())) - spare
         everyone |= left
         waited_s = time.monotonic() - start
-        if not left or waited_s > grace_s + _KILL_S_MAX:
+        if (not left and not has_children) or waited_s > grace_s + _KILL_S_MAX:
             return len(everyone)
         if waited_s >= grace_s:
             _send(left, signal.SIGKILL)
@@ -116,12 +116,14 @@ def _send(pids: set[int], signal_number: int) -> None:
             os.kill(pid, signal_number)
 
 
-def _reap_others(spare: frozenset[int]) -> None:
-    """Reap ended direct children, except those that somebody else waits for."""
-    if not spare:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+def _reap() -> bool:
+    """Reap the direct children that have ended; say whether there are others."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 class _Reaper:
