@@ -229,6 +229,8 @@ class Conversation:
             return
         conn.state = ConnectionState.CLOSED
         wire.transport.close()
+        wire.congested = False  # what it still holds must not keep the others from being read
+        self.balance()
 
     def linger(self) -> None:
         """Answer is out: finish writing, then read and drop what the client still sends.
