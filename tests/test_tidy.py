@@ -31,6 +31,7 @@ BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "base
 NETS = {
     "aggregator/writer.py",
     "cli/__init__.py",
+    "daemon/exchange.py",
     "daemon/pipeline.py",
     "daemon/worker.py",
     "decide/engine.py",

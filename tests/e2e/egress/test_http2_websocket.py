@@ -57,6 +57,29 @@ def test_a_secret_in_an_http_2_body_never_leaves(proxy, h2_client, canary):
     assert all(not seen.complete for seen in proxy.origin.requests)
 
 
+def grpc(*messages: bytes) -> bytes:
+    return b"".join(b"\0" + len(m).to_bytes(4, "big") + m for m in messages)
+
+
+GRPC = {"content-type": "application/grpc", "te": "trailers"}
+
+
+def test_grpc_messages_pass_whole_and_one_with_a_secret_does_not_begin_to(proxy, h2_client, canary):
+    wire = grpc(b"x" * 40_000, b"", b"y")
+    assert h2_client.ask("/pkg.Service/Call", wire, **GRPC) == (200, b"%d bytes" % len(wire))
+    secret = b"a" * 16_380 + canary + b"b" * 20_000  # split over two frames of data
+    status, body = h2_client.ask("/pkg.Service/Call", grpc(b"first", secret), **GRPC)
+    assert status == 403
+    assert json.loads(body)["reason"] == "secret_found"
+    assert bytes(proxy.origin.requests[-1].body) in (b"", grpc(b"first"))
+
+
+def test_a_compressed_grpc_message_cannot_be_scanned_and_is_refused(proxy, h2_client):
+    status, body = h2_client.ask("/pkg.Service/Call", b"\1\0\0\0\1x", **GRPC)
+    assert status == 403
+    assert json.loads(body)["reason"] == "unscannable"
+
+
 def test_an_http_2_upstream_that_is_down_is_a_502(proxy):
     with proxy.tunnel("down.test", alpn=("h2",)) as tls:
         status, body = H2Client(tls).ask(authority="down.test")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from aesp_proxy.daemon import pipeline as pipeline_module
+from aesp_proxy.decide.secrets.body import StreamPolicy
 
 GET = b"GET /x HTTP/1.1\r\nHost: allowed.test\r\n\r\n"
 
@@ -69,7 +70,7 @@ def test_net_3_a_scan_that_fails_denies(proxy, monkeypatch):
         raise RuntimeError("the engine broke")
 
     monkeypatch.setattr(type(proxy.pipeline.snapshot.scanner.stream(
-        "body", policy=pipeline_module.StreamPolicy())), "feed", broken)  # fmt: skip
+        "body", policy=StreamPolicy())), "feed", broken)  # fmt: skip
     request = b"POST /up HTTP/1.1\r\nHost: allowed.test\r\nContent-Length: 5\r\n\r\nhello"
     answer = proxy.ask(request)
     assert b"engine_failed" in answer

@@ -1,0 +1,230 @@
+"""One decided event: its body scan, what refuses it later, and its outcome.
+
+Steps 5 and 6 of the flow (see ``pipeline``). A scan that fails, a finding, or framing
+that cannot be read turns the decision: a new record, and the answer is no from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aesp_proxy.act.denial import Denial
+from aesp_proxy.decide.engine import address_decision, content_decision
+from aesp_proxy.decide.secrets.body import BodyScan, Release, StreamPolicy
+from aesp_proxy.decide.snapshot import Snapshot
+from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.port import Address
+from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
+from aesp_proxy.model.event import EgressConnect, EgressRequest
+from aesp_proxy.model.host import Host
+from aesp_proxy.model.record import Ending
+from aesp_proxy.normalize.grpc import MessageReader
+from aesp_proxy.normalize.http_head import Headers
+from aesp_proxy.record.compose import decision_record, outcome_record
+
+if TYPE_CHECKING:
+    from aesp_proxy.daemon.pipeline import Pipeline
+
+NOT_RECORDED = "not-recorded"
+
+
+class EventExchange:
+    """One decided event: its body scan, later refusals and its outcome."""
+
+    __slots__ = (
+        "_decided",
+        "_ended",
+        "_event",
+        "_messages",
+        "_noted",
+        "_pipeline",
+        "_scan",
+        "_seq",
+        "_snapshot",
+        "_started_ns",
+        "denial",
+    )
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        event: EgressConnect | EgressRequest,
+        decision: Decision,
+        snapshot: Snapshot,
+    ) -> None:
+        self._pipeline = pipeline
+        self._event = event
+        self._snapshot = snapshot
+        self._scan: BodyScan | None = None
+        self._messages: MessageReader | None = None
+        self._noted: tuple[Finding, ...] = ()
+        self._ended = False
+        self._seq = 0
+        self._started_ns = pipeline.elapsed_ns()
+        self._decided = decision_record(event, decision, time_ns=event.time_ns)
+        self.denial: Denial | None = None
+        if not decision.verdict.passes:
+            self.denial = pipeline.deny(self._decided, decision, event.principal)
+            self._ended = True
+            return
+        record_id = pipeline.record(self._decided)
+        if record_id is None:
+            self.denial = pipeline.unrecorded(event.principal)
+            self._ended = True
+        else:
+            self._seq = record_id.seq
+
+    def is_refused(self) -> bool:
+        """Whether it must not go on."""
+        return self.denial is not None
+
+    def connecting(self, host: Host, addresses: tuple[Address, ...]) -> Denial | None:
+        """Check the addresses that will be dialled, before they are."""
+        decision = address_decision(host, self._event.port, addresses, self._snapshot)
+        return None if decision is None else self._turn(decision)
+
+    def body(self, chunk: bytes) -> bytes:
+        """Scan body bytes; return those that may leave now."""
+        scan = self._scan or self._open_body()
+        if scan is None:
+            return chunk
+        if self._messages is None:
+            return self._released(lambda: scan.feed(chunk))
+        try:
+            whole = self._messages.feed(chunk)
+        except InputError as error:
+            self.refuse(Reason.UNSCANNABLE, str(error))
+            return b""
+        # A message is given to the scan without its prefix, whose last byte could be
+        # a letter before a token; it leaves with it.
+        return b"".join(self._released(partial(_scanned, scan, m)) for m in whole)
+
+    def finish_body(self, trailers: Headers) -> bytes:
+        """End the body; return what was held back. Trailers are scanned too."""
+        held = b""
+        if self._messages is not None and not self._messages.is_between:
+            self.refuse(Reason.MALFORMED, "the body ended in the middle of a gRPC message")
+        scan, scanner = self._scan, self._snapshot.scanner
+        if scan is not None:
+            held = self._released(scan.finish)
+        if trailers and scanner is not None:
+            lines = b"".join(b"%b: %b\n" % field for field in trailers)
+            self._released(lambda: Release(findings=scanner.scan(lines, "trailers")))
+        return b"" if self.is_refused() else held
+
+    def message(self, data: bytes, location: str) -> bytes:
+        """Scan one whole message; return it, or nothing when it may not leave."""
+        scan = self._scan or self._open_scan(location, "", 0)
+        return data if scan is None else self._released(lambda: scan.feed(data))
+
+    def _open_body(self) -> BodyScan | None:
+        encoding, content_type = _body_kind(self._event)
+        if content_type.startswith(b"application/grpc"):
+            self._messages = MessageReader(self._pipeline.scan.message_bytes_max)
+            return self._open_scan("body", "", 0)
+        return self._open_scan("body", encoding, self._pipeline.scan.window_bytes)
+
+    def _open_scan(self, location: str, encoding: str, window_bytes: int) -> BodyScan | None:
+        scanner, limits = self._snapshot.scanner, self._pipeline.scan
+        if scanner is None:
+            return None
+        policy = StreamPolicy(
+            threshold=self._snapshot.severity_threshold,
+            window_bytes=window_bytes,
+            inflated_bytes_max=limits.inflated_bytes_max,
+            inflate_ratio_max=limits.inflate_ratio_max,
+        )
+        self._scan = scanner.stream(location, encoding=encoding, policy=policy)
+        return self._scan
+
+    def _released(self, step: Callable[[], Release]) -> bytes:
+        """Run one step of the scan; what it may not release, or its failure, refuses."""
+        if self.is_refused():
+            return b""
+        try:
+            release = step()
+            self._judge(release)
+        except Exception as error:  # noqa: BLE001 - net 3: a scan that fails denies
+            text = f"the scan failed: {type(error).__name__}"
+            self._turn(self._pipeline.refusal(Reason.ENGINE_FAILED, text))
+            return b""
+        return b"" if self.is_refused() else release.data
+
+    def _judge(self, release: Release) -> None:
+        if release.findings:
+            decision = content_decision(release.findings, self._snapshot)
+            if not decision.verdict.passes:
+                self._turn(decision)
+                return
+            self._noted += release.findings
+        if release.unscannable:
+            self._turn(self._pipeline.refusal(Reason.UNSCANNABLE, release.unscannable))
+
+    def refuse(self, reason: Reason, message: str) -> Denial:
+        """Refuse in the middle, for a reason of the wire (limits, framing)."""
+        return self._turn(self._pipeline.refusal(reason, message))
+
+    def _turn(self, decision: Decision) -> Denial:
+        """Replace the allowing decision by a refusal: a new record, and the outcome."""
+        if self.denial is None:
+            now_ns = self._pipeline.now_ns()
+            record = decision_record(self._event, decision, time_ns=now_ns)
+            self.denial = self._pipeline.deny(record, decision, self._event.principal)
+            self.end(Ending(reason=decision.reason, detail=decision.message))
+        return self.denial
+
+    def fail(self, ending: Ending) -> Denial:
+        """Record that an allowed attempt did not come off; return the answer for the client."""
+        decision = Decision(
+            verdict=Verdict.DENY,
+            reason=ending.reason,
+            guard="egress",
+            severity=Severity.WARNING,
+            message=ending.detail,
+            policy_name=self._snapshot.policy_name,
+            policy_hash=self._snapshot.policy_hash,
+        )
+        correlation = self.end(ending)
+        return Denial(
+            decision=decision,
+            correlation_id=correlation,
+            tenant_id=self._event.principal.tenant_id,
+            principal_id=self._event.principal.principal_id,
+        )
+
+    def end(self, ending: Ending) -> str:
+        """Record the outcome, once; returns the record's id, empty when there was one."""
+        if self._ended:
+            return ""
+        self._ended = True
+        if self._scan is not None:
+            self._scan.close()
+        pipeline = self._pipeline
+        record_id = pipeline.record(
+            outcome_record(
+                self._decided,
+                ending=ending,
+                time_ns=pipeline.now_ns(),
+                correlates_seq=self._seq,
+                duration_us=(pipeline.elapsed_ns() - self._started_ns) // 1_000,
+                findings=self._noted,
+            )
+        )
+        return str(record_id) if record_id is not None else NOT_RECORDED
+
+
+def _body_kind(event: EgressConnect | EgressRequest) -> tuple[str, bytes]:
+    """Give Content-Encoding (all fields joined) and Content-Type of a request."""
+    if not isinstance(event, EgressRequest):
+        return "", b""
+    encodings = [value for name, value in event.headers if name == b"content-encoding"]
+    types = [value for name, value in event.headers if name == b"content-type"]
+    return b",".join(encodings).decode("latin-1"), (types[0].lower() if types else b"")
+
+
+def _scanned(scan: BodyScan, message: bytes) -> Release:
+    """Scan one gRPC message; what is released is only whether it may leave."""
+    release = scan.feed(message[5:])
+    return Release(data=message, findings=release.findings, unscannable=release.unscannable)
