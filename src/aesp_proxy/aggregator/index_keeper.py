@@ -61,6 +61,7 @@ class IndexKeeper:
                 process = subprocess.Popen(
                     [
                         sys.executable,
+                        "-I",  # no module from wherever the server was started
                         "-m",
                         "aesp_proxy.aggregator.index_process",
                         "--data",

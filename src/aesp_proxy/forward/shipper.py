@@ -102,10 +102,17 @@ class Shipper:
 
 _KINDS: Final = {
     "fork": Fault.FORKED,
+    "quarantined": Fault.FORKED,
     "wrong_key": Fault.WRONG_KEY,
     "unknown_key": Fault.WRONG_KEY,
     "retired_key": Fault.WRONG_KEY,
+    "foreign_key": Fault.WRONG_KEY,
+    "other_origin": Fault.WRONG_KEY,
+    "unknown_certificate": Fault.WRONG_KEY,
+    "oversize": Fault.OVERSIZE,
     "too_large": Fault.OVERSIZE,
+    "non_canonical": Fault.NON_CANONICAL,
+    "seq_gap": Fault.SEQ_GAP,
 }
 
 
