@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from fuzz_targets import load_target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aesp_proxy.aggregator.ingest import Accept, IngestLimits, Refuse, judge
 from aesp_proxy.aggregator.ports import Identity, Role
 
-
-def load_target() -> ModuleType:
-    path = Path(__file__).parents[2] / "fuzz" / "fuzz_ingest.py"
-    spec = importlib.util.spec_from_file_location("fuzz_ingest", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TARGET = load_target()
+TARGET = load_target("fuzz_ingest")
 
 
 def judged(data: bytes) -> Any:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
+from fuzz_targets import load_target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-_FOLDER = Path(__file__).parents[2] / "fuzz"
 _BASELINE = (Path(__file__).parents[3] / "policies" / "baseline.yaml").read_bytes()
 _WORDS = st.sampled_from(
     [
@@ -22,19 +20,8 @@ _WORDS = st.sampled_from(
     ]
 )  # fmt: skip
 
-
-def _target(name: str) -> Callable[[bytes], None]:
-    spec = importlib.util.spec_from_file_location(name, _FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    target: Callable[[bytes], None] = module.fuzz_one
-    return target
-
-
-fuzz_policy = _target("fuzz_policy")
-fuzz_host = _target("fuzz_host")
+fuzz_policy = load_target("fuzz_policy").fuzz_one
+fuzz_host = load_target("fuzz_host").fuzz_one
 
 
 @settings(max_examples=300)

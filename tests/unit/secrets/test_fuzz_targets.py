@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from pathlib import Path
-
+from fuzz_targets import load_target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
-
-
-def _target(name: str) -> Callable[[bytes], None]:
-    spec = importlib.util.spec_from_file_location(name, FUZZ / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    target: Callable[[bytes], None] = module.fuzz_one
-    return target
-
-
-rules = _target("fuzz_secret_rules")
-stream = _target("fuzz_secret_stream")
+rules = load_target("fuzz_secret_rules").fuzz_one
+stream = load_target("fuzz_secret_stream").fuzz_one
 
 PATTERN = st.lists(
     st.sampled_from(
