@@ -29,13 +29,11 @@ _DATA = click.option(
 _COLUMNS: Final = (
     ("time", "TIME"),
     ("id", "EVENT"),
-    ("kind", "KIND"),
     ("verdict", "VERDICT"),
     ("reason", "REASON"),
-    ("agent", "AGENT"),
-    ("host", "HOST"),
     ("action", "ACTION"),
-    ("status", "STATUS"),
+    ("host", "HOST"),
+    ("agent", "AGENT"),
 )
 _CELL_CHARS_MAX: Final = 60
 
@@ -290,12 +288,20 @@ def _show_table(events: Sequence[dict[str, Any]]) -> None:
     if not events:
         line("aggregator: no events match")
         return
-    rows = [[_cell(event.get(name, "")) for name, _ in _COLUMNS] for event in events]
+    rows = [[_cell(_short(name, event.get(name, ""))) for name, _ in _COLUMNS] for event in events]
     titles = [title for _, title in _COLUMNS]
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     for row in (titles, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
+
+
+def _short(name: str, value: object) -> object:
+    """Cut nanoseconds to milliseconds: the table is for eyes, JSON has all of it."""
+    if name != "time" or not isinstance(value, str):
+        return value
+    whole, point, fraction = value.removesuffix("Z").partition(".")
+    return f"{whole}{point}{fraction[:3]}Z"
 
 
 def _cell(value: object) -> str:
