@@ -1,11 +1,13 @@
 """Write the documents that repeat what the code says; with ``--check``, say which are stale.
 
 ``cli.md`` from the commands, ``settings.md`` from the settings and the child's
-environment, ``reasons.md`` from the closed set of reasons. Run by ``make docs``.
+environment, ``reasons.md`` from the closed set of reasons, ``bypass-resistance.md``
+from the case files of ``tests/bypass``. Run by ``make docs``.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,7 +182,20 @@ def reason_row(reason: Reason) -> tuple[str, ...]:
     return f"`{reason}`", REASONS[reason], str(status), f"`{code}`", f"{wait} ms"
 
 
+def bypass_page() -> str:
+    """The bypass catalogue, by the reader that its tests use."""
+    path = Path(__file__).parent.parent / "tests/plugins/bypass_cases.py"
+    spec = importlib.util.spec_from_file_location("bypass_cases", path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(spec.name, module)  # where dataclasses look their module up
+    spec.loader.exec_module(module)
+    return str(module.page())
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "bypass-resistance.md": bypass_page,
     "cli.md": cli_page,
     "settings.md": settings_page,
     "reasons.md": reasons_page,

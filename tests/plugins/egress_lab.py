@@ -54,6 +54,7 @@ class Seen:
     head: bytes
     body: bytearray = field(default_factory=bytearray)
     trailers: bytes = b""
+    chunk_lines: bytes = b""
     complete: bool = False
 
 
@@ -117,6 +118,8 @@ class Origin:
         elif path == b"/hints":
             writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
             writer.write(b'HTTP/1.1 200 OK\r\nAlt-Svc: h3=":443"\r\nContent-Length: 2\r\n\r\nok')
+        elif path == b"/alt-svc":
+            writer.write(b'HTTP/1.1 200 OK\r\nAlt-Svc: h3=":443"\r\nContent-Length: 2\r\n\r\nok')
         elif path == b"/trailers":
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n")
             writer.write(b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n")
@@ -155,13 +158,18 @@ class Origin:
             for name, _, value in (line.partition(b":") for line in seen.head.split(b"\r\n")[1:])
         }
         if fields.get(b"transfer-encoding") == b"chunked":
-            while size := int((await reader.readline()).split(b";")[0], 16):
+            while size := await self._chunk_size(seen, reader):
                 await self._take(seen, reader, size)
                 await reader.readexactly(2)
             while (line := await reader.readline()) != b"\r\n":
                 seen.trailers += line
         else:
             await self._take(seen, reader, int(fields.get(b"content-length", b"0")))
+
+    async def _chunk_size(self, seen: Seen, reader: asyncio.StreamReader) -> int:
+        line = await reader.readline()
+        seen.chunk_lines += line
+        return int(line.split(b";")[0], 16)
 
     async def _take(self, seen: Seen, reader: asyncio.StreamReader, count: int) -> None:
         while count:

@@ -1,0 +1,110 @@
+"""The bytes of a case: placeholders filled in, bodies coded, heads and chunks put together.
+
+``{host}``, ``{url}``   host of the entry; what stands before the path in absolute form
+``{canary}``            a secret that the policy knows; ``{canary:FORM}`` one of ``FORMS``
+``{fill:N}``            N letters
+``{length}``            bytes of the body, after its coding
+``{proxy}``             the port of the proxy that plays the case
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import gzip
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from egress_lab import CANARY
+
+HALF = 18
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "base64": base64.b64encode,
+    "base64-1": lambda s: base64.b64encode(b"x" + s),
+    "base64-2": lambda s: base64.b64encode(b"xy" + s),
+    "base64url": base64.urlsafe_b64encode,
+    "base32": base64.b32encode,
+    "hex": lambda s: s.hex().encode(),
+    "percent": lambda s: b"".join(b"%%%02X" % c for c in s),
+    "double-percent": lambda s: b"".join(b"%%25%02X" % c for c in s),
+    "json": lambda s: b"".join(b"\\u%04x" % c for c in s),
+    "rot13": lambda s: codecs.encode(s.decode(), "rot13").encode(),
+    "reversed": lambda s: s[::-1],
+    "spaced": lambda s: b" ".join(bytes([c]) for c in s),
+    "zero-width": lambda s: "\u200b".join(s.decode()).encode(),
+    "homoglyph": lambda s: s.decode().replace("CORP", "\u0421ORP").encode(),
+    "utf-16": lambda s: s.decode().encode("utf-16-le"),
+    "first": lambda s: s[:HALF],
+    "second": lambda s: s[HALF:],
+}
+CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "raw-deflate": lambda data: zlib.compress(data)[2:-4],
+    "gzip-and-more": lambda data: gzip.compress(data) + b"more",
+    "gzip-cut": lambda data: gzip.compress(data)[:-9],
+    "gzip-twice": lambda data: gzip.compress(gzip.compress(data)),
+}
+
+
+def as_bytes(text: str) -> bytes:
+    """Turn text of a case into bytes: characters up to U+00FF are bytes, others UTF-8."""
+    return b"".join(bytes([ord(c)]) if ord(c) < 256 else c.encode() for c in text)
+
+
+@dataclass
+class Filled:
+    """One input's bytes; ``forms`` are those of the secret that it carries."""
+
+    host: str
+    url: str
+    proxy_port: int
+    plain_port: int = 0
+    forms: list[bytes] = field(default_factory=list)
+
+    def text(self, text: str, *, length: int = 0) -> bytes:
+        """Fill in the placeholders."""
+        plain = {
+            "{host}": self.host,
+            "{url}": self.url,
+            "{length}": str(length),
+            "{proxy}": str(self.proxy_port),
+            "{plain}": str(self.plain_port),
+        }
+        for mark, value in plain.items():
+            text = text.replace(mark, value)
+        while "{fill:" in text:
+            before, _, rest = text.partition("{fill:")
+            count, _, after = rest.partition("}")
+            text = before + "a" * int(count) + after
+        data = as_bytes(text)
+        for name, form in {"": lambda s: s, **FORMS}.items():
+            mark = b"{canary:%b}" % name.encode() if name else b"{canary}"
+            if mark in data:
+                made = form(CANARY)
+                self.forms.append(made)
+                data = data.replace(mark, made)
+        return data
+
+    def body(self, given: dict[str, Any]) -> bytes:
+        """Make a body: text, zeros behind it, coding, chunks."""
+        if "chunks" in given:
+            pieces = [self.text(each) for each in given["chunks"]]
+            extension = self.text(given.get("extension", ""))
+            chunks = b"".join(b"%x%b\r\n%b\r\n" % (len(p), extension, p) for p in pieces)
+            lines = b"".join(self.text(line) + b"\r\n" for line in given.get("trailers", ()))
+            return chunks + b"0\r\n" + lines + b"\r\n"
+        data = self.text(given.get("body", "")) + b"\0" * given.get("zeros", 0)
+        return CODINGS[given["coding"]](data) if "coding" in given else data
+
+    def request(self, given: dict[str, Any]) -> bytes:
+        """Make a request: ``raw`` as it is, or ``head`` lines and a body."""
+        if "raw" in given:
+            return self.text(given["raw"])
+        body = self.body(given)
+        lines = [self.text(line, length=len(body)) for line in given["head"]]
+        lines += [b"X-%d: y" % number for number in range(given.get("fields", 0))]
+        return b"\r\n".join([*lines, b"", b""]) + body

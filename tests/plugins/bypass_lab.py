@@ -1,0 +1,120 @@
+"""Where bypass cases are played: running proxies, a resolver that can lie, an echo server."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import websockets.sync.server
+from egress_lab import Proxy
+from websockets.exceptions import ConnectionClosed
+
+from aesp_proxy.errors import UnavailableError
+from aesp_proxy.intercept.egress import dialler
+from aesp_proxy.intercept.egress.dialler import StaticAddress
+from aesp_proxy.model.host import Host
+
+POLICY_FILE = Path(__file__).parent.parent / "bypass" / "policy.yaml"
+
+
+class Resolver:
+    """Answers for names under ``.test``, a list of addresses at a time; knows no other."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, list[list[str]]] = {}
+        self.lookups: Counter[str] = Counter()
+
+    def say(self, name: str, answers: list[list[str]]) -> None:
+        """Answer the next lookups of a name so, one answer each; the last one stays."""
+        self._answers[name] = list(answers)
+        self.lookups[name] = 0
+
+    async def __call__(self, host: Host, port: int) -> tuple[dialler.Address, ...]:
+        self.lookups[host.name] += 1
+        answers = self._answers.get(host.name)
+        if not answers:
+            raise UnavailableError(f"cannot resolve {host.name}")
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        return tuple(ip_address(text) for text in answer)
+
+
+class Echo:
+    """A WebSocket server that remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.received: list[str | bytes] = []
+        self._server = websockets.sync.server.serve(self._serve, "127.0.0.1", 0, max_size=None)
+        self.port = self._server.socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def _serve(self, connection: websockets.sync.server.ServerConnection) -> None:
+        with suppress(ConnectionClosed):  # a refusal closes with 1008
+            for message in connection:
+                self.received.append(message)
+                connection.send(message)
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+
+
+class Labs:
+    """The proxies, one at a time: mitmproxy's options are one for the whole process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.resolver = Resolver()
+        self.echo = Echo()
+        self._running: tuple[str, Proxy] | None = None
+        self._started = 0
+
+    def __getitem__(self, name: str) -> Proxy:
+        if self._running is None or self._running[0] != name:
+            self._end()
+            self._running = name, self._start(name)
+        return self._running[1]
+
+    def _start(self, name: str) -> Proxy:
+        policy = POLICY_FILE.read_text("utf-8")
+        settings: dict[str, object] = {"frame_bytes_max": 100_000}
+        if name == "names":  # an operator's own address rule, so that a name may lead to it
+            policy = policy.replace("allow:\n", 'allow:\n      - "127.0.0.1:*"\n', 1)
+        elif name == "hasty":
+            settings["head_s_max"] = 0.2
+        self._started += 1
+        directory = self.directory / f"{self._started}-{name}"
+        directory.mkdir()
+        proxy = Proxy(directory, policy, **settings)
+        static = proxy.interceptor._settings.static
+        static["ws.test", None] = StaticAddress(address="127.0.0.1", port=self.echo.port)
+        # A forged resolver on the operator's side: the name leads to another's server.
+        static["twin.test", None] = StaticAddress(address="127.0.0.1", port=proxy.origin.tls_port)
+        return proxy
+
+    def stop(self) -> None:
+        """Stop what was started."""
+        self._end()
+        self.echo.stop()
+
+    def _end(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running[1].stop()
+
+
+@contextmanager
+def running_labs(directory: Path) -> Iterator[Labs]:
+    """Give the labs; the resolver of the proxies is ours for as long."""
+    labs = Labs(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dialler, "_resolve", labs.resolver)
+        try:
+            yield labs
+        finally:
+            labs.stop()
