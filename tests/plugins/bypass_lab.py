@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets.sync.server
@@ -71,6 +72,7 @@ class Labs:
         self.directory = directory
         self.resolver = Resolver()
         self.echo = Echo()
+        self.dialled: list[str] = []
         self._running: tuple[str, Proxy] | None = None
         self._started = 0
 
@@ -108,12 +110,25 @@ class Labs:
             running[1].stop()
 
 
+def _watched(labs: Labs, connect: Any) -> Any:
+    """Remember every address that is dialled; nothing here may leave this machine."""
+
+    async def watched(self: Any, address: str, port: int, wire: Any) -> Any:
+        labs.dialled.append(f"{address}:{port}")
+        if not ip_address(address).is_loopback:
+            raise OSError("a test tried to leave this machine")
+        return await connect(self, address, port, wire)
+
+    return watched
+
+
 @contextmanager
 def running_labs(directory: Path) -> Iterator[Labs]:
     """Give the labs; the resolver of the proxies is ours for as long."""
     labs = Labs(directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dialler, "_resolve", labs.resolver)
+        patch.setattr(dialler.Dialler, "_connect", _watched(labs, dialler.Dialler._connect))
         try:
             yield labs
         finally:

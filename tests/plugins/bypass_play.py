@@ -77,8 +77,9 @@ def play(case: Case, stage: Stage) -> None:
 class Watch:
     """What the origin and the record hold since now."""
 
-    def __init__(self, proxy: Proxy, what: str) -> None:
-        self.proxy, self.what = proxy, what
+    def __init__(self, labs: Labs, proxy: Proxy, what: str) -> None:
+        self.proxy, self.what, self._labs = proxy, what, labs
+        self._dialled_before = len(labs.dialled)
         self._seen_before = len(proxy.origin.requests)
         self._records_before = len(proxy.journal.records)
 
@@ -101,6 +102,9 @@ class Watch:
                 lambda: any(r.reason == reason for r in self.records),
                 f"{self.what}: {reason} recorded",
             )
+        dialled = self._labs.dialled[self._dialled_before :]
+        if not begins and not reason.startswith("upstream_"):
+            assert not dialled, f"{self.what}: {dialled} was dialled"
         assert begins or not self.seen, f"{self.what}: the origin saw {self.seen}"
         assert not any(s.complete for s in self.seen), f"{self.what}: a whole request went out"
         sent = self.at_origin()
@@ -130,7 +134,7 @@ def play_request(case: Case, given: dict[str, Any], stage: Stage, reason: str) -
         )
         data = filled.request(given)
         what = f"{given['kind']} by {entry}: {data[:120]!r}"
-        watch = Watch(proxy, what)
+        watch = Watch(stage.labs, proxy, what)
         answer = _send(proxy, entry, host, given, data)
         _judge_answer(answer, given, reason, what)
         if reason == "allowed":
@@ -230,12 +234,10 @@ def play_host(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> N
             {"cleartext": heads["cleartext"]} if "connect" in entries else {}
         )
         for entry, head in heads.items():
-            watch = Watch(proxy, f"host {host!r} by {entry}")
-            before = proxy.origin.connections
+            watch = Watch(stage.labs, proxy, f"host {host!r} by {entry}")
             answer = _raw(proxy, head % (spelled, spelled))
             _judge_answer(answer, given, reason, watch.what)
             watch.refused(reason, [], begins=False)
-            assert proxy.origin.connections == before, f"{watch.what}: a connection was made"
     if "check" in entries:
         events = [_network(host) for host in given["hosts"]]
         _judge_check(events, None, stage, reason)
@@ -246,7 +248,7 @@ def play_first(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> 
     """Bytes as the first on a connection to the proxy, before there is any tunnel."""
     proxy = stage.labs[case.lab]
     filled = Filled(host="plain.test", url="http://plain.test", proxy_port=proxy.port)
-    watch = Watch(proxy, f"first bytes {given['raw'][:80]!r}")
+    watch = Watch(stage.labs, proxy, f"first bytes {given['raw'][:80]!r}")
     answer = _raw(proxy, filled.text(given["raw"]))
     _judge_answer(answer, given, reason, watch.what)
     if reason == "allowed":
@@ -268,7 +270,7 @@ def play_h2(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> Non
     filled = Filled(host="allowed.test", url="", proxy_port=proxy.port)
     headers = [(k, filled.text(v).decode("utf-8")) for k, v in given["headers"]]
     body = filled.body(given)
-    watch = Watch(proxy, f"HTTP/2 {headers}")
+    watch = Watch(stage.labs, proxy, f"HTTP/2 {headers}")
     sock, answer = proxy.connect("allowed.test:443")
     assert answer.startswith(b"HTTP/1.1 200 "), answer
     with _wrapped(proxy, sock, "allowed.test", "h2") as tls:
@@ -290,7 +292,7 @@ def play_websocket(case: Case, given: dict[str, Any], stage: Stage, reason: str)
     proxy, echo = stage.labs[case.lab], stage.labs.echo
     filled = Filled(host="ws.test", url="", proxy_port=proxy.port)
     messages = [filled.text(m).decode() + "\0" * given.get("zeros", 0) for m in given["messages"]]
-    watch, before = Watch(proxy, "WebSocket"), len(echo.received)
+    watch, before = Watch(stage.labs, proxy, "WebSocket"), len(echo.received)
     sock, answer = proxy.connect("ws.test:80")
     assert b" 200 " in answer
     closed = None
@@ -314,7 +316,7 @@ def play_websocket(case: Case, given: dict[str, Any], stage: Stage, reason: str)
     assert closed is not None, "the connection was not closed"
     assert closed.rcvd is not None
     assert closed.rcvd.code in (1008, 1009), closed
-    watch.refused(reason, [], begins=False)
+    watch.refused(reason, [], begins=True)
     assert echo.received[before:] == ([] if "ping" in given else messages[:-1]), "it leaked"
 
 
