@@ -19,6 +19,8 @@ _HEAD_BYTES = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _TARGET_BYTES = bytes(c for c in range(0x21, 0x7F) if c not in b'"<>\\^`{|}#')
 _DIGITS = b"0123456789"
 _LENGTH_DIGITS_MAX = 18
+_METHOD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
+_METHOD_CHARS_MAX = 24
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -111,9 +113,7 @@ def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
         msg = "the request line is not METHOD TARGET VERSION"
         raise InputError(msg)
     method, target, version = parts
-    if not method or method.translate(None, _TOKEN):
-        msg = "the method is not a token"
-        raise InputError(msg)
+    check_method(method)
     if len(target) > limits.target_bytes_max:
         raise OversizeError(f"the request target is over {limits.target_bytes_max} bytes")
     if not target or target.translate(None, _TARGET_BYTES):
@@ -137,6 +137,16 @@ def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
         upgrade=framing.upgrade,
         rewrite=framing.rewrite,
     )
+
+
+def check_method(method: bytes) -> None:
+    """Refuse what is no method that anyone has registered the like of.
+
+    RFC 9110 allows any token; a token can be a secret, and the method is recorded.
+    Every registered method is a short word of capital letters and hyphens.
+    """
+    if not 0 < len(method) <= _METHOD_CHARS_MAX or method.translate(None, _METHOD):
+        raise InputError(f"the method is not 1 to {_METHOD_CHARS_MAX} capital letters")
 
 
 def parse_response_head(block: bytes, limits: HeadLimits, *, request_method: str) -> ResponseHead:

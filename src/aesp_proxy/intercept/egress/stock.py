@@ -46,6 +46,7 @@ from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import parse_authority
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.http import DEFAULT_PORTS, Target, Tunnel, egress_request
+from aesp_proxy.normalize.http_head import check_method
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
@@ -123,6 +124,7 @@ class GuardedStream(HttpStream):
             msg = "a second request after an upgrade was asked for; open a new connection"
             raise InputError(msg)
         validate_headers(request)
+        check_method(request.method.encode("latin-1"))
         scheme = self._owner.tunnel.scheme
         hosts = {request.authority, *request.headers.get_all("host")} - {""}
         if request.method == "CONNECT" or len(hosts) != 1:
