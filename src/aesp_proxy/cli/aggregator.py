@@ -38,7 +38,8 @@ _COLUMNS: Final = (
 _CELL_CHARS_MAX: Final = 60
 
 
-@click.group()
+# The root's names of the help option, here too: tests call this group by itself.
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def aggregator() -> None:
     """Serve and query the regional aggregator."""
 
