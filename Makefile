@@ -29,7 +29,8 @@ lint: setup
 live: setup ## Run the tests that need root, kernel features or Debian packages
 	@sh .ci/live.sh
 
-bench: setup ## Measure against real peers, side by side (BENCH=--quick for a short run)
+bench: ## Measure against real peers, side by side (BENCH=--quick for a short run)
+	@PYTHON='$(PYTHON)' sh .ci/setup.sh --bench
 	@$(PY) -m benchmarks $(BENCH)
 
 docs: setup ## Write the generated documents again

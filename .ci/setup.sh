@@ -86,8 +86,14 @@ bring_uv() {
     return 1
 }
 
+# With --bench what draws the report's plot comes too.
+groups="" also=""
+if [ "${1:-}" = --bench ]; then
+    groups="--group bench" also=", matplotlib"
+fi
+
 if [ "${1:-}" != --find ] && [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! uv.lock -nt "$stamp" ] &&
-    .venv/bin/python -I -c 'import aesp_proxy' >/dev/null 2>&1; then
+    .venv/bin/python -I -c "import aesp_proxy$also" >/dev/null 2>&1; then
     exit 0
 fi
 
@@ -106,7 +112,8 @@ uv=$(bring_uv "$python")
 say "$python, $("$uv" --version)"
 # uv brings roots of its own. Where the registry is behind a root that only this machine
 # trusts, the machine's are asked; where the machine has none, uv's are right: so uv's first.
-install() { UV_PYTHON_DOWNLOADS=never "$uv" sync --frozen --quiet --python "$python"; }
+# shellcheck disable=SC2086 # two words or none
+install() { UV_PYTHON_DOWNLOADS=never "$uv" sync --frozen --quiet $groups --python "$python"; }
 errors=$(install 2>&1) ||
     errors=$(UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 && export UV_SYSTEM_CERTS UV_NATIVE_TLS && install 2>&1) || {
     printf '%s\n' "$errors" >&2
