@@ -144,15 +144,17 @@ def test_the_command_is_told_of_the_proxy_and_the_ca(place):
     assert (place.state / "ca/ca-cert.pem").read_text() in Path(bundle).read_text()
 
 
+FETCH_REFUSED = (
+    "import http.client, os, urllib.parse\n"
+    "proxy = urllib.parse.urlsplit(os.environ['http_proxy'])\n"
+    "link = http.client.HTTPConnection(proxy.hostname, proxy.port)\n"
+    "link.request('GET', 'http://refused.example/x')\n"
+    "print(link.getresponse().status)\n"
+)
+
+
 def test_a_refused_request_is_refused_counted_and_named(place):
-    fetch = (
-        "import http.client, os, urllib.parse\n"
-        "proxy = urllib.parse.urlsplit(os.environ['http_proxy'])\n"
-        "link = http.client.HTTPConnection(proxy.hostname, proxy.port)\n"
-        "link.request('GET', 'http://refused.example/x')\n"
-        "print(link.getresponse().status)\n"
-    )
-    ran = place.run(sys.executable, "-c", fetch)
+    ran = place.run(sys.executable, "-c", FETCH_REFUSED)
     assert ran.stdout == "403\n"
     assert "allowed 0, refused 1" in ran.stderr
     assert "1 x host_not_allowed: refused.example" in ran.stderr
@@ -485,6 +487,19 @@ def test_a_corrupt_audit_key(place):
     for key in (place.state / "audit/keys").glob("*.key"):
         key.write_bytes(b"damaged")
     assert "audit/keys" in refused_start(place)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_a_corrupt_spool(place, damage):
+    assert place.run(sys.executable, "-c", FETCH_REFUSED).returncode == 0
+    newest = max((place.state / "audit/batches").glob("*.batch"))
+    data = newest.read_bytes()
+    newest.write_bytes(data[:-9] if damage == "cut" else data[:-9] + b"\xff" + data[-8:])
+    said = refused_start(place)
+    assert newest.name in said
+    assert "aesp-proxy audit verify" in said
+    newest.write_bytes(data)
+    assert place.run("true").returncode == 0
 
 
 def test_a_port_in_use(place):

@@ -30,6 +30,7 @@ from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSet
 from aesp_proxy.intercept.egress.master import EgressMaster, verify_contract
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal, JournalOptions, Mode
+from aesp_proxy.record.spool_check import check_newest_batch
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ async def _start(
         raise InputError(msg)
     settings = Settings.from_worker(raw)
     verify_contract()
+    check_newest_batch(settings.state_dir)
     snapshot = load_snapshot(
         settings.policy,
         fingerprint_key=load_fingerprint_key(settings.state_dir),

@@ -57,6 +57,16 @@ def test_a_secret_in_an_http_2_body_never_leaves(proxy, h2_client, canary):
     assert all(not seen.complete for seen in proxy.origin.requests)
 
 
+def test_what_breaks_http_2_itself_is_cut_and_recorded(proxy, answer_of):
+    with proxy.tunnel(alpn=("h2",)) as tls:
+        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 60)
+        answer_of(tls)
+    proxy.wait_for(
+        lambda: any(r.reason == "malformed" for r in proxy.journal.records), "the refusal"
+    )
+    assert proxy.origin.requests == []
+
+
 def grpc(*messages: bytes) -> bytes:
     return b"".join(b"\0" + len(m).to_bytes(4, "big") + m for m in messages)
 

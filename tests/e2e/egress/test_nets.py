@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from aesp_proxy.daemon import exchange as exchange_module
 from aesp_proxy.daemon import pipeline as pipeline_module
 from aesp_proxy.decide.secrets.body import StreamPolicy
 
@@ -75,6 +76,18 @@ def test_net_3_a_scan_that_fails_denies(proxy, monkeypatch):
     answer = proxy.ask(request)
     assert b"engine_failed" in answer
     assert proxy.origin.requests == []
+
+
+def test_net_4_an_address_check_that_raises_cuts_the_connection(proxy, answer_of, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a bug in the check")
+
+    monkeypatch.setattr(exchange_module, "address_decision", broken)
+    with proxy.tunnel("localhost") as tls:
+        tls.sendall(GET.replace(b"allowed.test", b"localhost"))
+        assert answer_of(tls) == b""
+    assert proxy.origin.connections == 0
+    assert any(r.reason == "interceptor_failed" for r in proxy.journal.records)
 
 
 def test_net_4_an_interceptor_that_raises_cuts_the_connection(proxy, answer_of, caplog):

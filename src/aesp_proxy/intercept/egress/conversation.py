@@ -203,6 +203,9 @@ class Conversation:
             error = str(failure)
         except OSError as failure:
             error = failure.strerror or str(failure)
+        except Exception as failure:  # noqa: BLE001 - net 4: an address check that fails denies
+            self._fail(failure)
+            return
         if self.closed:
             if wire.transport is not None:
                 wire.transport.abort()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 from mitmproxy.net.http.validate import validate_headers
-from mitmproxy.proxy import commands
+from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import (
     DropStream,
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
     from aesp_proxy.intercept.egress.conversation import Conversation
 
+# How mitmproxy's log tells that a peer broke HTTP/2 (its message, pinned like the rest).
+_PROTOCOL_ERROR = "HTTP/2 protocol error"
+
 
 class GuardedHttp(HttpLayer):
     """mitmproxy's HTTP layer with streams that ask the gate."""
@@ -65,10 +68,17 @@ class GuardedHttp(HttpLayer):
         self.tunnel = tunnel
         self.frame_bytes_max = frame_bytes_max
 
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        for command in super()._handle_event(event):
+            if isinstance(command, commands.Log) and _PROTOCOL_ERROR in command.message:
+                # mitmproxy cuts the connection and only logs it; a refusal is recorded.
+                error = InputError("the client broke the HTTP/2 protocol; the connection is cut")
+                where = f"{self.tunnel.host}:{self.tunnel.port}"
+                self.conversation.object_to(error, where)
+            yield command
+
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         """Open a guarded stream (called by the stock layer)."""
-        from mitmproxy.proxy import events  # noqa: PLC0415 - keeps the name out of the hot path
-
         stream = GuardedStream(self.context.fork(), stream_id, self)
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
@@ -265,8 +275,6 @@ class GuardedStream(HttpStream):
         yield from super().flow_done()
 
     def _switch_protocols(self) -> CommandGenerator[None]:
-        from mitmproxy.proxy import events  # noqa: PLC0415 - see make_stream
-
         if self._exchange is None or not isinstance(self.flow.websocket, WebSocketData):
             self._finish(Reason.UPSTREAM_FAILED)
             yield commands.CloseConnection(self.context.client)
