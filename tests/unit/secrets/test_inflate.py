@@ -147,12 +147,12 @@ def test_what_cannot_be_scanned_is_said_when_the_body_opens(
         (b"not gzip at all, but long enough to see", "gzip", "damaged"),
         (b"not zlib at all, but long enough to see", "deflate", "damaged"),
         (zlib.compress(b"content", wbits=-15), "deflate", "damaged"),
-        (gzip.compress(FILLER * 99)[:-9], "gzip", "ends early"),
-        (gzip.compress(FILLER * 99)[:5], "gzip", "ends early"),
-        (gzip.compress(FILLER * 99)[:-8] + bytes(8), "gzip", "damaged"),
-        (gzip.compress(FILLER) + b"hidden behind the end", "gzip", "damaged"),
+        (gzip.compress(FILLER * 99, mtime=0)[:-9], "gzip", "ends early"),
+        (gzip.compress(FILLER * 99, mtime=0)[:5], "gzip", "ends early"),
+        (gzip.compress(FILLER * 99, mtime=0)[:-8] + bytes(8), "gzip", "damaged"),
+        (gzip.compress(FILLER, mtime=0) + b"hidden behind the end", "gzip", "damaged"),
         (zlib.compress(FILLER) + b"hidden", "deflate", "after the end"),
-        (gzip.compress(bytes(50_000_000), compresslevel=9), "gzip", "too much for its size"),
+        (gzip.compress(bytes(50_000_000), compresslevel=9, mtime=0), "gzip", "too much for its size"),
     ],
 )
 @pytest.mark.parametrize("size", [1_000, 1 << 20])
