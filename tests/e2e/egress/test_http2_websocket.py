@@ -59,7 +59,8 @@ def test_a_secret_in_an_http_2_body_never_leaves(proxy, h2_client, canary):
 
 def test_what_breaks_http_2_itself_is_cut_and_recorded(proxy, answer_of):
     with proxy.tunnel(alpn=("h2",)) as tls:
-        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 60)
+        headers_that_do_not_decode = b"\0\0\4\1\5\0\0\0\1abcd"
+        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + headers_that_do_not_decode)
         answer_of(tls)
     proxy.wait_for(
         lambda: any(r.reason == "malformed" for r in proxy.journal.records), "the refusal"

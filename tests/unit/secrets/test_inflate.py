@@ -152,7 +152,11 @@ def test_what_cannot_be_scanned_is_said_when_the_body_opens(
         (gzip.compress(FILLER * 99, mtime=0)[:-8] + bytes(8), "gzip", "damaged"),
         (gzip.compress(FILLER, mtime=0) + b"hidden behind the end", "gzip", "damaged"),
         (zlib.compress(FILLER) + b"hidden", "deflate", "after the end"),
-        (gzip.compress(bytes(50_000_000), compresslevel=9, mtime=0), "gzip", "too much for its size"),
+        (
+            gzip.compress(bytes(50_000_000), compresslevel=9, mtime=0),
+            "gzip",
+            "too much for its size",
+        ),
     ],
 )
 @pytest.mark.parametrize("size", [1_000, 1 << 20])
