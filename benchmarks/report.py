@@ -153,6 +153,7 @@ def _draw_budgets(axes: Any, rows: Sequence[tuple[str, float, bool]]) -> None:  
     axes.barh(labels, shares, color=["#2a9d8f" if ok else "#d1495b" for ok in met])
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_xscale("log")
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("part of the budget used (left of 1 is within it)")
