@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
+from typing import Final
 
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.keys import read_bounded, write_atomic
@@ -25,8 +26,8 @@ def upstream_roots(ca_file: Path | None, state_dir: Path) -> Path | None:
         return system
     own = read_bounded(ca_file)
     try:
-        ssl.create_default_context(cadata=own.decode("ascii"))
-    except (ssl.SSLError, UnicodeDecodeError) as error:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=own.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:  # not text, nothing in it, or no certificate
         raise ConfigError(
             "holds no certificate in PEM form", where=str(ca_file), remedy="see upstream.ca_file"
         ) from error
@@ -36,13 +37,15 @@ def upstream_roots(ca_file: Path | None, state_dir: Path) -> Path | None:
     return merged
 
 
+# Where distributions keep their bundle: Debian and Arch, Fedora, openSUSE, Alpine.
+_BUNDLES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+
 def _system_file() -> Path | None:
-    for name in (
-        os.environ.get("SSL_CERT_FILE"),
-        ssl.get_default_verify_paths().cafile,
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-    ):
-        if name and Path(name).is_file():
-            return Path(name)
-    return None
+    named = (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *_BUNDLES)
+    return next((Path(name) for name in named if name and Path(name).is_file()), None)
