@@ -20,17 +20,22 @@ _CONNECT: Final = "tcp.connect"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Counts of a run; ``refusals`` is ((reason, host), count), most frequent first."""
+    """Counts of a run; ``refusals`` is ((reason, host), count), most frequent first.
+
+    ``broken`` counts allowed tunnels that ended before TLS stood: mostly a client that
+    does not trust the host CA.
+    """
 
     allowed: int
     refused: int
     failed: int
+    broken: int
     refusals: tuple[tuple[tuple[str, str], int], ...]
 
 
 def summarise(records: Iterable[Record]) -> Summary:
     """Count the records of one run; one pass, memory bounded by distinct refusals."""
-    allowed = failed = 0
+    allowed = failed = broken = 0
     refusals: Counter[tuple[str, str]] = Counter()
     for record in records:
         match record.kind:
@@ -41,11 +46,16 @@ def summarise(records: Iterable[Record]) -> Summary:
             case RecordKind.OUTCOME if record.outcome is Outcome.DENIED:
                 allowed -= record.action != _CONNECT
             case RecordKind.OUTCOME if record.outcome is Outcome.FAILURE:
-                failed += 1
+                if record.action == _CONNECT:
+                    broken += 1
+                else:
+                    failed += 1
             case _:
                 continue
     top = tuple(sorted(refusals.items(), key=lambda item: (-item[1], item[0])))
-    return Summary(allowed=allowed, refused=refusals.total(), failed=failed, refusals=top)
+    return Summary(
+        allowed=allowed, refused=refusals.total(), failed=failed, broken=broken, refusals=top
+    )
 
 
 def _place(record: Record) -> str:
@@ -58,6 +68,8 @@ def render(summary: Summary, *, state_dir: str, epoch: int) -> list[str]:
     lines = [f"allowed {summary.allowed}{failed}, refused {summary.refused}"]
     for (reason, place), count in summary.refusals[:_TOP]:
         lines.append(f"  {count} x {reason}: {place}")
+    if summary.broken:
+        lines.append(f"  {summary.broken} tunnels ended before TLS stood: is the host CA trusted?")
     more = len(summary.refusals) - _TOP
     if more > 0:
         lines.append(f"  and {more} more kinds")

@@ -155,6 +155,19 @@ def test_the_account_counts_requests_and_not_the_tunnels_they_came_in():
     assert (account.allowed, account.refused, account.failed) == (2, 0, 1)
 
 
+def test_a_tunnel_that_breaks_before_a_request_is_told_apart():
+    account = summarise(
+        [
+            record(DECISION, SUCCESS, action="tcp.connect"),
+            record(OUTCOME, FAILURE, action="tcp.connect"),
+        ]
+    )
+    assert (account.allowed, account.failed, account.broken) == (0, 0, 1)
+    lines = render(account, state_dir="/s", epoch=3)
+    assert lines[0] == "allowed 0, refused 0"
+    assert "is the host CA trusted?" in lines[1]
+
+
 def test_what_was_refused_half_way_counts_as_refused_once():
     account = summarise(
         [
