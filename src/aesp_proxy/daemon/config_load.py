@@ -12,6 +12,7 @@ from typing import Final
 
 from aesp_proxy.daemon.config import KEYS, VARIABLES, Settings, build, unknown_key
 from aesp_proxy.daemon.config_values import ENVIRONMENT_PREFIX, Given, Key
+from aesp_proxy.errors import ConfigError
 
 SYSTEM_FILE: Final = Path("/etc/aesp-proxy/config.yaml")
 
@@ -85,6 +86,11 @@ def _find_file(environ: Mapping[str, str], system_file: Path) -> Path | None:
         try:
             if place.is_file():
                 return place
-        except OSError:
-            continue
+        except OSError as error:
+            # It may hold a stricter setting: what cannot be looked at is not skipped.
+            raise ConfigError(
+                f"cannot look for settings here: {error.strerror}",
+                where=str(place),
+                remedy="make it readable, or name a file with --config",
+            ) from error
     return None

@@ -121,7 +121,8 @@ class EventExchange:
 
     def _open_body(self) -> BodyScan | None:
         encoding, content_type = _body_kind(self._event)
-        if content_type.startswith(b"application/grpc"):
+        # A coding over the whole body hides the messages: then it is a body like any other.
+        if content_type.startswith(b"application/grpc") and not encoding:
             self._messages = MessageReader(self._pipeline.scan.message_bytes_max)
             return self._open_scan("body", "", 0)
         return self._open_scan("body", encoding, self._pipeline.scan.window_bytes)

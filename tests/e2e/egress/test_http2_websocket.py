@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 
@@ -83,6 +84,18 @@ def test_grpc_messages_pass_whole_and_one_with_a_secret_does_not_begin_to(proxy,
     assert status == 403
     assert json.loads(body)["reason"] == "secret_found"
     assert bytes(proxy.origin.requests[-1].body) in (b"", grpc(b"first"))
+
+
+def test_a_coding_over_grpc_is_taken_off_before_the_scan(proxy, h2_client, canary):
+    coded = {**GRPC, "content-encoding": "gzip"}
+    body = gzip.compress(b"\0" * 5 + canary + b" ")
+    status, answer = h2_client.ask("/pkg.Service/Call", body, **coded)
+    assert status == 403
+    assert json.loads(answer)["reason"] == "secret_found"
+    coded["content-encoding"] = "br"
+    status, answer = h2_client.ask("/pkg.Service/Call", b"\0\0\0\0\1x", **coded)
+    assert json.loads(answer)["reason"] == "unscannable"
+    assert all(not seen.body for seen in proxy.origin.requests)
 
 
 def test_a_compressed_grpc_message_cannot_be_scanned_and_is_refused(proxy, h2_client):

@@ -233,3 +233,12 @@ def test_whatever_is_given_is_settings_or_a_config_error(given_values):
     except ConfigError:
         return
     assert Settings.from_worker(settings.to_worker()) == settings
+
+
+def test_settings_that_cannot_be_looked_at_are_an_error_and_not_skipped(tmp_path, monkeypatch):
+    def refused(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        load(environ={"HOME": str(tmp_path)}, is_root=False, flags={})
