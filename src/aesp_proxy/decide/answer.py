@@ -11,7 +11,12 @@ from aesp_proxy.model.event import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One guard's answer. No field that decides has a default."""
+    """One guard's answer. No field that decides has a default but the strict ones.
+
+    ``implicit`` marks a refusal for want of an entry (``default_action``, a path or tool on
+    no list): a rule with effect ALLOW lifts it, and only it. What an entry forbids stays
+    forbidden.
+    """
 
     verdict: Verdict
     reason: Reason
@@ -20,6 +25,7 @@ class Answer:
     source: str = ""
     findings: tuple[Finding, ...] = ()
     remediation: tuple[str, ...] = ()
+    implicit: bool = False
 
 
 class Guard(Protocol):

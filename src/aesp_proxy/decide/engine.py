@@ -9,13 +9,16 @@ code, never by its text: the text may hold what the event holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import assert_never
 
 from aesp_proxy.decide.answer import Answer, Guard
 from aesp_proxy.decide.guards.secret_leak import SecretLeak
+from aesp_proxy.decide.rules import NO_RULES, RuleMatches
 from aesp_proxy.decide.snapshot import Snapshot
+from aesp_proxy.model.context import NO_CONTEXT, Context
 from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
 from aesp_proxy.model.event import (
     CustomEvent,
@@ -32,10 +35,14 @@ from aesp_proxy.model.host import Host
 ENGINE = "engine"
 
 
-def decide(event: Event, snapshot: Snapshot) -> Decision:
-    """Return the decision on one event. Never raises; every doubt is deny."""
+def decide(event: Event, snapshot: Snapshot, context: Context = NO_CONTEXT) -> Decision:
+    """Return the decision on one event. Never raises; every doubt is deny.
+
+    ``context`` is what is known beyond the event; what is not known is an error to the
+    rules that read it.
+    """
     try:
-        return _decide(event, snapshot)
+        return _decide(event, snapshot, context)
     except Exception as failure:  # noqa: BLE001 - net 2: an engine that fails denies
         return failed(failure, snapshot)
 
@@ -89,28 +96,65 @@ def failed(failure: BaseException, snapshot: Snapshot) -> Decision:
     )
 
 
-def _decide(event: Event, snapshot: Snapshot) -> Decision:
-    strictest: Answer | None = None
-    decider = ENGINE
-    rank = -1
-    granted = False
-    findings: tuple[Finding, ...] = ()
+def _decide(event: Event, snapshot: Snapshot, context: Context) -> Decision:
+    """Ask the guards, then the rules; of equally strict answers the first is told.
+
+    A refusal for want of an entry (``implicit``) falls where a rule allows; one that an
+    entry states stands. A grant lifts what it names before anything is compared.
+    """
+    best = _Strictest()
+    fail_fast = snapshot.settings.fail_fast
     for guard in snapshot.guards:
         answer = _ask(guard, event)
         if answer is None:
             continue
+        if snapshot.grants is not None and not answer.verdict.passes:
+            answer = snapshot.grants.lifted(answer, event) or answer
+        best.take(answer, guard.name, grants=guard.grants)
+        if fail_fast and not answer.verdict.passes and not answer.implicit:
+            return best.decision(event, snapshot, NO_RULES)
+    if snapshot.rules is None:
+        return best.decision(event, snapshot, NO_RULES)
+    return best.decision(event, snapshot, snapshot.rules.matches(event, context, best.findings))
+
+
+class _Strictest:
+    """The strictest answer so far; refusals for want of an entry are kept apart."""
+
+    __slots__ = ("_decider", "_granted", "_implicit", "_rank", "_told", "findings")
+
+    def __init__(self) -> None:
+        self._told: Answer | None = None
+        self._decider = ENGINE
+        self._rank = -1
+        self._granted = False
+        self._implicit: tuple[Answer, str] | None = None
+        self.findings: tuple[Finding, ...] = ()
+
+    def take(self, answer: Answer, name: str, *, grants: bool) -> None:
         if answer.findings:
-            findings += answer.findings
-        granted = granted or guard.grants
+            self.findings += answer.findings
+        if answer.implicit:
+            self._implicit = self._implicit or (answer, name)
+            return
+        self._granted = self._granted or grants
         strictness = answer.verdict.strictness
         # Of equal answers the access guard is told: a note does not speak for the gate.
-        if strictness > rank:
-            strictest, decider, rank = answer, guard.name, strictness
-            if snapshot.settings.fail_fast and not answer.verdict.passes:
-                break
-    if strictest is None or (strictest.verdict.passes and not granted):
-        return _no_guard(snapshot, _section_for(event), event.action, findings)
-    return _decision(strictest, decider, findings, snapshot)
+        if strictness > self._rank:
+            self._told, self._decider, self._rank = answer, name, strictness
+
+    def decision(self, event: Event, snapshot: Snapshot, matches: RuleMatches) -> Decision:
+        if self._implicit is not None and not matches.allows:
+            self.take(replace(self._implicit[0], implicit=False), self._implicit[1], grants=True)
+        for answer, policy_id in matches.answers:
+            self.take(answer, f"rule:{policy_id}", grants=answer.verdict is Verdict.ALLOW)
+        told = self._told
+        if told is None or (told.verdict.passes and not self._granted):
+            return _no_guard(snapshot, _section_for(event), event.action, self.findings)
+        made = _decision(told, self._decider, self.findings, snapshot)
+        if not matches.rules:
+            return made
+        return replace(made, rules=matches.rules, rule_errors=matches.errors)
 
 
 def _ask(guard: Guard, event: Event) -> Answer | None:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from aesp_proxy.decide.answer import Guard
+from aesp_proxy.decide.grants import Grants
 from aesp_proxy.decide.guards import EgressAllowlist, build_guards
 from aesp_proxy.decide.policy.policy import Policy, SecretPattern, Settings
+from aesp_proxy.decide.rules import Rules
 from aesp_proxy.decide.secrets.hyperscan import Locator
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, rule_from_policy
@@ -41,6 +43,8 @@ class Snapshot:
     severity_threshold: Severity
     settings: Settings
     warnings: tuple[str, ...] = ()
+    rules: Rules | None = None
+    grants: Grants | None = None
 
 
 def secret_rules(policy: Policy, pack_rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -89,6 +93,8 @@ def build_snapshot(
         severity_threshold=policy.secrets.severity_threshold,
         settings=policy.settings,
         warnings=policy.warnings,
+        rules=Rules(policy.rules) if policy.rules else None,
+        grants=Grants(policy.grants) if policy.grants else None,
     )
 
 

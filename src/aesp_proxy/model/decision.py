@@ -67,6 +67,14 @@ class Reason(StrEnum):
     TOOL_NOT_ALLOWED = "tool_not_allowed"
     TOOL_NEEDS_CONFIRMATION = "tool_needs_confirmation"
     TOOL_ARGUMENTS_TOO_LARGE = "tool_arguments_too_large"
+    PATH_NOT_ALLOWED = "path_not_allowed"
+    PATCH_TOO_LARGE = "patch_too_large"
+    PATCH_UNBALANCED = "patch_unbalanced"
+    PATCH_FORBIDDEN = "patch_forbidden"
+    # decided by a rule
+    RULE_DENIED = "rule_denied"
+    RULE_NEEDS_CONFIRMATION = "rule_needs_confirmation"
+    RULE_FAILED = "rule_failed"
     # decided before or without a guard
     MALFORMED = "malformed"
     NAME_MISMATCH = "name_mismatch"
@@ -110,7 +118,8 @@ class Decision:
 
     ``guard`` is the guard or net that decided; ``source`` the file and line of
     the policy item that decided, when one did; ``remediation`` what a person or
-    agent can do about a refusal, a sentence each.
+    agent can do about a refusal, a sentence each. ``rules`` are the ids of the rules
+    that matched, ``rule_errors`` those of them that could not be evaluated.
     """
 
     verdict: Verdict
@@ -123,3 +132,5 @@ class Decision:
     policy_name: str = ""
     policy_hash: str = ""
     remediation: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    rule_errors: tuple[str, ...] = ()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 
 from aesp_proxy.decide.policy.hosts import HostRule
 from aesp_proxy.decide.policy.sourced import Sourced
 from aesp_proxy.model.decision import Severity, Verdict
+from aesp_proxy.model.grant import Grant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,70 @@ class ToolSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PathAllowSection:
+    """Globs of paths that may be read, written, patched; what no glob names is refused."""
+
+    source: str
+    access: tuple[Sourced[str], ...]
+    write: tuple[Sourced[str], ...]
+    patch: tuple[Sourced[str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchSection:
+    """Limits of one patch, lines and ratio, and RE2 patterns that an added line must not match."""
+
+    source: str
+    additions_max: int
+    deletions_max: int
+    require_balance: bool
+    imbalance_ratio_max: float
+    forbidden_patterns: tuple[Sourced[str], ...]
+
+
+class Effect(StrEnum):
+    """What a rule does when its condition holds. Only ALLOW may let pass what no entry allows."""
+
+    ALLOW = "ALLOW"
+    DENY = "DENY"
+    AUDIT = "AUDIT"
+    ASK = "ASK"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleItem:
+    """One CEL rule as the policy states it (PolicyDefinition of the AESP specification).
+
+    ``applies_to`` are resources (``egress:HOST``, ``file:GLOB``, ``tool:TOOL``, ``*``);
+    ``actions`` the actions it speaks of. Empty means all, and is refused for ALLOW.
+    """
+
+    policy_id: Sourced[str]
+    version: str
+    description: str
+    applies_to: tuple[Sourced[str], ...]
+    enabled: bool
+    condition: Sourced[str]
+    effect: Effect
+    actions: tuple[Sourced[str], ...]
+    parameters: tuple[tuple[str, str], ...]
+
+    @property
+    def source(self) -> str:
+        """FILE:LINE of the rule."""
+        return self.policy_id.source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A file that a policy is made of: its level (``policy`` for a file alone) and SHA-256."""
+
+    level: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``fail_fast`` stops at the first refusal; the others wait for their feature."""
 
@@ -98,7 +164,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """One policy, checked. ``warnings`` are lines of FILE:LINE:COL and what has no effect yet."""
+    """One policy, checked. ``warnings`` are lines of FILE:LINE:COL and what has no effect yet.
+
+    ``version`` is that of the format. A policy compiled from a hierarchy has a ``scope``
+    and a ``stamp`` (``YYYYMMDDHHMMSS:HASH8``), and ``layers`` from the top down.
+    """
 
     where: str
     version: str
@@ -110,6 +180,13 @@ class Policy:
     tools: ToolSection | None
     settings: Settings
     warnings: tuple[str, ...]
+    path_allow: PathAllowSection | None = None
+    patch: PatchSection | None = None
+    rules: tuple[RuleItem, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    scope: tuple[tuple[str, str], ...] = ()
+    stamp: str = ""
 
     @property
     def hash(self) -> str:

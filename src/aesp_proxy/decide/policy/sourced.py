@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Sourced[T]:
-    """``value`` with ``source``, which is ``FILE:LINE``, and the column of the value."""
+    """``value`` with ``source``, which is ``FILE:LINE``, and the column of the value.
+
+    ``style`` is how it is written: plain, single, double or block.
+    """
 
     value: T
     source: str
     column: int = 1
+    style: str = "plain"
 
     @property
     def where(self) -> str:
@@ -20,4 +24,4 @@ class Sourced[T]:
 
     def of[U](self, value: U) -> Sourced[U]:
         """Return another value that stands in the same place."""
-        return Sourced(value, self.source, self.column)
+        return Sourced(value, self.source, self.column, self.style)

@@ -132,7 +132,8 @@ class Table:
 
     def _text(self, node: Node, path: str) -> Sourced[str]:
         text = _text(node, path, self._where)
-        return Sourced(text, f"{self._where}:{node.line}", node.column)
+        style = node.style if isinstance(node, Scalar) else "plain"
+        return Sourced(text, f"{self._where}:{node.line}", node.column, style)
 
     def _check_keys(self) -> None:
         for key, _ in self._node.entries:
