@@ -10,20 +10,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NoReturn, override
+from typing import Any, Final, NoReturn
 
 import click
 
 from aesp_proxy import __version__
 from aesp_proxy.cli.exits import ExitCode, exit_code_for
+from aesp_proxy.cli.lazy import LazyGroup, Table
 from aesp_proxy.cli.output import error_line, mend_streams, write_crash
 from aesp_proxy.errors import AespError
 
-_COMMANDS: Final = {
+_COMMANDS: Final[Table] = {
     "run": ("aesp_proxy.cli.run:run", "Run a command whose traffic is decided and recorded."),
     "check": ("aesp_proxy.cli.check:check", "Decide events from a file, without running anything."),
+    "policy": ("aesp_proxy.cli.policy:policy", "Compile policies, check them, say what they mean."),
     "audit": ("aesp_proxy.cli.audit:audit", "Read, verify and ship the record."),
     "aggregator": (
         "aesp_proxy.cli.aggregator:aggregator",
@@ -32,29 +33,8 @@ _COMMANDS: Final = {
 }
 
 
-class _LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is used."""
-
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    @override
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module_name, _, attribute = _COMMANDS[cmd_name][0].partition(":")
-        command = getattr(import_module(module_name), attribute)
-        if not isinstance(command, click.Command):
-            message = f"{module_name}:{attribute} is not a command"
-            raise TypeError(message)
-        return command
-
-    @override
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+class _Program(LazyGroup):
+    """The whole program: errors become one line and an exit code here, and nowhere else."""
 
     def main(  # type: ignore[override]  # click's overloads; this one never returns a value
         self,
@@ -117,7 +97,9 @@ def _state_dir(arguments: Sequence[str]) -> Path:
     return default_state_dir(os.environ, is_root=os.geteuid() == 0)
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Program, table=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="aesp-proxy")
 def main() -> None:
     """Stand between an AI agent and everything outside its task: decide, record, prove."""

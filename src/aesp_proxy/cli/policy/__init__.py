@@ -1,0 +1,30 @@
+"""``aesp-proxy policy``: compile policies, and tools to trust them.
+
+Each command stands in a module of its own, imported when it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from aesp_proxy.cli.lazy import LazyGroup, Table
+
+COMMANDS: Final[Table] = {
+    "compile": (
+        "aesp_proxy.cli.policy.compile_command:compile_command",
+        "Join the levels of a hierarchy into the policy of one scope.",
+    ),
+    "prove": (
+        "aesp_proxy.cli.policy.prove_command:prove_command",
+        "Show that no level weakens what stands above it.",
+    ),
+}
+
+
+@click.group(
+    cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
+def policy() -> None:
+    """Compile policies, check them, and say what they mean."""
