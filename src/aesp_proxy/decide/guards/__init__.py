@@ -13,6 +13,7 @@ from aesp_proxy.decide.answer import Guard
 from aesp_proxy.decide.guards.egress_allowlist import EgressAllowlist, egress_allowlist
 from aesp_proxy.decide.guards.forbidden_path import forbidden_path
 from aesp_proxy.decide.guards.mcp_tool import mcp_tool
+from aesp_proxy.decide.guards.path_allowlist import path_allowlist
 from aesp_proxy.decide.guards.secret_leak import Scanner, secret_leak
 from aesp_proxy.decide.policy.policy import Policy
 
@@ -27,6 +28,10 @@ def _path(policy: Policy, _scanner: Scanner | None) -> Guard | None:
     return None if policy.paths is None else forbidden_path(policy.paths)
 
 
+def _path_allow(policy: Policy, _scanner: Scanner | None) -> Guard | None:
+    return None if policy.path_allow is None else path_allowlist(policy.path_allow)
+
+
 def _tool(policy: Policy, _scanner: Scanner | None) -> Guard | None:
     return None if policy.tools is None else mcp_tool(policy.tools)
 
@@ -38,6 +43,7 @@ def _secret(policy: Policy, scanner: Scanner | None) -> Guard | None:
 GUARDS: tuple[Callable[[Policy, Scanner | None], Guard | None], ...] = (
     _egress,
     _path,
+    _path_allow,
     _tool,
     _secret,
 )

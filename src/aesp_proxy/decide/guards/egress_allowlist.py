@@ -130,6 +130,7 @@ class EgressAllowlist:
             message=message,
             source=source,
             remediation=(_DO_NOT_RETRY, self._ask_for(host, port)),
+            implicit=True,
         )
 
     def _ask_for(self, host: Host, port: int) -> str:

@@ -41,7 +41,7 @@ class McpTool:
     def _answer(self, call: ToolCall) -> Answer:
         shown = _shown(call)
         if not call.name:
-            return self._not_allowed("a tool without a name")
+            return self._not_allowed("a tool without a name", implicit=False)
         blocked = self.block.find(call.server, call.name)
         if blocked is not None:
             return _blocked(shown, blocked)
@@ -58,9 +58,9 @@ class McpTool:
         if verdict.passes:
             word = "allow" if verdict is Verdict.ALLOW else "log"
             return _pass(verdict, f"on no list; default_action is {word}", self.section.source)
-        return self._not_allowed(shown)
+        return self._not_allowed(shown, implicit=True)
 
-    def _not_allowed(self, shown: str) -> Answer:
+    def _not_allowed(self, shown: str, *, implicit: bool) -> Answer:
         file, _, line = self.section.allow_source.rpartition(":")
         return Answer(
             verdict=Verdict.DENY,
@@ -72,6 +72,7 @@ class McpTool:
                 "Do not retry: use a tool that is allowed.",
                 f"Ask the owner of {file} to add it under {_SECTION}.allow (line {line}).",
             ),
+            implicit=implicit,
         )
 
     def _too_large(self, shown: str, size: int, size_max: int) -> Answer:
