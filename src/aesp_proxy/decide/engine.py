@@ -128,14 +128,14 @@ class _Strictest:
         self._decider = ENGINE
         self._rank = -1
         self._granted = False
-        self._implicit: tuple[Answer, str] | None = None
+        self._implicit: tuple[Answer, str, int] | None = None
         self.findings: tuple[Finding, ...] = ()
 
     def take(self, answer: Answer, name: str, *, grants: bool) -> None:
         if answer.findings:
             self.findings += answer.findings
         if answer.implicit:
-            self._implicit = self._implicit or (answer, name)
+            self._implicit = self._implicit or (answer, name, self._rank)
             return
         self._granted = self._granted or grants
         strictness = answer.verdict.strictness
@@ -143,9 +143,18 @@ class _Strictest:
         if strictness > self._rank:
             self._told, self._decider, self._rank = answer, name, strictness
 
+    def _let_implicit_stand(self) -> None:
+        """Take the refusal for want of an entry in the turn in which it was given."""
+        if self._implicit is None:
+            return
+        answer, name, rank_before = self._implicit
+        strictness = answer.verdict.strictness
+        if rank_before < strictness >= self._rank:
+            self._told, self._decider, self._rank = answer, name, strictness
+
     def decision(self, event: Event, snapshot: Snapshot, matches: RuleMatches) -> Decision:
-        if self._implicit is not None and not matches.allows:
-            self.take(replace(self._implicit[0], implicit=False), self._implicit[1], grants=True)
+        if not matches.allows:
+            self._let_implicit_stand()
         for answer, policy_id in matches.answers:
             self.take(answer, f"rule:{policy_id}", grants=answer.verdict is Verdict.ALLOW)
         told = self._told
