@@ -13,6 +13,7 @@ from aesp_proxy.decide.answer import Guard
 from aesp_proxy.decide.guards.egress_allowlist import EgressAllowlist, egress_allowlist
 from aesp_proxy.decide.guards.forbidden_path import forbidden_path
 from aesp_proxy.decide.guards.mcp_tool import mcp_tool
+from aesp_proxy.decide.guards.patch_integrity import patch_integrity
 from aesp_proxy.decide.guards.path_allowlist import path_allowlist
 from aesp_proxy.decide.guards.secret_leak import Scanner, secret_leak
 from aesp_proxy.decide.policy.policy import Policy
@@ -36,6 +37,10 @@ def _tool(policy: Policy, _scanner: Scanner | None) -> Guard | None:
     return None if policy.tools is None else mcp_tool(policy.tools)
 
 
+def _patch(policy: Policy, _scanner: Scanner | None) -> Guard | None:
+    return None if policy.patch is None else patch_integrity(policy.patch)
+
+
 def _secret(policy: Policy, scanner: Scanner | None) -> Guard | None:
     return None if scanner is None else secret_leak(policy.secrets, scanner)
 
@@ -45,6 +50,7 @@ GUARDS: tuple[Callable[[Policy, Scanner | None], Guard | None], ...] = (
     _path,
     _path_allow,
     _tool,
+    _patch,
     _secret,
 )
 

@@ -1,0 +1,103 @@
+"""Allowed paths: what no entry names is refused, under either of its names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from aesp_proxy.decide.engine import decide
+from aesp_proxy.decide.guards.path_allowlist import path_allowlist
+from aesp_proxy.decide.policy.policy import PathAllowSection
+from aesp_proxy.decide.policy.sourced import Sourced
+from aesp_proxy.model.decision import Reason, Verdict
+from aesp_proxy.model.event import FileOperation
+
+
+def section(access=(), write=(), patch=()) -> PathAllowSection:
+    return PathAllowSection(
+        source="p.yaml:4",
+        access=tuple(Sourced(glob, "p.yaml:5") for glob in access),
+        write=tuple(Sourced(glob, "p.yaml:6") for glob in write),
+        patch=tuple(Sourced(glob, "p.yaml:7") for glob in patch),
+    )
+
+
+LISTS = section(["/r/**", "/both/**"], ["/w/**", "/both/**"], ["/p/**"])
+
+
+@pytest.fixture
+def snapshot(snapshot_of):
+    """Return a snapshot with the one guard of paths, from its section."""
+
+    def build(lists: PathAllowSection):
+        return replace(snapshot_of(""), guards=(path_allowlist(lists),))
+
+    return build
+
+
+@pytest.mark.parametrize("operation", list(FileOperation))
+@pytest.mark.parametrize("path", ["/r/a", "/w/a", "/both/a", "/p/a", "/other/a", "/R/a", "/"])
+def test_reading_and_running_need_access_and_the_others_need_write(
+    operation, path, events, snapshot
+) -> None:
+    reads = operation in (FileOperation.OPEN, FileOperation.EXEC)
+    allowed = path in (("/r/a", "/both/a") if reads else ("/w/a", "/both/a"))
+    decision = decide(replace(events.file(path), operation=operation), snapshot(LISTS))
+    assert decision.guard == "path_allowlist"
+    assert decision.verdict is (Verdict.ALLOW if allowed else Verdict.DENY)
+    assert decision.reason is (Reason.ALLOWED if allowed else Reason.PATH_NOT_ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/p/a", True), ("/p", True), ("/w/a", False), ("/r/a", False)]
+)
+def test_a_patch_needs_the_list_of_patches(path, allowed, events, snapshot) -> None:
+    decision = decide(events.patch(path), snapshot(LISTS))
+    assert decision.verdict is (Verdict.ALLOW if allowed else Verdict.DENY)
+
+
+@pytest.mark.parametrize(
+    ("given", "resolved", "allowed"),
+    [
+        ("/r/a", "/both/b", True),
+        ("/r/link", "/etc/passwd", False),
+        ("/tmp/link", "/r/a", False),
+        ("/tmp/link", "/etc/passwd", False),
+    ],
+)
+def test_a_link_is_no_way_around(given, resolved, allowed, events, snapshot) -> None:
+    decision = decide(events.file(given, resolved), snapshot(LISTS))
+    assert decision.verdict is (Verdict.ALLOW if allowed else Verdict.DENY)
+    patch = replace(events.patch(given), resolved=resolved)
+    assert decide(patch, snapshot(section(patch=["/r/**", "/both/**"]))).verdict is decision.verdict
+
+
+def test_empty_lists_allow_nothing(events, snapshot) -> None:
+    for event in (events.file("/r/a"), events.patch("/p/a")):
+        assert decide(event, snapshot(section())).reason is Reason.PATH_NOT_ALLOWED
+
+
+def test_other_events_are_not_its_business(events, snapshot) -> None:
+    for event in (events.tool("x"), events.network("a.example")):
+        assert decide(event, snapshot(LISTS)).reason is Reason.NO_GUARD
+
+
+def test_a_refusal_is_for_want_of_an_entry_and_says_where_it_would_be_added(events) -> None:
+    answer = path_allowlist(LISTS).check(events.file("/r/\x1b[2J", "/etc/passwd"))
+    assert answer is not None
+    assert answer.implicit
+    assert answer.source == "p.yaml:4"
+    assert answer.message == (
+        "'/r/\\x1b[2J' is on no list of paths to read (it resolves to /etc/passwd)"
+    )
+    assert answer.remediation[1] == (
+        "Ask the owner of p.yaml to add it under guards.path_allowlist.file_access_allow (line 4)."
+    )
+
+
+def test_an_answer_that_lets_pass_names_the_entry(events) -> None:
+    answer = path_allowlist(LISTS).check(events.file("/r/a"))
+    assert answer is not None
+    assert (answer.verdict, answer.source) == (Verdict.ALLOW, "p.yaml:5")
+    assert answer.message == "allowed by /r/**"
