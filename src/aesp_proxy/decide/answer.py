@@ -15,7 +15,8 @@ class Answer:
 
     ``implicit`` marks a refusal for want of an entry (``default_action``, a path or tool on
     no list): a rule with effect ALLOW lifts it, and only it. What an entry forbids stays
-    forbidden.
+    forbidden. ``behind`` is what the guard refuses besides: it stands where a grant lifts
+    the answer itself.
     """
 
     verdict: Verdict
@@ -26,6 +27,7 @@ class Answer:
     findings: tuple[Finding, ...] = ()
     remediation: tuple[str, ...] = ()
     implicit: bool = False
+    behind: Answer | None = None
 
 
 class Guard(Protocol):

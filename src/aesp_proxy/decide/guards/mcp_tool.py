@@ -42,15 +42,12 @@ class McpTool:
         shown = _shown(call)
         if not call.name:
             return self._not_allowed("a tool without a name", implicit=False)
+        besides = self._besides(call, shown)
         blocked = self.block.find(call.server, call.name)
         if blocked is not None:
-            return _blocked(shown, blocked)
-        size_max = self.section.args_bytes_max
-        if size_max is not None and len(call.arguments) > size_max:
-            return self._too_large(shown, len(call.arguments), size_max)
-        ask = self.require_confirmation.find(call.server, call.name)
-        if ask is not None:
-            return _ask(shown, ask)
+            return _blocked(shown, blocked, besides)
+        if besides is not None:
+            return besides
         allowed = self.allow.find(call.server, call.name)
         if allowed is not None:
             return _pass(Verdict.ALLOW, f"allowed by {allowed.value}", allowed.source)
@@ -59,6 +56,14 @@ class McpTool:
             word = "allow" if verdict is Verdict.ALLOW else "log"
             return _pass(verdict, f"on no list; default_action is {word}", self.section.source)
         return self._not_allowed(shown, implicit=True)
+
+    def _besides(self, call: ToolCall, shown: str) -> Answer | None:
+        """Refuse what is refused of any tool, be it allowed: by size, or until confirmed."""
+        size_max = self.section.args_bytes_max
+        if size_max is not None and len(call.arguments) > size_max:
+            return self._too_large(shown, len(call.arguments), size_max)
+        ask = self.require_confirmation.find(call.server, call.name)
+        return None if ask is None else _ask(shown, ask)
 
     def _not_allowed(self, shown: str, *, implicit: bool) -> Answer:
         file, _, line = self.section.allow_source.rpartition(":")
@@ -106,7 +111,7 @@ def _pass(verdict: Verdict, message: str, source: str) -> Answer:
     )
 
 
-def _blocked(shown: str, rule: Sourced[str]) -> Answer:
+def _blocked(shown: str, rule: Sourced[str], besides: Answer | None) -> Answer:
     return Answer(
         verdict=Verdict.DENY,
         reason=Reason.TOOL_BLOCKED,
@@ -114,6 +119,7 @@ def _blocked(shown: str, rule: Sourced[str]) -> Answer:
         message=f"{shown} is blocked by {rule.value}",
         source=rule.source,
         remediation=("Do not retry: this tool is blocked by policy.",),
+        behind=besides,
     )
 
 
