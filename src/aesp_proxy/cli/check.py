@@ -34,6 +34,7 @@ from aesp_proxy.normalize.announced import (
     event_id_of,
     event_of,
 )
+from aesp_proxy.normalize.announced_context import context_of
 from aesp_proxy.normalize.json_text import EVENT_BYTES_MAX, read_json
 
 _PROGRESS_BYTES_MIN: Final = 4 * 1024 * 1024
@@ -118,10 +119,12 @@ def _decide_one(data: bytes, place: str, snapshot: Snapshot) -> tuple[str, Decis
     try:
         value = read_json(data)
         event_id = event_id_of(value)
-        event = event_of(announcement(value, time_ns=time.time_ns()), resolve=os.path.realpath)
+        said = announcement(value, time_ns=time.time_ns())
+        event = event_of(said, resolve=os.path.realpath)
+        context = context_of(said)
     except InputError as error:
         return event_id, _malformed(f"{place}{error}", snapshot)
-    return event_id, decide(event, snapshot)
+    return event_id, decide(event, snapshot, context)
 
 
 def _malformed(message: str, snapshot: Snapshot) -> Decision:
@@ -160,6 +163,10 @@ def _told(event_id: str, decision: Decision) -> str:
             }
             for finding in decision.findings
         ]
+    if decision.rules:
+        line["rules"] = list(decision.rules)
+    if decision.rule_errors:
+        line["ruleErrors"] = list(decision.rule_errors)
     if decision.remediation:
         line["remediation"] = list(decision.remediation)
     return json.dumps(line) + "\n"

@@ -317,11 +317,23 @@ def _time_ns(stamp: object, default_ns: int) -> int:
 
 def _principal(value: Json, metadata: Json) -> Principal:
     return Principal(
-        principal_id=_text(metadata, "principalId", "principal_id", default=""),
+        principal_id=_id_of(metadata, "user", "principalId", "principal_id"),
         agent_id=_text(metadata, "agentId", "agent_id", default=""),
         agent_type=_text(metadata, "agentType", "agent_type", default="announced"),
         session_id=_text(value, "sessionId", "session_id", default=""),
+        tenant_id=_id_of(metadata, "tenant", "tenantId", "tenant_id"),
     )
+
+
+def _id_of(metadata: Json, section: str, *names: str) -> str:
+    """Return an id that may stand by itself or in the object of what it is the id of."""
+    own = _text(metadata, *names, default="")
+    inner = _mapping(metadata.get(section), f"metadata.{section}").get("id")
+    if inner is not None and not isinstance(inner, str):
+        _refuse(f"metadata.{section}.id is not a text")
+    if own and inner and own != inner:
+        _refuse(f"metadata.{names[0]} and metadata.{section}.id say different things")
+    return own or inner or ""
 
 
 def _pick(value: Json, *names: str) -> object:

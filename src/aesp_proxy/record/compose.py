@@ -23,6 +23,7 @@ from aesp_proxy.model.principal import Principal
 from aesp_proxy.model.record import Ending, Outcome, Record, RecordKind
 
 _TEXT_CHARS_MAX = 1_024
+_RULES_MAX = 32
 _MASKED = "/[masked]"
 # An attempt that ends so was not refused: it did not come off.
 _MISFORTUNES = frozenset((Reason.UPSTREAM_FAILED, Reason.UPSTREAM_UNTRUSTED, Reason.CLIENT_GONE))
@@ -63,9 +64,10 @@ def decision_record(event: Event, decision: Decision, *, time_ns: int) -> Record
         policy_hash=decision.policy_hash,
         policy_source=decision.source,
         policy_violations=() if passes else (decision.reason.value,),
-        applied_policies=(decision.policy_name,) if decision.policy_name else (),
+        applied_policies=_applied(decision),
         findings=decision.findings,
         event_id=event.event_id,
+        metadata=_rule_errors(decision),
     )
 
 
@@ -150,6 +152,20 @@ def outcome_record(
 def clip(text: str) -> str:
     """Shorten a text to what a record may hold, saying so."""
     return text if len(text) <= _TEXT_CHARS_MAX else text[: _TEXT_CHARS_MAX - 1] + "…"
+
+
+def _applied(decision: Decision) -> tuple[str, ...]:
+    """Name the policy and the rules of it that matched, so many that a record can hold them."""
+    policy = (decision.policy_name,) if decision.policy_name else ()
+    more = len(decision.rules) - _RULES_MAX
+    told = tuple(clip(rule) for rule in decision.rules[:_RULES_MAX])
+    return (*policy, *told, f"and {more} more") if more > 0 else (*policy, *told)
+
+
+def _rule_errors(decision: Decision) -> tuple[tuple[str, str], ...]:
+    if not decision.rule_errors:
+        return ()
+    return (("rule_errors", clip(",".join(decision.rule_errors))),)
 
 
 def _target(event: Event, decision: Decision) -> tuple[str, str, int, str]:
