@@ -12,6 +12,7 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
+from aesp_proxy.daemon.policy_parents import BUILT_IN, PolicyParents
 from aesp_proxy.daemon.rule_cache import compiled
 from aesp_proxy.decide.policy.document import TEXT_BYTES_MAX
 from aesp_proxy.decide.policy.load import load_policy
@@ -51,11 +52,34 @@ def load_snapshot(
 
 
 def read_policy(policy_path: Path | None) -> Policy:
-    """Read and check a policy file, or the built-in baseline."""
-    if policy_path is not None:
-        return load_policy(read_text(policy_path), str(policy_path))
-    path = built_in_dir() / _BASELINE
-    return load_policy(read_text(path), f"built-in {_BASELINE}")
+    """Read and check a policy file with what it extends, or the built-in baseline.
+
+    Parents are looked for beside the file, in the folder above, and among the policies
+    that come along.
+    """
+    path, where = policy_path, str(policy_path)
+    if path is None:
+        path, where = built_in_dir() / _BASELINE, BUILT_IN + _BASELINE
+    text = read_text(path)
+    return load_policy(text, where, lone_parents(path, where))
+
+
+def _normal(path: Path) -> str:
+    return os.path.normpath(path)
+
+
+def lone_parents(path: Path, where: str) -> PolicyParents:
+    """Return the reader of what a single file extends."""
+    above = path.parent / ".."
+    parents = PolicyParents(
+        roots=(path.parent, above),
+        inside=above,
+        built_in=built_in_dir(),
+        named=_normal,
+        read=read_text,
+    )
+    parents.remember(path, where)
+    return parents
 
 
 @lru_cache(maxsize=1)

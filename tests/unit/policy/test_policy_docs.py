@@ -17,19 +17,10 @@ def section(name: str) -> str:
 
 
 @pytest.mark.parametrize("guard", ["egress_allowlist", "forbidden_path", "secret_leak", "mcp_tool"])
-def test_every_enforced_key_has_a_row(guard: str) -> None:
-    rows = section(guard)
-    for name, field in schema.GUARDS[guard].keys.items():
-        if not field.not_enforced:
-            assert f"\n| `{name}` |" in rows, name
-
-
-def test_everything_that_is_not_enforced_is_listed_as_such() -> None:
-    listed = GUIDE.partition("## Known, not enforced")[2]
-    for name, field in schema.POLICY.items():
-        assert (f"`{name}`" in listed) is bool(field.not_enforced)
-    for name, field in schema.GUARDS.items():
-        assert (f"`guards.{name}`" in listed) is bool(field.not_enforced)
+def test_every_key_has_a_row(guard: str) -> None:
+    rows = [line for line in section(guard).splitlines() if line.startswith("|")]
+    for name in schema.GUARDS[guard].keys:
+        assert any(f"`{name}`" in row.split("|")[1] for row in rows), name
 
 
 def test_the_first_policy_of_the_guide_loads() -> None:

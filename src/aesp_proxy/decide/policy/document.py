@@ -25,12 +25,17 @@ SCALAR_CHARS_MAX = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scalar:
-    """A leaf. ``style`` is ``plain``, ``single``, ``double`` or ``block``."""
+    """A leaf. ``style`` is ``plain``, ``single``, ``double`` or ``block``.
+
+    ``note`` follows the place in sources, for what no file writes out.
+    """
 
     text: str
     style: str
+    file: str
     line: int
     column: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,7 @@ class Sequence:
     """A list of nodes."""
 
     items: tuple[Node, ...]
+    file: str
     line: int
     column: int
 
@@ -47,8 +53,36 @@ class Mapping:
     """Keys, each once, in the order of the file."""
 
     entries: tuple[tuple[Scalar, Node], ...]
+    file: str
     line: int
     column: int
+
+    def get(self, name: str) -> Node | None:
+        """Return the value under a key; None when it is not stated."""
+        return next((value for key, value in self.entries if key.text == name), None)
+
+    def key(self, name: str) -> Scalar | None:
+        """Return the key itself, for its place; None when it is not stated."""
+        return next((key for key, _ in self.entries if key.text == name), None)
+
+    def table(self, name: str) -> Mapping | None:
+        """Return the mapping under a key; None when there is none."""
+        value = self.get(name)
+        return value if isinstance(value, Mapping) else None
+
+    def items(self, name: str) -> tuple[Node, ...]:
+        """Return the items of the list under a key; empty when there is none."""
+        value = self.get(name)
+        return value.items if isinstance(value, Sequence) else ()
+
+    def texts(self, name: str) -> tuple[Scalar, ...]:
+        """Return the leaves of the list under a key."""
+        return tuple(item for item in self.items(name) if isinstance(item, Scalar))
+
+    def word(self, name: str) -> str:
+        """Return the text of the leaf under a key; empty when there is none."""
+        value = self.get(name)
+        return value.text if isinstance(value, Scalar) else ""
 
 
 Node = Scalar | Sequence | Mapping
@@ -73,9 +107,15 @@ def parse_document(text: str, where: str) -> Mapping:
         raise ConfigError(f"not valid YAML: {reason}", where=where) from None
 
 
-def at(where: str, node: Node) -> str:
+def at(node: Node) -> str:
     """Return FILE:LINE:COL of a node, for errors."""
-    return f"{where}:{node.line}:{node.column}"
+    return f"{node.file}:{node.line}:{node.column}"
+
+
+def source_of(node: Node) -> str:
+    """Return FILE:LINE of a node, for what is told of a decision."""
+    note = node.note if isinstance(node, Scalar) else ""
+    return f"{node.file}:{node.line}{note}"
 
 
 def _yaml_error(error: yaml.MarkedYAMLError, text: str, where: str) -> ConfigError:
@@ -120,7 +160,7 @@ class _Reader:
         if not isinstance(event, yaml.StreamEndEvent):
             raise self._refused(event, "a second document; one file holds one policy")
         if not isinstance(top, Mapping):
-            raise ConfigError("expected keys and values at the top", where=at(self._where, top))
+            raise ConfigError("expected keys and values at the top", where=at(top))
         return top
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
@@ -130,10 +170,12 @@ class _Reader:
             if len(event.value) > SCALAR_CHARS_MAX:
                 raise self._refused(event, f"a value longer than {SCALAR_CHARS_MAX} characters")
             style = _STYLES[event.style]
-            return Scalar(text=event.value, style=style, line=line, column=column)
+            return Scalar(text=event.value, style=style, file=self._where, line=line, column=column)
         if isinstance(event, yaml.SequenceStartEvent):
-            return Sequence(items=self._items(depth), line=line, column=column)
-        return Mapping(entries=self._entries(depth), line=line, column=column)
+            items = self._items(depth)
+            return Sequence(items=items, file=self._where, line=line, column=column)
+        entries = self._entries(depth)
+        return Mapping(entries=entries, file=self._where, line=line, column=column)
 
     def _items(self, depth: int) -> tuple[Node, ...]:
         items: list[Node] = []

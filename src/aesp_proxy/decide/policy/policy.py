@@ -195,7 +195,10 @@ class Policy:
 
 
 def canonical(policy: Policy) -> bytes:
-    """Return the meaning of a policy as JSON with sorted keys, UTF-8."""
+    """Return the meaning of a policy as JSON with sorted keys, UTF-8.
+
+    The order of rules and entries is no meaning: the strictest answer wins.
+    """
     form = {
         "version": policy.version,
         "name": policy.name,
@@ -204,12 +207,20 @@ def canonical(policy: Policy) -> bytes:
         "forbidden_path": _paths(policy.paths),
         "secret_leak": _secrets(policy.secrets),
         "mcp_tool": _tools(policy.tools),
+        "path_allowlist": _path_allow(policy.path_allow),
+        "patch_integrity": _patch(policy.patch),
+        "rules": sorted((_rule(rule) for rule in policy.rules), key=_bytes),
+        "grants": sorted((_grant(grant) for grant in policy.grants), key=_bytes),
         "settings": {
             "fail_fast": policy.settings.fail_fast,
             "verbose_logging": policy.settings.verbose_logging,
             "session_timeout_secs": policy.settings.session_timeout_s,
         },
     }
+    return _bytes(form)
+
+
+def _bytes(form: object) -> bytes:
     return json.dumps(form, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
@@ -226,6 +237,43 @@ def _paths(section: PathSection | None) -> object:
         "patterns": _sorted(section.patterns),
         "exceptions": _sorted(section.exceptions),
     }
+
+
+def _path_allow(section: PathAllowSection | None) -> object:
+    return section and {
+        "access": _sorted(section.access),
+        "write": _sorted(section.write),
+        "patch": _sorted(section.patch),
+    }
+
+
+def _patch(section: PatchSection | None) -> object:
+    return section and {
+        "max_additions": section.additions_max,
+        "max_deletions": section.deletions_max,
+        "require_balance": section.require_balance,
+        "max_imbalance_ratio": section.imbalance_ratio_max,
+        "forbidden_patterns": _sorted(section.forbidden_patterns),
+    }
+
+
+def _rule(rule: RuleItem) -> object:
+    return {"policy_id": rule.policy_id.value, "enabled": rule.enabled, **rule_meaning(rule)}
+
+
+def rule_meaning(rule: RuleItem) -> dict[str, object]:
+    """Return what a rule says, without its name, its texts and whether it is on."""
+    return {
+        "applies_to": _sorted(rule.applies_to),
+        "condition": rule.condition.value,
+        "effect": rule.effect.value,
+        "actions": _sorted(rule.actions),
+        "parameters": [list(pair) for pair in rule.parameters],
+    }
+
+
+def _grant(grant: Grant) -> object:
+    return [grant.grant_id, grant.kind.value, grant.pattern, grant.from_ns, grant.until_ns]
 
 
 def _secrets(section: SecretSection) -> object:

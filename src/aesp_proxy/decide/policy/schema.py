@@ -1,189 +1,235 @@
-"""Every key a policy may hold, its type, and whether this version enforces it.
+"""Every key a policy may hold: its type, its entries, its law when files join.
 
-One table, read by the loader (and later by the generator of the JSON Schema). A key
-that the format knows and this version does not enforce is refused at load where it
+One table, read by the loader, the merge, the levels and the generator of the JSON
+Schema. A key that the format knows and nothing enforces is refused at load where it
 would have an effect: a policy never promises what nobody does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+
+from aesp_proxy.decide.policy.field import Field, Form, Kind, Law
 
 VERSIONS = ("1.1.0", "1.2.0")
 HIERARCHY_VERSION = "1.0.0"
 
 SEVERITIES = ("info", "warning", "error", "critical")
-DEFAULT_ACTIONS = ("allow", "block", "log")
+# From the weakest to the strictest, as laws of order read them.
+DEFAULT_ACTIONS = ("allow", "log", "block")
+THRESHOLDS = ("critical", "error", "warning", "info")
+STRATEGIES = ("replace", "merge", "deep_merge")
+EFFECTS = ("ALLOW", "DENY", "AUDIT", "ASK")
 
 
-class Kind(Enum):
-    """What a key holds."""
-
-    FLAG = "true or false"
-    TEXT = "a text"
-    CHOICE = "one of a few words"
-    COUNT = "a whole number"
-    RATIO = "a number"
-    TEXTS = "a list of texts"
-    TABLE = "keys and values"
-    TABLES = "a list of keys and values"
-    ANY = "anything"
+def _list(form: Form, law: Law, text: str) -> Field:
+    return Field(kind=Kind.TEXTS, form=form, law=law, text=text)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """One key. ``not_enforced`` says why a value with effect is refused; empty: enforced."""
-
-    kind: Kind
-    choices: tuple[str, ...] = ()
-    keys: Mapping[str, Field] = field(default_factory=dict)
-    required: bool = False
-    count_max: int = 2**53
-    not_enforced: str = ""
+def _adds(of: str, form: Form) -> Field:
+    return Field(
+        kind=Kind.TEXTS, form=form, law=Law.ADDS, of=of, text=f"Entries added to {of} of above."
+    )
 
 
-_LATER = "is known, but not enforced by this version"
-_NEEDS_PARENT = "changes what a parent policy says, and this version has no parents (extends)"
+def _removes(of: str, form: Form) -> Field:
+    return Field(
+        kind=Kind.TEXTS, form=form, law=Law.REMOVES, of=of, text=f"Entries taken out of {of}."
+    )
 
 
-def _texts(*, not_enforced: str = "") -> Field:
-    return Field(kind=Kind.TEXTS, not_enforced=not_enforced)
+def _changes(form: Form) -> dict[str, Field]:
+    return {
+        "additional_allow": _adds("allow", form),
+        "remove_allow": _removes("allow", form),
+        "additional_block": _adds("block", form),
+        "remove_block": _removes("block", form),
+    }
 
 
-def _table(keys: Mapping[str, Field], *, not_enforced: str = "") -> Field:
-    return Field(kind=Kind.TABLE, keys=keys, not_enforced=not_enforced)
+def _told(text: str, *, required: bool = False) -> Field:
+    return Field(kind=Kind.TEXT, text=text, required=required)
 
 
-_FLAG = Field(kind=Kind.FLAG)
-_TEXT = Field(kind=Kind.TEXT)
-_COUNT = Field(kind=Kind.COUNT)
-_REQUIRED_TEXT = Field(kind=Kind.TEXT, required=True)
-_ACTION = Field(kind=Kind.CHOICE, choices=DEFAULT_ACTIONS)
-_SEVERITY = Field(kind=Kind.CHOICE, choices=SEVERITIES)
-_PARENT_TEXTS = _texts(not_enforced=_NEEDS_PARENT)
+def _section(text: str, keys: Mapping[str, Field]) -> Field:
+    switch = Field(kind=Kind.FLAG, law=Law.SWITCH, default="true", text="Whether the guard is on.")
+    return Field(kind=Kind.TABLE, law=Law.SECTION, text=text, keys={"enabled": switch, **keys})
+
+
+def _most(text: str, default: str = "") -> Field:
+    return Field(kind=Kind.COUNT, law=Law.LESS, text=text, default=default)
+
+
+_DEFAULT_ACTION = Field(
+    kind=Kind.CHOICE,
+    law=Law.ORDER,
+    choices=DEFAULT_ACTIONS,
+    default="block",
+    text="The answer for what no entry names.",
+)
 
 SECRET_PATTERN = {
-    "name": _REQUIRED_TEXT,
-    "pattern": _REQUIRED_TEXT,
-    "severity": _SEVERITY,
-    "description": _TEXT,
-    "luhn_check": _FLAG,
+    "name": _told("The name of the rule in findings.", required=True),
+    "pattern": Field(kind=Kind.TEXT, required=True, form=Form.REGEX, text="What it looks like."),
+    "severity": Field(
+        kind=Kind.CHOICE, choices=SEVERITIES, default="critical", text="How bad a finding is."
+    ),
+    "description": _told("What kind of secret it is."),
+    "luhn_check": Field(kind=Kind.FLAG, default="false", text="Digits must pass the Luhn check."),
 }
 
 CREDENTIAL = {
-    "rule": _REQUIRED_TEXT,
-    "hosts": Field(kind=Kind.TEXTS, required=True),
-    "headers": Field(kind=Kind.TEXTS, required=True),
+    "rule": _told("The id of a secret rule; * stands for characters of it.", required=True),
+    "hosts": Field(kind=Kind.TEXTS, form=Form.HOST, required=True, text="Where it may go."),
+    "headers": Field(kind=Kind.TEXTS, required=True, text="The headers that may hold it."),
+}
+
+RULE_BODY = {
+    "condition": _told("A CEL expression; the rule matches where it is true.", required=True),
+    "effect": Field(kind=Kind.CHOICE, choices=EFFECTS, required=True, text="What a match does."),
+    "actions": Field(
+        kind=Kind.TEXTS, form=Form.ACTION, text="Actions it speaks of; all when left out."
+    ),
+    "parameters": Field(kind=Kind.PAIRS, text="Names and texts, for the reader."),
 }
 
 RULE = {
-    "policy_id": _TEXT,
-    "version": _TEXT,
-    "description": _TEXT,
-    "applies_to": _texts(),
-    "enabled": _FLAG,
-    "rule": _table(
-        {
-            "condition": _TEXT,
-            "effect": Field(kind=Kind.CHOICE, choices=("ALLOW", "DENY", "AUDIT", "ASK")),
-            "actions": _texts(),
-            "parameters": Field(kind=Kind.ANY),
-        }
+    "policy_id": _told("The name of the rule in decisions.", required=True),
+    "version": _told("The rule's own version."),
+    "description": _told("What the rule is for."),
+    "applies_to": Field(
+        kind=Kind.TEXTS, form=Form.RESOURCE, text="Resources; every one when left out."
     ),
+    "enabled": Field(kind=Kind.FLAG, default="true", text="Whether the rule is on."),
+    "rule": Field(kind=Kind.TABLE, keys=RULE_BODY, required=True, text="The rule itself."),
 }
 
+_SECRET_PATTERNS = Field(
+    kind=Kind.TABLES,
+    law=Law.FORBIDS,
+    keys=SECRET_PATTERN,
+    entry="name",
+    text="Kinds of secret of the policy's own, beside the built-in ones.",
+)
+
 GUARDS = {
-    "forbidden_path": _table(
+    "forbidden_path": _section(
+        "Paths that nobody may touch.",
         {
-            "enabled": _FLAG,
-            "patterns": _texts(),
-            "exceptions": _texts(),
-            "additional_patterns": _PARENT_TEXTS,
-            "remove_patterns": _PARENT_TEXTS,
-        }
-    ),
-    "path_allowlist": _table(
-        {
-            "enabled": _FLAG,
-            "file_access_allow": _texts(),
-            "file_write_allow": _texts(),
-            "patch_allow": _texts(),
+            "patterns": _list(Form.GLOB, Law.FORBIDS, "What is forbidden; else a built-in list."),
+            "exceptions": _list(Form.GLOB, Law.EXCEPTS, "What is lifted out of the patterns."),
+            "additional_patterns": _adds("patterns", Form.GLOB),
+            "remove_patterns": _removes("patterns", Form.GLOB),
         },
-        not_enforced=_LATER,
     ),
-    "egress_allowlist": _table(
+    "path_allowlist": _section(
+        "Paths that may be touched; every other one is refused.",
         {
-            "enabled": _FLAG,
-            "allow": _texts(),
-            "block": _texts(),
-            "default_action": _ACTION,
-            "additional_allow": _PARENT_TEXTS,
-            "remove_allow": _PARENT_TEXTS,
-            "additional_block": _PARENT_TEXTS,
-            "remove_block": _PARENT_TEXTS,
-        }
+            "file_access_allow": _list(Form.GLOB, Law.PERMITS, "What may be read."),
+            "file_write_allow": _list(Form.GLOB, Law.PERMITS, "What may be written."),
+            "patch_allow": _list(Form.GLOB, Law.PERMITS, "What may be patched; else as written."),
+        },
     ),
-    "secret_leak": _table(
+    "egress_allowlist": _section(
+        "Hosts that may be connected to.",
         {
-            "enabled": _FLAG,
-            "redact": _FLAG,
-            "severity_threshold": _SEVERITY,
-            "patterns": Field(kind=Kind.TABLES, keys=SECRET_PATTERN),
-            "additional_patterns": Field(
-                kind=Kind.TABLES, keys=SECRET_PATTERN, not_enforced=_NEEDS_PARENT
+            "allow": _list(Form.HOST, Law.PERMITS, "Hosts that may be reached."),
+            "block": _list(Form.HOST, Law.FORBIDS, "Hosts that may not, whatever allows them."),
+            "default_action": _DEFAULT_ACTION,
+            **_changes(Form.HOST),
+        },
+    ),
+    "secret_leak": _section(
+        "Secrets that may not leave. On when nothing is said about it.",
+        {
+            "redact": Field(
+                kind=Kind.FLAG, law=Law.OFF, default="false", text="No effect yet: a find refuses."
             ),
-            "remove_patterns": _PARENT_TEXTS,
-            "skip_paths": _texts(),
-            "credentials": Field(kind=Kind.TABLES, keys=CREDENTIAL),
-        }
-    ),
-    "patch_integrity": _table(
-        {
-            "enabled": _FLAG,
-            "max_additions": _COUNT,
-            "max_deletions": _COUNT,
-            "require_balance": _FLAG,
-            "max_imbalance_ratio": Field(kind=Kind.RATIO),
-            "forbidden_patterns": _texts(),
+            "severity_threshold": Field(
+                kind=Kind.CHOICE,
+                law=Law.ORDER,
+                choices=THRESHOLDS,
+                default="error",
+                text="The lowest severity that refuses.",
+            ),
+            "patterns": _SECRET_PATTERNS,
+            "additional_patterns": Field(
+                kind=Kind.TABLES,
+                law=Law.ADDS,
+                keys=SECRET_PATTERN,
+                of="patterns",
+                text="Entries added to patterns of above.",
+            ),
+            "remove_patterns": _removes("patterns", Form.FREE),
+            "skip_paths": _list(Form.GLOB, Law.EXCEPTS, "Files that are not searched."),
+            "credentials": Field(
+                kind=Kind.TABLES,
+                law=Law.EXCEPTS,
+                keys=CREDENTIAL,
+                entry="rule",
+                text="Secrets that may go home.",
+            ),
         },
-        not_enforced=_LATER,
     ),
-    "mcp_tool": _table(
+    "patch_integrity": _section(
+        "What a patch may do.",
         {
-            "enabled": _FLAG,
-            "allow": _texts(),
-            "block": _texts(),
-            "require_confirmation": _texts(),
-            "default_action": _ACTION,
-            "max_args_size": _COUNT,
-            "additional_allow": _PARENT_TEXTS,
-            "remove_allow": _PARENT_TEXTS,
-            "additional_block": _PARENT_TEXTS,
-            "remove_block": _PARENT_TEXTS,
-        }
+            "max_additions": _most("Lines that a patch may add.", "1000"),
+            "max_deletions": _most("Lines that a patch may delete.", "500"),
+            "require_balance": Field(
+                kind=Kind.FLAG, law=Law.ON, default="false", text="Hold it to the ratio below."
+            ),
+            "max_imbalance_ratio": Field(
+                kind=Kind.RATIO,
+                law=Law.LESS,
+                default="10.0",
+                text="The more of added and deleted lines over the less of them.",
+            ),
+            "forbidden_patterns": _list(Form.REGEX, Law.FORBIDS, "What no added line may match."),
+        },
+    ),
+    "mcp_tool": _section(
+        "Tools that may be called.",
+        {
+            "allow": _list(Form.TOOL, Law.PERMITS, "Tools that may be called."),
+            "block": _list(Form.TOOL, Law.FORBIDS, "Tools that may not, whatever allows them."),
+            "require_confirmation": _list(Form.TOOL, Law.FORBIDS, "Tools that a person confirms."),
+            "default_action": _DEFAULT_ACTION,
+            "max_args_size": _most("Bytes of arguments that a call may have."),
+            **_changes(Form.TOOL),
+        },
     ),
 }
 
 SETTINGS = {
-    "fail_fast": _FLAG,
-    "verbose_logging": _FLAG,
-    "session_timeout_secs": Field(kind=Kind.COUNT, count_max=31_536_000),
+    "fail_fast": Field(
+        kind=Kind.FLAG, law=Law.EITHER, default="false", text="Stop at the first refusal."
+    ),
+    "verbose_logging": Field(
+        kind=Kind.FLAG, law=Law.ON, default="false", text="No effect yet: everything is recorded."
+    ),
+    "session_timeout_secs": Field(
+        kind=Kind.COUNT, law=Law.LESS, count_max=31_536_000, text="No effect yet."
+    ),
 }
 
 POLICY = {
-    "version": _REQUIRED_TEXT,
-    "name": _TEXT,
-    "description": _TEXT,
-    "extends": Field(kind=Kind.TEXT, not_enforced=_LATER),
+    "version": _told("The version of the format.", required=True),
+    "name": _told("The name of the policy in decisions."),
+    "description": _told("What the policy is for."),
+    "extends": _told("The one parent: a path in the repository, or a policy that comes along."),
     "merge_strategy": Field(
-        kind=Kind.CHOICE,
-        choices=("replace", "merge", "deep_merge"),
-        not_enforced=_NEEDS_PARENT,
+        kind=Kind.CHOICE, choices=STRATEGIES, default="deep_merge", text="How it joins its parent."
     ),
-    "guards": _table(GUARDS),
-    "rules": Field(kind=Kind.TABLES, keys=RULE, not_enforced=_LATER),
-    "settings": _table(SETTINGS),
-    "locked": _texts(not_enforced=_LATER),
+    "guards": Field(kind=Kind.TABLE, law=Law.SECTION, keys=GUARDS, text="The guards."),
+    "rules": Field(
+        kind=Kind.TABLES, law=Law.RULES, keys=RULE, entry="policy_id", text="Rules in CEL."
+    ),
+    "settings": Field(kind=Kind.TABLE, law=Law.SECTION, keys=SETTINGS, text="Settings."),
+    "locked": Field(
+        kind=Kind.TEXTS,
+        form=Form.KEY,
+        law=Law.LOCKS,
+        text="Keys that no file below may state: guards.secret_leak, rules.ID, ...",
+    ),
 }
