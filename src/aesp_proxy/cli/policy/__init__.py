@@ -20,6 +20,10 @@ COMMANDS: Final[Table] = {
         "aesp_proxy.cli.policy.prove_command:prove_command",
         "Show that no level weakens what stands above it.",
     ),
+    "test": (
+        "aesp_proxy.cli.policy.test_command:test_command",
+        "Try suites of cases on policies, and tell what they cover.",
+    ),
 }
 
 
