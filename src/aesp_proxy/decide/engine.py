@@ -161,7 +161,7 @@ class _Strictest:
         if told is None or (told.verdict.passes and not self._granted):
             return _no_guard(snapshot, _section_for(event), event.action, self.findings)
         made = _decision(told, self._decider, self.findings, snapshot)
-        if not matches.rules:
+        if not matches.rules and not matches.errors:
             return made
         return replace(made, rules=matches.rules, rule_errors=matches.errors)
 

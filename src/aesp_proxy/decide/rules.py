@@ -1,15 +1,38 @@
-"""The CEL rules of a policy as one thing that is asked for an event."""
+"""The CEL rules of a policy as one thing that is asked for an event.
+
+DENY, ASK and AUDIT only restrict; ALLOW lifts refusals for want of an entry and nothing
+else. A rule whose condition has no value (an unknown fact, an error) counts as matched,
+unless it allows: then it counts as not. Rules are told strictest first, then in the order
+of the policy.
+
+Each kind of event has an index of its own with the rules that can apply to it; which those
+are follows from ``actions`` and ``applies_to``, and, where no actions are stated, from the
+facts that the condition reads: a rule about ``request.host`` speaks of what has a host.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from aesp_proxy.decide.answer import Answer
-from aesp_proxy.decide.policy.policy import RuleItem
+from aesp_proxy.decide.policy.cel.atoms import alternatives
+from aesp_proxy.decide.policy.cel.emit import Slots
+from aesp_proxy.decide.policy.cel.extract import extractor
+from aesp_proxy.decide.policy.cel.index import ConditionIndex, Failed
+from aesp_proxy.decide.policy.cel.runtime import STEPS_MAX
+from aesp_proxy.decide.policy.cel.terms import Term, asked_of
+from aesp_proxy.decide.policy.facts import EVENTS, KINDS_OF_ACTION
+from aesp_proxy.decide.policy.policy import Effect, RuleItem
+from aesp_proxy.decide.rule import CompiledRule, answer_of, compile_rule
+from aesp_proxy.decide.selection import Selection
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.decision import Finding
 from aesp_proxy.model.event import Event
+
+_ORDER: Final = (Effect.DENY, Effect.ASK, Effect.AUDIT, Effect.ALLOW)
+_ANY_HTTP: Final = "http.*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +40,7 @@ class RuleMatches:
     """The answers of the rules that match, each with its policy id.
 
     ``allows`` tells whether one with effect ALLOW is among them; ``rules`` are all ids that
-    matched, ``errors`` those that matched because they could not be evaluated.
+    matched, ``errors`` those that could not be evaluated.
     """
 
     answers: tuple[tuple[Answer, str], ...] = ()
@@ -30,11 +53,119 @@ NO_RULES = RuleMatches()
 
 
 class Rules:
-    """Compiled rules; immutable."""
+    """Compiled rules; immutable. Raises ``ConfigError`` for a rule that cannot be one."""
+
+    __slots__ = ("_plans", "rules")
 
     def __init__(self, items: Sequence[RuleItem]) -> None:
-        self._items = tuple(items)
+        on = [item for item in items if item.enabled]
+        ordered = sorted(on, key=lambda item: _ORDER.index(item.effect))
+        self.rules: tuple[CompiledRule, ...] = tuple(map(compile_rule, ordered))
+        self._plans: Mapping[type, Plan] = {
+            event: Plan(kind, [rule for rule in self.rules if kind in rule.kinds])
+            for kind, event in EVENTS.items()
+            if any(kind in rule.kinds for rule in self.rules)
+        }
+
+    def plan_of(self, event: Event) -> Plan | None:
+        """Return what is asked for an event of its kind; None where no rule can apply."""
+        return self._plans.get(type(event))
 
     def matches(self, event: Event, context: Context, findings: tuple[Finding, ...]) -> RuleMatches:
         """Return what the rules answer for one event."""
-        raise NotImplementedError
+        plan = self._plans.get(type(event))
+        if plan is None:
+            return NO_RULES
+        found = plan.holding(event, context, findings)
+        return _told(found) if found else NO_RULES
+
+
+class Plan:
+    """The rules that can apply to one kind of event, and how they are asked."""
+
+    __slots__ = ("_actions", "_index", "_rule_of", "_selection", "extract", "rules", "slot_of")
+
+    def __init__(self, kind: str, rules: Sequence[CompiledRule]) -> None:
+        self.rules = tuple(rules)
+        entries: list[tuple[Term, ...]] = []
+        rule_of: list[CompiledRule] = []
+        for rule in rules:
+            for conjuncts in alternatives(rule.condition.term):
+                entries.append(tuple(c for c in conjuncts if not _is_true(c)))
+                rule_of.append(rule)
+        facts = sorted({name for entry in entries for term in entry for name in asked_of(term)})
+        self.slot_of: Mapping[str, int] = {name: at for at, name in enumerate(facts, start=1)}
+        self.extract = extractor(facts, kind)
+        self._index = ConditionIndex(entries, self.slot_of)
+        self._rule_of = tuple(rule_of)
+        self._actions = _bits_of_actions(kind, rule_of)
+        self._selection = Selection([(r.selectors, r.effect is Effect.ALLOW) for r in rule_of])
+
+    def residues(self) -> Mapping[str, Term]:
+        """Return, by policy id, what the index cannot decide and each event may evaluate."""
+        pairs = zip(self._rule_of, self._index.residues, strict=True)
+        return {rule.policy_id: residue for rule, residue in pairs if residue is not None}
+
+    def slots(self, event: Event, context: Context, findings: Sequence[Finding]) -> Slots:
+        """Return the facts of an event by slot."""
+        return ([STEPS_MAX], *self.extract(event, context, findings))
+
+    def speaks(self, event: Event) -> int:
+        """Return the entries whose actions and resources an event is of, as bits."""
+        actions = self._actions
+        named = actions.get(event.action)
+        if named is None:
+            named = actions.get(_ANY_HTTP, 0)
+        return named & self._selection.of(event) if named else 0
+
+    def speaking(self, event: Event) -> frozenset[str]:
+        """Return the ids of the rules whose actions and resources an event is of."""
+        bits = self.speaks(event)
+        ids = (rule.policy_id for at, rule in enumerate(self._rule_of) if bits >> at & 1)
+        return frozenset(ids)
+
+    def holding(
+        self, event: Event, context: Context, findings: Sequence[Finding]
+    ) -> Mapping[CompiledRule, bool | Failed]:
+        """Return the rules that hold, or have no value, in their order."""
+        left = self.speaks(event)
+        if not left:
+            return {}
+        found: dict[CompiledRule, bool | Failed] = {}
+        for number, result in self._index.holding(self.slots(event, context, findings), left):
+            rule = self._rule_of[number]
+            # Of alternatives, one that holds makes good one that has no value.
+            if result is True or rule not in found:
+                found[rule] = result
+        return found
+
+
+def _is_true(term: Term) -> bool:
+    return term.op == "const" and term.value is True
+
+
+def _bits_of_actions(kind: str, rules: Sequence[CompiledRule]) -> Mapping[str, int]:
+    words = [action for action, kinds in KINDS_OF_ACTION.items() if kind in kinds]
+    bits = dict.fromkeys(words, 0)
+    for number, rule in enumerate(rules):
+        for word in words:
+            if rule.names(word):
+                bits[word] |= 1 << number
+    return bits
+
+
+def _told(found: Mapping[CompiledRule, bool | Failed]) -> RuleMatches:
+    answers: list[tuple[Answer, str]] = []
+    matched: list[str] = []
+    errors: list[str] = []
+    allows = False
+    for rule, result in found.items():
+        if isinstance(result, Failed):
+            errors.append(rule.policy_id)
+        answer = answer_of(rule, result)
+        if answer is None:
+            continue
+        answers.append((answer, rule.policy_id))
+        matched.append(rule.policy_id)
+        allows = allows or rule.effect is Effect.ALLOW
+    return RuleMatches(tuple(answers), allows, tuple(matched), tuple(errors))

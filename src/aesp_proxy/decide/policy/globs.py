@@ -94,6 +94,16 @@ def check_path_glob(item: Sourced[str]) -> None:
     _regex(item, fold=True)
 
 
+def path_regex(item: Sourced[str], *, fold: bool) -> str:
+    """Return a pattern as a regular expression for a full match; see ``translate``."""
+    return _regex(item, fold=fold)
+
+
+def path_bytes(path: str, *, fold: bool) -> bytes:
+    """Return an absolute path as the bytes that the expressions are matched against."""
+    return _path_bytes(path, fold=fold)
+
+
 def translate(text: str) -> str:
     """Turn one glob into a regular expression over Latin-1 text of UTF-8 bytes.
 

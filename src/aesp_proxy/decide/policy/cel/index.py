@@ -1,0 +1,178 @@
+"""Which of many conditions hold for an event: tables first, evaluation for what is left.
+
+An entry is a conjunction: atoms that tables decide, and a residue that is evaluated. Each
+table takes away the entries whose atom is false, which is sound because in CEL
+``false && error`` is false. Where a subject has no value (an unknown fact, an error) its
+tables take nothing away and the entries that ask it are evaluated whole, so that the error
+comes out as CEL has it. Equal residues are evaluated once an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from aesp_proxy.decide.policy.cel.atoms import Ask, Atom, atom_of
+from aesp_proxy.decide.policy.cel.emit import Evaluator, Slots, emit, loops
+from aesp_proxy.decide.policy.cel.errors import EvaluationError
+from aesp_proxy.decide.policy.cel.runtime import STEPS_MAX
+from aesp_proxy.decide.policy.cel.tables import BOUNDS_MAX, Placed, Table, table_of
+from aesp_proxy.decide.policy.cel.terms import Term
+from aesp_proxy.decide.policy.cel.types import BOOL
+
+_ALWAYS = Term(op="const", type=BOOL, value=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a condition gives that has no value; the text names facts and operations only."""
+
+    why: str
+
+
+class _Subject:
+    """Something that tables ask: a slot, or a function over slots."""
+
+    __slots__ = ("evaluate", "slot", "tables", "users")
+
+    def __init__(self, term: Term, slot_of: Mapping[str, int]) -> None:
+        self.slot = slot_of[str(term.value)] if term.op == "fact" else 0
+        self.evaluate: Evaluator | None = None if self.slot else emit(term, slot_of)
+        self.tables: tuple[Table, ...] = ()
+        self.users = 0
+
+
+class _Function:
+    """A conjunction, compiled: true, false, or why it has no value."""
+
+    __slots__ = ("_counts", "_evaluate")
+
+    def __init__(self, term: Term, slot_of: Mapping[str, int]) -> None:
+        self._evaluate = emit(term, slot_of)
+        self._counts = loops(term)
+
+    def __call__(self, slots: Slots) -> bool | Failed:
+        if self._counts:
+            slots[0][0] = STEPS_MAX  # type: ignore[index]
+        try:
+            return self._evaluate(slots) is True
+        except EvaluationError as failure:
+            return Failed(str(failure))
+
+
+class ConditionIndex:
+    """Entries, each a tuple of conjuncts; built once, asked for each event."""
+
+    def __init__(self, entries: Sequence[tuple[Term, ...]], slot_of: Mapping[str, int]) -> None:
+        self._slot_of = slot_of
+        self._entries = tuple(entries)
+        self.everything = (1 << len(entries)) - 1
+        self._functions: list[_Function] = []
+        self._wholes: dict[int, _Function] = {}
+        tables, residues = _sorted_out(entries)
+        self._subjects = tuple(self._subject(term, asks) for term, asks in tables.items())
+        self.residues = tuple(_conjunction(residue) for residue in residues)
+        self._residue_of = tuple(self._numbered())
+
+    def _numbered(self) -> Iterator[int]:
+        """Yield the function of each entry's residue, -1 for none; equal ones are one."""
+        numbers: dict[Term, int] = {}
+        for residue in self.residues:
+            if residue is None:
+                yield -1
+                continue
+            number = numbers.setdefault(residue, len(self._functions))
+            if number == len(self._functions):
+                self._functions.append(_Function(residue, self._slot_of))
+            yield number
+
+    def _subject(self, term: Term, asks: Mapping[Ask, Sequence[Placed]]) -> _Subject:
+        subject = _Subject(term, self._slot_of)
+        subject.tables = tuple(
+            table_of(ask, placed, self.everything) for ask, placed in asks.items()
+        )
+        for placed in asks.values():
+            for _, bit in placed:
+                subject.users |= bit
+        return subject
+
+    def holding(self, slots: Slots, left: int) -> Iterator[tuple[int, bool | Failed]]:
+        """Yield the entries that hold or have no value, of those in the bits of ``left``."""
+        unknown = 0
+        for subject in self._subjects:
+            if not left & subject.users:
+                continue
+            evaluate = subject.evaluate
+            try:
+                value = slots[subject.slot] if evaluate is None else evaluate(slots)
+                if value is None:
+                    unknown |= subject.users
+                    continue
+                for table in subject.tables:
+                    left &= table.left(value)
+            except EvaluationError:
+                unknown |= subject.users
+        known: dict[int, bool | Failed] = {}
+        residue_of, functions = self._residue_of, self._functions
+        while left:
+            bit = left & -left
+            left ^= bit
+            number = bit.bit_length() - 1
+            if unknown & bit:
+                result = self._whole(number)(slots)
+            else:
+                residue = residue_of[number]
+                if residue < 0:
+                    yield number, True
+                    continue
+                found = known.get(residue)
+                if found is None:
+                    found = known[residue] = functions[residue](slots)
+                result = found
+            if result is not False:
+                yield number, result
+
+    def _whole(self, number: int) -> _Function:
+        made = self._wholes.get(number)
+        if made is None:
+            whole = _conjunction(self._entries[number])
+            made = _Function(whole or _ALWAYS, self._slot_of)
+            self._wholes[number] = made
+        return made
+
+
+def _sorted_out(
+    entries: Sequence[tuple[Term, ...]],
+) -> tuple[dict[Term, dict[Ask, list[Placed]]], list[tuple[Term, ...]]]:
+    """Give each entry's atoms to tables, one a table, and keep the rest as its residue."""
+    tables: dict[Term, dict[Ask, list[Placed]]] = {}
+    bounds: dict[tuple[Term, Ask], set[object]] = {}
+    residues: list[tuple[Term, ...]] = []
+    for number, conjuncts in enumerate(entries):
+        bit, taken, residue = 1 << number, set[tuple[Term, Ask]](), []
+        for conjunct in conjuncts:
+            atom = atom_of(conjunct)
+            place = None if atom is None else (atom.subject, atom.ask)
+            if atom is None or place is None or place in taken or not _fits(atom, bounds):
+                residue.append(conjunct)
+                continue
+            taken.add(place)
+            tables.setdefault(atom.subject, {}).setdefault(atom.ask, []).append((atom, bit))
+        residues.append(tuple(residue))
+    return tables, residues
+
+
+def _fits(atom: Atom, bounds: dict[tuple[Term, Ask], set[object]]) -> bool:
+    if atom.ask not in (Ask.ABOVE, Ask.BELOW):
+        return True
+    known = bounds.setdefault((atom.subject, atom.ask), set())
+    known.add(atom.keys[0])
+    return len(known) <= BOUNDS_MAX
+
+
+def _conjunction(conjuncts: tuple[Term, ...]) -> Term | None:
+    if not conjuncts:
+        return None
+    if len(conjuncts) == 1:
+        return conjuncts[0]
+    return Term(op="and", type=BOOL, args=conjuncts, fallible=any(c.fallible for c in conjuncts))

@@ -1,0 +1,198 @@
+"""Tables of an index: for a value, which entries it leaves, as bits of an int.
+
+Entry ``n`` is bit ``n``. A table holds at most one atom of an entry; entries without one
+are always left. ``left(value)`` is never wrong about what it takes away: where the value is
+of no use to the table (no number, a text that is no UTF-8) it raises ``EvaluationError``,
+and then the entries evaluate the atom themselves.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from typing import Protocol, cast
+
+import re2
+
+from aesp_proxy.decide.policy.cel.atoms import Ask, Atom
+from aesp_proxy.decide.policy.cel.errors import EvaluationError
+from aesp_proxy.decide.policy.cel.prepared import Address, Network, Networks, Pattern
+
+Placed = tuple[Atom, int]
+"""An atom and the bit of its entry."""
+
+BOUNDS_MAX = 1_024
+"""Different bounds that a table of bounds holds: its size is bounds times entries."""
+
+_MEMORY_BYTES_MAX = 64 * 1024 * 1024
+
+
+class Table(Protocol):
+    """One subject, one question."""
+
+    def left(self, value: object) -> int:
+        """Return the entries that a value leaves."""
+        ...
+
+
+def table_of(ask: Ask, placed: Sequence[Placed], everything: int) -> Table:
+    """Build the table of one question; ``everything`` has the bits of all entries."""
+    match ask:
+        case Ask.EQUAL:
+            return _Equal(placed, everything)
+        case Ask.MEMBER:
+            return _Member(placed, everything)
+        case Ask.PREFIX:
+            return _Affix(placed, everything, at_end=False)
+        case Ask.SUFFIX:
+            return _Affix(placed, everything, at_end=True)
+        case Ask.REGEX:
+            return _Regex(placed, everything)
+        case Ask.NETWORK:
+            return _Networks(placed, everything)
+        case Ask.ABOVE | Ask.BELOW:
+            return _Bounds(placed, everything, above=ask is Ask.ABOVE)
+
+
+class _Keyed:
+    """Entries by key: those that want one of their keys hit, and those that want none."""
+
+    __slots__ = ("_base", "_taken", "_wanted")
+
+    def __init__(self, placed: Sequence[Placed], everything: int) -> None:
+        self._base = everything
+        self._wanted: dict[object, int] = {}
+        self._taken: dict[object, int] = {}
+        for atom, bit in placed:
+            if not atom.negated:
+                self._base &= ~bit
+            target = self._taken if atom.negated else self._wanted
+            for key in atom.keys:
+                target[key] = target.get(key, 0) | bit
+
+    def after(self, hits: Iterable[object]) -> int:
+        """Return the entries that are left when these keys are hit."""
+        left, taken = self._base, 0
+        for hit in hits:
+            left |= self._wanted.get(hit, 0)
+            taken |= self._taken.get(hit, 0)
+        return left & ~taken if taken else left
+
+    @property
+    def keys(self) -> list[object]:
+        """All keys, in the order they came."""
+        return list({**self._wanted, **self._taken})
+
+
+class _Equal:
+    __slots__ = ("_base", "_by_value")
+
+    def __init__(self, placed: Sequence[Placed], everything: int) -> None:
+        keyed = _Keyed(placed, everything)
+        self._base = keyed.after(())
+        self._by_value = {key: keyed.after((key,)) for key in keyed.keys}
+
+    def left(self, value: object) -> int:
+        return self._by_value.get(value, self._base)
+
+
+class _Member:
+    __slots__ = ("_keyed",)
+
+    def __init__(self, placed: Sequence[Placed], everything: int) -> None:
+        self._keyed = _Keyed(placed, everything)
+
+    def left(self, value: object) -> int:
+        return self._keyed.after(cast("Iterable[object]", value))
+
+
+class _Affix:
+    """Beginnings or ends of a text, by length: one look-up a length that occurs."""
+
+    __slots__ = ("_at_end", "_keyed", "_lengths")
+
+    def __init__(self, placed: Sequence[Placed], everything: int, *, at_end: bool) -> None:
+        self._keyed = _Keyed(placed, everything)
+        self._lengths = sorted({len(str(key)) for key in self._keyed.keys})
+        self._at_end = at_end
+
+    def left(self, value: object) -> int:
+        text = cast("str", value)
+        size = len(text)
+        if self._at_end:
+            return self._keyed.after(text[size - n :] for n in self._lengths if n <= size)
+        return self._keyed.after(text[:n] for n in self._lengths if n <= size)
+
+
+class _Regex:
+    """All patterns on one subject as one automaton of RE2.
+
+    The last pattern matches every text: an automaton that has run out of memory says so by
+    matching nothing, and must not be taken at its word.
+    """
+
+    __slots__ = ("_keyed", "_patterns", "_set")
+
+    def __init__(self, placed: Sequence[Placed], everything: int) -> None:
+        self._keyed = _Keyed(placed, everything)
+        self._patterns = self._keyed.keys
+        options = re2.Options()
+        options.log_errors = False
+        options.max_mem = _MEMORY_BYTES_MAX
+        self._set = re2.Set.SearchSet(options)
+        for pattern in self._patterns:
+            self._set.Add(cast("Pattern", pattern).text)
+        self._set.Add("")
+        self._set.Compile()
+
+    def left(self, value: object) -> int:
+        patterns = self._patterns
+        try:
+            hits = self._set.Match(cast("str", value))
+        except (UnicodeError, re2.error):
+            raise EvaluationError("a text that cannot be searched") from None
+        if len(patterns) not in hits:
+            raise EvaluationError("patterns that take too much memory together")
+        return self._keyed.after([patterns[hit] for hit in hits if hit < len(patterns)])
+
+
+class _Networks:
+    __slots__ = ("_keyed", "_networks")
+
+    def __init__(self, placed: Sequence[Placed], everything: int) -> None:
+        self._keyed = _Keyed(placed, everything)
+        self._networks = [cast("Network | Networks", key) for key in self._keyed.keys]
+
+    def left(self, value: object) -> int:
+        address = cast("Address", value)
+        return self._keyed.after([key for key in self._networks if key.holds(address)])
+
+
+class _Bounds:
+    """Bounds on one side, sorted; for each place between them, the entries that are left."""
+
+    __slots__ = ("_bounds", "_steps")
+
+    def __init__(self, placed: Sequence[Placed], everything: int, *, above: bool) -> None:
+        # A bound that is itself inside or outside is two places: (bound, 0) and (bound, 1).
+        def place(atom: Atom) -> tuple[float, int]:
+            bound = cast("float", atom.keys[0])
+            return bound, int(atom.strict == above)
+
+        self._bounds = sorted({place(atom) for atom, _ in placed})
+        base = everything
+        for _, bit in placed:
+            base &= ~bit
+        steps = [0] * (len(self._bounds) + 1)
+        for atom, bit in placed:
+            at = bisect_left(self._bounds, place(atom))
+            inside = range(at + 1, len(steps)) if above else range(at + 1)
+            for step in inside:
+                steps[step] |= bit
+        self._steps = [step | base for step in steps]
+
+    def left(self, value: object) -> int:
+        number = cast("float", value)
+        if number != number:  # noqa: PLR0124 - a NaN has no place among bounds
+            raise EvaluationError("no number")
+        return self._steps[bisect_right(self._bounds, (number, 0.5))]
