@@ -168,3 +168,30 @@ def test_a_patch_of_16_mib_is_decided_by_its_lines(events) -> None:
     text = b"@@ -0,0 +1,1 @@\n+" + b"x" * (16 * 2**20)
     assert reason(events, text, forbidden_patterns=PATTERNS) is None
     assert reason(events, b"+" * (16 * 2**20), forbidden_patterns=PATTERNS) is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "added", "deleted", "expected"),
+    [
+        ("", 9999, 9999, Reason.ALLOWED),
+        ("patch_integrity: {enabled: false, max_additions: 0}", 9999, 0, Reason.ALLOWED),
+        ("patch_integrity: {}", 1000, 500, Reason.ALLOWED),
+        ("patch_integrity: {}", 1001, 0, Reason.PATCH_TOO_LARGE),
+        ("patch_integrity: {}", 0, 501, Reason.PATCH_TOO_LARGE),
+        ("patch_integrity: {max_additions: 0}", 1, 0, Reason.PATCH_TOO_LARGE),
+        ("patch_integrity: {max_deletions: 0}", 0, 1, Reason.PATCH_TOO_LARGE),
+        ("patch_integrity: {max_imbalance_ratio: 1}", 9, 1, Reason.ALLOWED),
+        ("patch_integrity: {require_balance: false}", 11, 1, Reason.ALLOWED),
+        ("patch_integrity: {require_balance: true}", 10, 1, Reason.ALLOWED),
+        ("patch_integrity: {require_balance: true}", 11, 1, Reason.PATCH_UNBALANCED),
+        ("patch_integrity: {forbidden_patterns: []}", 1, 1, Reason.ALLOWED),
+        ("patch_integrity: {forbidden_patterns: [n0]}", 1, 1, Reason.PATCH_FORBIDDEN),
+        (r"patch_integrity: {forbidden_patterns: ['n\\d']}", 1, 1, Reason.PATCH_FORBIDDEN),
+        (r'patch_integrity: {forbidden_patterns: ["n\\d"]}', 1, 1, Reason.PATCH_FORBIDDEN),
+    ],
+)
+def test_each_key_of_the_policy_stated_empty_off_or_left_out(
+    stated, added, deleted, expected, events, snapshot_of
+) -> None:
+    snapshot = snapshot_of(f"forbidden_path: {{}}\n{stated}")
+    assert decide(events.patch("/w/f", patch(added, deleted)), snapshot).reason is expected

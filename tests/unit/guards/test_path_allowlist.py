@@ -101,3 +101,42 @@ def test_an_answer_that_lets_pass_names_the_entry(events) -> None:
     assert answer is not None
     assert (answer.verdict, answer.source) == (Verdict.ALLOW, "p.yaml:5")
     assert answer.message == "allowed by /r/**"
+
+
+@pytest.mark.parametrize(
+    ("stated", "read", "written", "patched"),
+    [
+        ("{}", False, False, False),
+        ("{file_access_allow: []}", False, False, False),
+        ("{file_access_allow: [/w/**]}", True, False, False),
+        ("{file_write_allow: [/w/**]}", False, True, True),
+        ("{file_write_allow: [/w/**], patch_allow: []}", False, True, False),
+        ("{patch_allow: [/w/**]}", False, False, True),
+        ("{file_access_allow: ['**'], file_write_allow: [/other/**]}", True, False, False),
+    ],
+)
+def test_each_key_of_the_policy_stated_empty_or_left_out(
+    stated, read, written, patched, events, snapshot_of
+) -> None:
+    snapshot = snapshot_of(f"path_allowlist: {stated}")
+    write = replace(events.file("/w/a"), operation=FileOperation.WRITE)
+    for event, passes in ((events.file("/w/a"), read), (write, written)):
+        assert decide(event, snapshot).verdict.passes is passes
+    assert decide(events.patch("/w/a"), snapshot).verdict.passes is patched
+
+
+def test_switched_off_it_answers_nothing(events, snapshot_of) -> None:
+    off = "path_allowlist: {enabled: false, file_access_allow: ['**']}"
+    assert decide(events.file("/w/a"), snapshot_of(off)).reason is Reason.NO_GUARD
+    beside = snapshot_of(f"{off}\nforbidden_path: {{}}")
+    assert decide(events.file("/w/a"), beside).guard == "forbidden_path"
+
+
+def test_beside_forbidden_path_both_must_let_pass(events, snapshot_of) -> None:
+    snapshot = snapshot_of(
+        "path_allowlist: {file_access_allow: [/w/**]}\nforbidden_path: {patterns: ['**/.env']}"
+    )
+    assert decide(events.file("/w/a"), snapshot).verdict is Verdict.ALLOW
+    assert decide(events.file("/w/.env"), snapshot).reason is Reason.PATH_FORBIDDEN
+    assert decide(events.file("/x/a"), snapshot).reason is Reason.PATH_NOT_ALLOWED
+    assert decide(events.file("/x/.env"), snapshot).reason is Reason.PATH_FORBIDDEN
