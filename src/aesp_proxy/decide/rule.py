@@ -62,10 +62,11 @@ def compile_rule(item: RuleItem) -> CompiledRule:
     actions = expand_actions(item.actions)
     kinds = _kinds(item, selectors, actions)
     condition = compile_condition(item.condition, _known_in(_all_facts_of(kinds)))
-    if not actions:
-        kinds = _implied(item, condition, kinds)
-    _check_actions(item, condition, actions, kinds)
-    condition = compile_condition(item.condition, _known_in(kinds))
+    implied = kinds if actions else _implied(item, condition, kinds)
+    _check_actions(item, condition, actions, implied)
+    if implied != kinds:
+        # In fewer kinds of event more facts are always known, and has() is more often plain.
+        kinds, condition = implied, compile_condition(item.condition, _known_in(implied))
     parameters = dict(item.parameters)
     return CompiledRule(
         policy_id=item.policy_id.value,

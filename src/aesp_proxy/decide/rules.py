@@ -156,16 +156,16 @@ def _bits_of_actions(kind: str, rules: Sequence[CompiledRule]) -> Mapping[str, i
 
 def _told(found: Mapping[CompiledRule, bool | Failed]) -> RuleMatches:
     answers: list[tuple[Answer, str]] = []
-    matched: list[str] = []
     errors: list[str] = []
     allows = False
     for rule, result in found.items():
-        if isinstance(result, Failed):
-            errors.append(rule.policy_id)
-        answer = answer_of(rule, result)
-        if answer is None:
+        if result is True:
+            answers.append((rule.answer, rule.policy_id))
+            allows = allows or rule.effect is Effect.ALLOW
             continue
-        answers.append((answer, rule.policy_id))
-        matched.append(rule.policy_id)
-        allows = allows or rule.effect is Effect.ALLOW
-    return RuleMatches(tuple(answers), allows, tuple(matched), tuple(errors))
+        errors.append(rule.policy_id)
+        answer = answer_of(rule, result)
+        if answer is not None:
+            answers.append((answer, rule.policy_id))
+    matched = tuple([policy_id for _, policy_id in answers])
+    return RuleMatches(tuple(answers), allows, matched, tuple(errors))

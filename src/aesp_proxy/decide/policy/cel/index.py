@@ -9,17 +9,20 @@ comes out as CEL has it. Equal residues are evaluated once an event.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from aesp_proxy.decide.policy.cel.atoms import Ask, Atom, atom_of
 from aesp_proxy.decide.policy.cel.emit import Evaluator, Slots, emit, loops
 from aesp_proxy.decide.policy.cel.errors import EvaluationError
 from aesp_proxy.decide.policy.cel.runtime import STEPS_MAX
-from aesp_proxy.decide.policy.cel.tables import BOUNDS_MAX, Placed, Table, table_of
+from aesp_proxy.decide.policy.cel.tables import BOUNDS_MAX, Placed, table_of
 from aesp_proxy.decide.policy.cel.terms import Term
 from aesp_proxy.decide.policy.cel.types import BOOL
 
+_SLOWNESS: Final = (Ask.EQUAL, Ask.MEMBER, Ask.ABOVE, Ask.BELOW, Ask.PREFIX, Ask.SUFFIX,
+                    Ask.NETWORK, Ask.REGEX)  # fmt: skip
 _ALWAYS = Term(op="const", type=BOOL, value=True)
 
 
@@ -30,16 +33,8 @@ class Failed:
     why: str
 
 
-class _Subject:
-    """Something that tables ask: a slot, or a function over slots."""
-
-    __slots__ = ("evaluate", "slot", "tables", "users")
-
-    def __init__(self, term: Term, slot_of: Mapping[str, int]) -> None:
-        self.slot = slot_of[str(term.value)] if term.op == "fact" else 0
-        self.evaluate: Evaluator | None = None if self.slot else emit(term, slot_of)
-        self.tables: tuple[Table, ...] = ()
-        self.users = 0
+_Subject = tuple[int, Evaluator | None, int, tuple[Callable[[object], int], ...]]
+"""What tables ask: a slot or a function over slots, the entries that ask, the tables."""
 
 
 class _Function:
@@ -70,7 +65,9 @@ class ConditionIndex:
         self._functions: list[_Function] = []
         self._wholes: dict[int, _Function] = {}
         tables, residues = _sorted_out(entries)
-        self._subjects = tuple(self._subject(term, asks) for term, asks in tables.items())
+        # The quick tables first: what they leave may not need the slow ones at all.
+        subjects = sorted(tables.items(), key=lambda item: _slowness(*item))
+        self._asked = tuple(self._subject(term, asks) for term, asks in subjects)
         self.residues = tuple(_conjunction(residue) for residue in residues)
         self._residue_of = tuple(self._numbered())
 
@@ -87,31 +84,34 @@ class ConditionIndex:
             yield number
 
     def _subject(self, term: Term, asks: Mapping[Ask, Sequence[Placed]]) -> _Subject:
-        subject = _Subject(term, self._slot_of)
-        subject.tables = tuple(
-            table_of(ask, placed, self.everything) for ask, placed in asks.items()
-        )
+        slot = self._slot_of[str(term.value)] if term.op == "fact" else 0
+        users = 0
         for placed in asks.values():
             for _, bit in placed:
-                subject.users |= bit
-        return subject
+                users |= bit
+        lefts = (table_of(ask, placed, self.everything).left for ask, placed in asks.items())
+        return slot, None if slot else emit(term, self._slot_of), users, tuple(lefts)
 
-    def holding(self, slots: Slots, left: int) -> Iterator[tuple[int, bool | Failed]]:
-        """Yield the entries that hold or have no value, of those in the bits of ``left``."""
+    def holding(self, slots: Slots, left: int) -> list[tuple[int, bool | Failed]]:
+        """Return the entries that hold or have no value, of those in the bits of ``left``."""
         unknown = 0
-        for subject in self._subjects:
-            if not left & subject.users:
+        for slot, evaluate, users, lefts in self._asked:
+            if not left & users:
                 continue
-            evaluate = subject.evaluate
             try:
-                value = slots[subject.slot] if evaluate is None else evaluate(slots)
+                value = slots[slot] if evaluate is None else evaluate(slots)
                 if value is None:
-                    unknown |= subject.users
+                    unknown |= users
                     continue
-                for table in subject.tables:
-                    left &= table.left(value)
+                for table in lefts:
+                    left &= table(value)
             except EvaluationError:
-                unknown |= subject.users
+                unknown |= users
+        return self._evaluated(slots, left, unknown) if left else []
+
+    def _evaluated(self, slots: Slots, left: int, unknown: int) -> list[tuple[int, bool | Failed]]:
+        """Evaluate what the tables have left; of an ``unknown`` subject, the whole entry."""
+        found: list[tuple[int, bool | Failed]] = []
         known: dict[int, bool | Failed] = {}
         residue_of, functions = self._residue_of, self._functions
         while left:
@@ -123,14 +123,14 @@ class ConditionIndex:
             else:
                 residue = residue_of[number]
                 if residue < 0:
-                    yield number, True
+                    found.append((number, True))
                     continue
-                found = known.get(residue)
-                if found is None:
-                    found = known[residue] = functions[residue](slots)
-                result = found
+                if residue not in known:
+                    known[residue] = functions[residue](slots)
+                result = known[residue]
             if result is not False:
-                yield number, result
+                found.append((number, result))
+        return found
 
     def _whole(self, number: int) -> _Function:
         made = self._wholes.get(number)
@@ -139,6 +139,12 @@ class ConditionIndex:
             made = _Function(whole or _ALWAYS, self._slot_of)
             self._wholes[number] = made
         return made
+
+
+def _slowness(term: Term, asks: Mapping[Ask, Sequence[Placed]]) -> tuple[int, int]:
+    slowest = max(_SLOWNESS.index(ask) for ask in asks)
+    users = sum(len(placed) for placed in asks.values())
+    return slowest + (term.op != "fact") * 2, -users
 
 
 def _sorted_out(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aesp_proxy.decide.policy.cel.errors import ExpressionError
+from aesp_proxy.decide.policy.cel.grammar import parser
 from aesp_proxy.decide.policy.cel.lexical import look
 from aesp_proxy.decide.policy.cel.literals import literal
 from aesp_proxy.decide.policy.cel.nodes import (
@@ -76,19 +77,19 @@ _RESERVED: Final = frozenset(
 def parse(text: str) -> Node:
     """Parse one expression; raises ``ExpressionError`` with line and column inside it."""
     look(text)
-    # Imported where it is used: a policy without rules starts without the grammar.
-    from celpy.celparser import CELParseError, CELParser  # noqa: PLC0415
+    # Imported where it is used: a policy without rules starts without a grammar.
+    from lark.exceptions import UnexpectedInput  # noqa: PLC0415
 
     try:
-        tree = CELParser().parse(text)
-    except CELParseError as error:
-        line, column = error.line or 1, error.column or 1
-        if line < 1 or column < 1:  # the end of the text has no place of its own
-            line, column = text.count("\n") + 1, len(text) - text.rfind("\n")
-            raise ExpressionError(
-                "the expression ends too early", line=line, column=column
-            ) from None
-        raise ExpressionError("not an expression from here on", line=line, column=column) from None
+        tree = parser().parse(text)
+    except UnexpectedInput as error:
+        line, column = error.line, error.column
+        if line < 1 or column < 1 or getattr(getattr(error, "token", None), "type", "") == "$END":
+            line, column = text.count("\n") + 1, max(len(text) - text.rfind("\n") - 1, 1)
+            why = "the expression ends too early"
+        else:
+            why = "not an expression from here on"
+        raise ExpressionError(why, line=line, column=column) from None
     return _Builder().node(tree, 0)
 
 
@@ -220,9 +221,17 @@ def _token(tree: Tree[Token], index: int) -> Token:
 
 
 def _place(tree: Tree[Token]) -> Place:
-    """Return the place; none (0, 0) where the grammar keeps none, as for true and false."""
-    meta = tree.meta
-    return Place(0, 0) if meta.empty or not meta.line else Place(meta.line, meta.column)
+    """Return the place of the first token below; the grammar drops signs, so (0, 0) for none."""
+    below: object = tree
+    while not isinstance(below, str):
+        children = cast("Tree[Token]", below).children
+        if not children:
+            return Place(0, 0)
+        below = (
+            children[0] if isinstance(children[0], str) or children[0].children else children[-1]
+        )
+    token = cast("Token", below)
+    return Place(token.line or 0, token.column or 0)
 
 
 def _refused(tree: Tree[Token], why: str) -> ExpressionError:

@@ -57,31 +57,40 @@ def table_of(ask: Ask, placed: Sequence[Placed], everything: int) -> Table:
 class _Keyed:
     """Entries by key: those that want one of their keys hit, and those that want none."""
 
-    __slots__ = ("_base", "_taken", "_wanted")
+    __slots__ = ("base", "keys", "taken", "wanted")
 
     def __init__(self, placed: Sequence[Placed], everything: int) -> None:
-        self._base = everything
-        self._wanted: dict[object, int] = {}
-        self._taken: dict[object, int] = {}
+        self.base = everything
+        self.wanted: dict[object, int] = {}
+        self.taken: dict[object, int] = {}
         for atom, bit in placed:
             if not atom.negated:
-                self._base &= ~bit
-            target = self._taken if atom.negated else self._wanted
+                self.base &= ~bit
+            target = self.taken if atom.negated else self.wanted
             for key in atom.keys:
                 target[key] = target.get(key, 0) | bit
+        self.keys = list({**self.wanted, **self.taken})
 
     def after(self, hits: Iterable[object]) -> int:
         """Return the entries that are left when these keys are hit."""
-        left, taken = self._base, 0
+        left, wanted, taken = self.base, self.wanted, self.taken
+        if not taken:
+            for hit in hits:
+                if hit in wanted:
+                    left |= wanted[hit]
+            return left
+        gone = 0
         for hit in hits:
-            left |= self._wanted.get(hit, 0)
-            taken |= self._taken.get(hit, 0)
-        return left & ~taken if taken else left
+            left |= wanted.get(hit, 0)
+            gone |= taken.get(hit, 0)
+        return left & ~gone
 
-    @property
-    def keys(self) -> list[object]:
-        """All keys, in the order they came."""
-        return list({**self._wanted, **self._taken})
+    def numbered(self) -> tuple[list[int], list[int]]:
+        """Return what each key wants and takes, in the order of ``keys``."""
+        return (
+            [self.wanted.get(key, 0) for key in self.keys],
+            [self.taken.get(key, 0) for key in self.keys],
+        )
 
 
 class _Equal:
@@ -89,7 +98,7 @@ class _Equal:
 
     def __init__(self, placed: Sequence[Placed], everything: int) -> None:
         keyed = _Keyed(placed, everything)
-        self._base = keyed.after(())
+        self._base = keyed.base
         self._by_value = {key: keyed.after((key,)) for key in keyed.keys}
 
     def left(self, value: object) -> int:
@@ -120,8 +129,8 @@ class _Affix:
         text = cast("str", value)
         size = len(text)
         if self._at_end:
-            return self._keyed.after(text[size - n :] for n in self._lengths if n <= size)
-        return self._keyed.after(text[:n] for n in self._lengths if n <= size)
+            return self._keyed.after([text[size - n :] for n in self._lengths if n <= size])
+        return self._keyed.after([text[:n] for n in self._lengths if n <= size])
 
 
 class _Regex:
@@ -131,41 +140,57 @@ class _Regex:
     matching nothing, and must not be taken at its word.
     """
 
-    __slots__ = ("_keyed", "_patterns", "_set")
+    __slots__ = ("_base", "_set", "_taken", "_wanted")
 
     def __init__(self, placed: Sequence[Placed], everything: int) -> None:
-        self._keyed = _Keyed(placed, everything)
-        self._patterns = self._keyed.keys
+        keyed = _Keyed(placed, everything)
+        self._base = keyed.base
+        self._wanted, self._taken = keyed.numbered()
         options = re2.Options()
         options.log_errors = False
         options.max_mem = _MEMORY_BYTES_MAX
         self._set = re2.Set.SearchSet(options)
-        for pattern in self._patterns:
+        for pattern in keyed.keys:
             self._set.Add(cast("Pattern", pattern).text)
         self._set.Add("")
         self._set.Compile()
 
     def left(self, value: object) -> int:
-        patterns = self._patterns
+        wanted, taken = self._wanted, self._taken
+        left, gone, sentinel = self._base, 0, len(wanted)
+        awake = False
         try:
             hits = self._set.Match(cast("str", value))
         except (UnicodeError, re2.error):
             raise EvaluationError("a text that cannot be searched") from None
-        if len(patterns) not in hits:
+        for hit in hits:
+            if hit == sentinel:
+                awake = True
+            else:
+                left |= wanted[hit]
+                gone |= taken[hit]
+        if not awake:
             raise EvaluationError("patterns that take too much memory together")
-        return self._keyed.after([patterns[hit] for hit in hits if hit < len(patterns)])
+        return left & ~gone
 
 
 class _Networks:
-    __slots__ = ("_keyed", "_networks")
+    __slots__ = ("_base", "_rows")
 
     def __init__(self, placed: Sequence[Placed], everything: int) -> None:
-        self._keyed = _Keyed(placed, everything)
-        self._networks = [cast("Network | Networks", key) for key in self._keyed.keys]
+        keyed = _Keyed(placed, everything)
+        self._base = keyed.base
+        networks = [cast("Network | Networks", key) for key in keyed.keys]
+        self._rows = list(zip(networks, *keyed.numbered(), strict=True))
 
     def left(self, value: object) -> int:
         address = cast("Address", value)
-        return self._keyed.after([key for key in self._networks if key.holds(address)])
+        left, gone = self._base, 0
+        for network, wanted, taken in self._rows:
+            if network.holds(address):
+                left |= wanted
+                gone |= taken
+        return left & ~gone
 
 
 class _Bounds:
