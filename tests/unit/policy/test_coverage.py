@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aesp_proxy.decide.policy.coverage import coverage
 from aesp_proxy.decide.policy.load import load_policy
-from aesp_proxy.decide.policy.policy import Policy
+from aesp_proxy.decide.policy.policy import Effect, Policy
+from aesp_proxy.decide.trace import ConjunctTrace, RuleTrace
 
 POLICY = """\
 version: "1.2.0"
@@ -25,28 +24,30 @@ rules:
 """
 
 
-@dataclass
-class Conjunct:
-    text: str
-    value: bool | None
-
-
-@dataclass
-class Trace:
-    matched: bool
-    conjuncts: tuple[Conjunct, ...]
-    applies: bool = True
-    policy_id: str = "r"
-    source: str = "p.yaml:9"
-
-
 def policy() -> Policy:
     return load_policy(POLICY, "p.yaml")
 
 
-def case(*values: bool | None, applies: bool = True) -> list[Trace]:
-    conjuncts = tuple(Conjunct(f"c{number}", value) for number, value in enumerate(values))
-    return [Trace(matched=applies and all(values), conjuncts=conjuncts, applies=applies)]
+def case(*values: bool | None, applies: bool = True) -> list[RuleTrace]:
+    conjuncts = tuple(
+        ConjunctTrace(text=f"c{number}", value=value, error="" if value is not None else "unknown")
+        for number, value in enumerate(values)
+    )
+    return [trace(conjuncts, matched=applies and all(values), applies=applies)]
+
+
+def trace(
+    conjuncts: tuple[ConjunctTrace, ...], *, matched: bool, applies: bool = True
+) -> RuleTrace:
+    return RuleTrace(
+        policy_id="r",
+        source="p.yaml:9",
+        effect=Effect.DENY,
+        applies=applies,
+        conjuncts=conjuncts,
+        value=matched,
+        matched=matched,
+    )
 
 
 def test_a_rule_is_covered_when_it_matched_and_when_it_did_not() -> None:
@@ -73,8 +74,8 @@ def test_a_case_that_a_rule_does_not_apply_to_says_nothing_of_its_conjuncts() ->
 
 
 def test_a_condition_that_is_a_constant_has_no_other_outcome() -> None:
-    trace = Trace(matched=True, conjuncts=(Conjunct("true", value=True),))
-    assert coverage(policy(), [[trace]], ()).conjuncts == 0
+    constant = trace((ConjunctTrace(text="true", value=True, error=""),), matched=True)
+    assert coverage(policy(), [[constant]], ()).conjuncts == 0
 
 
 def test_a_rule_that_is_off_need_not_be_tried() -> None:

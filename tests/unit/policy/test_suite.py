@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aesp_proxy.decide.policy.suite import Suite, parse_suite
 from aesp_proxy.errors import ConfigError
@@ -110,3 +113,24 @@ def test_what_is_wrong_is_told_by_its_place(text: str, where: str, says: str) ->
     error = error_of(text)
     assert error.where == where
     assert says in str(error)
+
+
+WORDS = st.sampled_from(
+    ["cases", "expect", "request", "user", "roles", "headers", "defaults", "tool", "arguments"]
+)
+TREES = st.recursive(
+    st.sampled_from(["deny", "1", "", "~", "a"]) | st.integers() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(cases=st.lists(st.dictionaries(WORDS, TREES, max_size=4), max_size=3), top=TREES)
+def test_any_tree_is_a_suite_or_an_error_with_a_place(cases: list[object], top: object) -> None:
+    text = yaml.safe_dump({"cases": cases, "defaults": top})
+    where = "a.test.yaml:1:1"
+    try:
+        suite(text)
+    except ConfigError as error:
+        where = error.where
+    assert where.startswith("a.test.yaml:")

@@ -10,36 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from aesp_proxy.decide.policy.hosts import HostRule
 from aesp_proxy.decide.policy.policy import Policy
 from aesp_proxy.decide.policy.sourced import Sourced
-
-
-class ConjunctTrace(Protocol):
-    """One conjunct of a condition and its value; None where it could not be evaluated."""
-
-    @property
-    def text(self) -> str: ...  # noqa: D102 - see the class
-    @property
-    def value(self) -> bool | None: ...  # noqa: D102 - see the class
-
-
-class RuleTrace(Protocol):
-    """How one rule fared in one case."""
-
-    @property
-    def policy_id(self) -> str: ...  # noqa: D102 - see the class
-    @property
-    def source(self) -> str: ...  # noqa: D102 - see the class
-    @property
-    def applies(self) -> bool: ...  # noqa: D102 - see the class
-    @property
-    def matched(self) -> bool: ...  # noqa: D102 - see the class
-    @property
-    def conjuncts(self) -> Sequence[ConjunctTrace]: ...  # noqa: D102 - see the class
-
+from aesp_proxy.decide.trace import RuleTrace
 
 _CONSTANTS = frozenset({"true", "false"})
 
@@ -173,5 +148,7 @@ def _entries(policy: Policy) -> Iterator[Gap]:
 
 def _listed(name: str, items: Iterable[Sourced[str] | HostRule]) -> Iterator[Gap]:
     for item in items:
+        if item.source.endswith(")"):
+            continue  # of a list that no file writes out: nobody's to try
         text = item.text if isinstance(item, HostRule) else item.value
         yield Gap(source=item.source, what=f"{name}: {text} has decided no case")
