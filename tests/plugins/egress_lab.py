@@ -20,11 +20,13 @@ import uvloop
 from aesp_proxy.intercept.egress.master import EgressMaster  # isort: skip - stubs mitmproxy.addons
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
 from aesp_proxy.daemon.policy_files import load_snapshot
+from aesp_proxy.daemon.session import SessionCounter
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import RecordError
 from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
 from aesp_proxy.keys import KeyPair, Purpose, issue_leaf, make_ca
+from aesp_proxy.model.context import Claims
 from aesp_proxy.model.record import Record, RecordId
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal, JournalOptions
@@ -224,6 +226,7 @@ class Proxy:
         self.ca_file.write_bytes(cert)
         self.journal = TappedJournal(state)
         self.pipeline = Pipeline(
+            session=SessionCounter(started_ns=1, claims=Claims()),
             snapshot=snapshot_of(policy),
             journal=self.journal,
             identity=Identity(

@@ -146,6 +146,24 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimSettings:
+    """What rules are told of the principal; an empty field is unknown to them."""
+
+    roles: str = setting("", "Roles of the principal, separated by commas (`request.user.roles`).")
+    groups: str = setting("", "Groups, separated by commas (`request.user.groups`).")
+    team: str = setting("", "Team (`request.user.team`).")
+    business_unit: str = setting("", "Business unit (`request.user.business_unit`).")
+    cost_center: str = setting("", "Cost center (`request.tenant.cost_center`).")
+    region: str = setting("", "Region of the tenant (`request.tenant.region`).")
+    organization_id: str = setting("", "Organisation (`organization.id`).")
+    security_clearance: str = setting(
+        "unknown",
+        "Clearance (`request.user.security_clearance`).",
+        choices=("unknown", "public", "internal", "confidential", "secret", "top_secret"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of one process."""
 
@@ -163,6 +181,7 @@ class Settings:
     forward: Forward = Forward()
     egress: Egress = Egress()
     agent: Agent = Agent()
+    claims: ClaimSettings = ClaimSettings()
 
     @property
     def ca_dir(self) -> Path:

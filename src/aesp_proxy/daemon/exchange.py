@@ -75,6 +75,8 @@ class EventExchange:
             self._ended = True
         else:
             self._seq = record_id.seq
+            if isinstance(event, EgressRequest):
+                pipeline.session.let_out()
 
     def is_refused(self) -> bool:
         """Whether it must not go on."""
@@ -203,6 +205,7 @@ class EventExchange:
         if self._scan is not None:
             self._scan.close()
         pipeline = self._pipeline
+        pipeline.session.sent(ending.bytes_out)
         record_id = pipeline.record(
             outcome_record(
                 self._decided,

@@ -19,9 +19,11 @@ from typing import Protocol
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.daemon.exchange import NOT_RECORDED, EventExchange
+from aesp_proxy.daemon.session import SessionCounter
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError, RecordError
+from aesp_proxy.model.context import NO_CONTEXT, Context
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
 from aesp_proxy.model.event import EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
@@ -74,6 +76,7 @@ class Pipeline:
         snapshot: Snapshot,
         journal: Recorder,
         identity: Identity,
+        session: SessionCounter,
         scan: ScanLimits,
         wall_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
@@ -81,6 +84,7 @@ class Pipeline:
         self.snapshot = snapshot
         self._journal = journal
         self._identity = identity
+        self.session = session
         self.scan = scan
         self._monotonic_ns = monotonic_ns
         self.now_ns = wall_ns
@@ -120,11 +124,14 @@ class Pipeline:
             decision = (
                 self.refusal(Reason.NAME_MISMATCH, f"the names disagree: {mismatch}")
                 if mismatch
-                else decide(event, snapshot)
+                else decide(event, snapshot, self._context(snapshot))
             )
         except Exception as error:  # noqa: BLE001 - net 3: decide() never raises; if it did, the answer is no
             decision = self.refusal(Reason.ENGINE_FAILED, f"no decision: {type(error).__name__}")
         return EventExchange(self, event, decision, snapshot)
+
+    def _context(self, snapshot: Snapshot) -> Context:
+        return NO_CONTEXT if snapshot.rules is None else self.session.context()
 
     def malformed(self, principal: Principal, error: InputError, target: str) -> Denial:
         """Refuse bytes that could not be read without doubt."""
@@ -172,6 +179,7 @@ class Pipeline:
 
     def deny(self, record: Record, decision: Decision, principal: Principal) -> Denial:
         """Record a refusal and give the answer; a refusal stands even unrecorded."""
+        self.session.refused()
         record_id = self.record(record)
         return Denial(
             decision=decision,

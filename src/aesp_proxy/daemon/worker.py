@@ -24,6 +24,7 @@ from aesp_proxy.daemon.fingerprint import load_fingerprint_key
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
 from aesp_proxy.daemon.policy_files import load_snapshot
 from aesp_proxy.daemon.roots import upstream_roots
+from aesp_proxy.daemon.session import SessionCounter, claims_of
 from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
@@ -111,6 +112,7 @@ async def _start(
         snapshot=snapshot,
         journal=journal,
         identity=_identity(settings, str(session_id)),
+        session=SessionCounter(started_ns=time.time_ns(), claims=claims_of(settings.claims)),
         scan=ScanLimits(
             window_bytes=settings.scan.window_bytes,
             inflated_bytes_max=settings.scan.inflate_bytes_max,

@@ -115,7 +115,11 @@ def _decide(event: Event, snapshot: Snapshot, context: Context) -> Decision:
             return best.decision(event, snapshot, NO_RULES)
     if snapshot.rules is None:
         return best.decision(event, snapshot, NO_RULES)
-    return best.decision(event, snapshot, snapshot.rules.matches(event, context, best.findings))
+    matches = snapshot.rules.matches(event, context, best.findings)
+    if isinstance(event, EgressConnect) and not matches.allows:
+        # What flows in the tunnel is decided request by request; nothing is dialled before.
+        matches = snapshot.rules.opened(event, matches)
+    return best.decision(event, snapshot, matches)
 
 
 class _Strictest:

@@ -13,7 +13,7 @@ facts that the condition reads: a rule about ``request.host`` speaks of what has
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aesp_proxy.decide.answer import Answer
@@ -29,7 +29,7 @@ from aesp_proxy.decide.rule import CompiledRule, answer_of, compile_rule
 from aesp_proxy.decide.selection import Selection
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.decision import Finding
-from aesp_proxy.model.event import Event
+from aesp_proxy.model.event import EgressConnect, Event
 
 _ORDER: Final = (Effect.DENY, Effect.ASK, Effect.AUDIT, Effect.ALLOW)
 _ANY_HTTP: Final = "http.*"
@@ -55,7 +55,7 @@ NO_RULES = RuleMatches()
 class Rules:
     """Compiled rules; immutable. Raises ``ConfigError`` for a rule that cannot be one."""
 
-    __slots__ = ("_plans", "rules")
+    __slots__ = ("_openers", "_opening", "_plans", "rules")
 
     def __init__(self, items: Sequence[RuleItem]) -> None:
         on = [item for item in items if item.enabled]
@@ -66,6 +66,9 @@ class Rules:
             for kind, event in EVENTS.items()
             if any(kind in rule.kinds for rule in self.rules)
         }
+
+        self._openers = tuple(rule for rule in self.rules if _opens(rule))
+        self._opening = Selection([(rule.selectors, True) for rule in self._openers])
 
     def plan_of(self, event: Event) -> Plan | None:
         """Return what is asked for an event of its kind; None where no rule can apply."""
@@ -78,6 +81,25 @@ class Rules:
             return NO_RULES
         found = plan.holding(event, context, findings)
         return _told(found) if found else NO_RULES
+
+    def opened(self, event: EgressConnect, matches: RuleMatches) -> RuleMatches:
+        """Let a tunnel be opened to a host to which a rule may allow a request.
+
+        The rule's condition is about requests, so it is not known yet whether it holds;
+        each request in the tunnel is decided by itself.
+        """
+        bits = self._opening.of(event) if self._openers else 0
+        if not bits:
+            return matches
+        rule = self._openers[(bits & -bits).bit_length() - 1]
+        answer = replace(
+            rule.answer, message=f"requests in it may be allowed by the rule {rule.policy_id}"
+        )
+        return replace(matches, answers=(*matches.answers, (answer, rule.policy_id)), allows=True)
+
+
+def _opens(rule: CompiledRule) -> bool:
+    return rule.effect is Effect.ALLOW and "request" in rule.kinds
 
 
 class Plan:
