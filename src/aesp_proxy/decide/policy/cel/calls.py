@@ -154,8 +154,14 @@ def equality(node: Call, args: tuple[Term, ...]) -> Term:
         left, right = _both(node, left, right, DYN)
     op = "==" if left.type.kind not in (Kind.DYN, Kind.LIST, Kind.MAP, Kind.OBJECT) else "equal"
     size = min(left.size_max, right.size_max)
-    term = Term(op=op, type=BOOL, args=(left, right), fallible=left.fallible or right.fallible,
-                cost=1 + left.cost + right.cost + size // _CHARS_A_STEP, place=node.place)  # fmt: skip
+    term = Term(
+        op=op,
+        type=BOOL,
+        args=(left, right),
+        fallible=left.fallible or right.fallible,
+        cost=1 + left.cost + right.cost + size // _CHARS_A_STEP,
+        place=node.place,
+    )
     return _negated(term) if node.function == "_!=_" else term
 
 

@@ -198,8 +198,15 @@ class _Checker:
             raise _wrong(variable, f"'{variable.name}' is a fact already; take another name")
         items = self.term(target, scope)
         if items.type.kind is Kind.DYN:
-            items = Term(op="as_items", type=list_of(DYN), args=(items,), fallible=True,
-                         cost=items.cost + 1, size_max=items.size_max, place=items.place)  # fmt: skip
+            items = Term(
+                op="as_items",
+                type=list_of(DYN),
+                args=(items,),
+                fallible=True,
+                cost=items.cost + 1,
+                size_max=items.size_max,
+                place=items.place,
+            )
         item = items.type.key if items.type.kind is Kind.MAP else items.type.item
         if item is None:
             raise _wrong(node, f"{node.function}() runs over a list or a map, not a {items.type}")

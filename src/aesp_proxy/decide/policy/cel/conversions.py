@@ -18,7 +18,7 @@ _NUMBER: Final = frozenset("0123456789+-.eE")
 
 def to_int(value: float) -> int:
     """Truncate towards zero into 64 bits."""
-    if isinstance(value, float) and not -(2.0**63) < value < 2.0**63:
+    if not -(2**63) - 1 < value < 2**63:
         raise EvaluationError("a number that an int cannot hold")
     whole = int(value)
     if not INT_MIN <= whole <= INT_MAX:
@@ -28,7 +28,7 @@ def to_int(value: float) -> int:
 
 def to_uint(value: float) -> int:
     """Truncate towards zero into 64 bits without a sign."""
-    if isinstance(value, float) and not 0 <= value < 2.0**64:
+    if not -1 < value < 2**64:
         raise EvaluationError("a number that a uint cannot hold")
     whole = int(value)
     if not 0 <= whole <= UINT_MAX:
