@@ -251,7 +251,7 @@ def test_warnings_of_the_policy_go_to_standard_error(
         ),
         (
             POLICY + "extends: base\n",
-            "{path}:12:1: extends is known, but not enforced by this version (take it out)",
+            "{path}:12:10: no such parent: 'base' (looked in ",
         ),
     ],
 )

@@ -14,12 +14,18 @@ from pathlib import Path
 
 from aesp_proxy.daemon.policy_parents import BUILT_IN, PolicyParents
 from aesp_proxy.daemon.rule_cache import compiled
+from aesp_proxy.decide.policy.compiled_json import BYTES_MAX, from_json, is_compiled
 from aesp_proxy.decide.policy.document import TEXT_BYTES_MAX
 from aesp_proxy.decide.policy.load import load_policy
 from aesp_proxy.decide.policy.policy import Policy
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, parse_rules
-from aesp_proxy.decide.snapshot import Snapshot, build_snapshot, secret_rules
+from aesp_proxy.decide.snapshot import (
+    Snapshot,
+    build_snapshot,
+    check_secrets,
+    secret_rules,
+)
 from aesp_proxy.errors import ConfigError
 
 _BASELINE = "baseline.yaml"
@@ -55,31 +61,42 @@ def read_policy(policy_path: Path | None) -> Policy:
     """Read and check a policy file with what it extends, or the built-in baseline.
 
     Parents are looked for beside the file, in the folder above, and among the policies
-    that come along.
+    that come along. A compiled policy is one too: its hash is checked.
     """
     path, where = policy_path, str(policy_path)
     if path is None:
         path, where = built_in_dir() / _BASELINE, BUILT_IN + _BASELINE
-    text = read_text(path)
+    text = read_text(path, bytes_max=BYTES_MAX)
+    if is_compiled(text):
+        return from_json(text, where)
     return load_policy(text, where, lone_parents(path, where))
 
 
-def _normal(path: Path) -> str:
-    return os.path.normpath(path)
+def lone_parents(path: Path, where: str, *, told_from: Path | None = None) -> PolicyParents:
+    """Return the reader of what a single file extends.
 
-
-def lone_parents(path: Path, where: str) -> PolicyParents:
-    """Return the reader of what a single file extends."""
+    Parents are told as they are found, or relative to a folder.
+    """
     above = path.parent / ".."
+
+    def named(found: Path) -> str:
+        return os.path.normpath(found if told_from is None else os.path.relpath(found, told_from))
+
     parents = PolicyParents(
         roots=(path.parent, above),
         inside=above,
         built_in=built_in_dir(),
-        named=_normal,
+        named=named,
         read=read_text,
     )
     parents.remember(path, where)
     return parents
+
+
+def check_secret_rules(policy: Policy) -> None:
+    """Check a policy's own kinds of secret as a snapshot would; ``ConfigError`` for a bad one."""
+    if policy.secrets.enabled and (policy.secrets.patterns or policy.secrets.credentials):
+        check_secrets(policy, read_packs())
 
 
 @lru_cache(maxsize=1)
@@ -107,12 +124,12 @@ def built_in_dir() -> Path:
     )
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, bytes_max: int = TEXT_BYTES_MAX) -> str:
     """Read a file of at most 4 MiB as UTF-8 (a pipe may be one); ``ConfigError`` else."""
     where = str(path)
-    data = _read_bytes(path, where)
-    if len(data) > TEXT_BYTES_MAX:
-        raise ConfigError(f"larger than {TEXT_BYTES_MAX // 2**20} MiB", where=where)
+    data = _read_bytes(path, where, bytes_max)
+    if len(data) > bytes_max:
+        raise ConfigError(f"larger than {bytes_max // 2**20} MiB", where=where)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -120,12 +137,12 @@ def read_text(path: Path) -> str:
         raise ConfigError("not UTF-8", where=f"{where}:{line}") from None
 
 
-def _read_bytes(path: Path, where: str) -> bytes:
+def _read_bytes(path: Path, where: str, bytes_max: int) -> bytes:
     try:
         with path.open("rb") as file:
             if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
                 raise ConfigError("not a file", where=where)
-            return file.read(TEXT_BYTES_MAX + 1)
+            return file.read(bytes_max + 1)
     except FileNotFoundError:
         raise ConfigError("no such file", where=where, remedy="check the path") from None
     except IsADirectoryError:

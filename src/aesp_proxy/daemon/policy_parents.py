@@ -101,4 +101,4 @@ class PolicyParents:
                 yield from (folder / f"{name}{suffix}" for suffix in _SUFFIXES)
 
     def _looked(self, child: str) -> list[str]:
-        return [str(folder) for folder in self._folders(child)] or ["no folder"]
+        return [self._named(folder) for folder in self._folders(child)] or ["no folder"]

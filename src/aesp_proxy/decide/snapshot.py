@@ -65,6 +65,11 @@ def secret_rules(policy: Policy, pack_rules: Sequence[Rule]) -> tuple[Rule, ...]
     return join_rules(tuple(pack_rules), tuple(own))
 
 
+def check_secrets(policy: Policy, pack_rules: Sequence[Rule]) -> None:
+    """Check the policy's own patterns and its credentials; ``ConfigError`` for a bad one."""
+    _check_credentials(policy, secret_rules(policy, pack_rules))
+
+
 def build_snapshot(
     policy: Policy,
     pack_rules: Sequence[Rule],

@@ -69,7 +69,7 @@ class Field:
 
     ``choices`` of a key whose law is ORDER go from the weakest to the strictest. ``entry``
     is the key by which entries of a list of tables are told apart. ``of`` is the list that
-    an ADDS or REMOVES key is about.
+    an ADDS or REMOVES key is about. ``default`` of a list names the list that holds then.
     """
 
     kind: Kind

@@ -156,8 +156,8 @@ def target_list(entries: Entries, name: str, key: Scalar, path: str) -> tuple[Sc
         list_key, node = entries[name]
         if isinstance(node, Sequence):
             return list_key, node
-    built_in = built_in_patterns(key) if path == "guards.forbidden_path" else ()
-    items: tuple[Node, ...] = built_in
+    built_in = path == "guards.forbidden_path" and name == "patterns"
+    items: tuple[Node, ...] = built_in_patterns(key) if built_in else ()
     empty = Sequence(items=items, file=key.file, line=key.line, column=key.column)
     return replace(key, text=name), empty
 

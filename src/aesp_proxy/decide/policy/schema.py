@@ -127,7 +127,13 @@ GUARDS = {
         {
             "file_access_allow": _list(Form.GLOB, Law.PERMITS, "What may be read."),
             "file_write_allow": _list(Form.GLOB, Law.PERMITS, "What may be written."),
-            "patch_allow": _list(Form.GLOB, Law.PERMITS, "What may be patched; else as written."),
+            "patch_allow": Field(
+                kind=Kind.TEXTS,
+                form=Form.GLOB,
+                law=Law.PERMITS,
+                default="file_write_allow",
+                text="What may be patched.",
+            ),
         },
     ),
     "egress_allowlist": _section(
