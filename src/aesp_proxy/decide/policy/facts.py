@@ -139,13 +139,14 @@ _REQUEST = (
         always=("request",), chars_max=8),
     _of("request.method", STRING, "e.method", "The HTTP method, capital letters.",
         always=("request",), chars_max=32),
-    _of("request.path", STRING, "e.path", "The path of the URL as sent, percent-encoded.",
-        always=("request",)),
+    _of("request.path", STRING, "url_path(e.path)",
+        "The path of the URL in one spelling: dot segments and needless encoding resolved;"
+        " unknown where servers may read it in two ways.", sometimes=("request",)),
     _of("request.query", STRING, "e.query", "The query of the URL, without '?'.",
         always=("request",)),
     _of("request.headers", map_of(STRING, STRING), "headers_of(e.headers)",
-        "Header fields by name in lower case; several of one name are joined by ', '.",
-        always=("request",)),
+        "Header fields by name in lower case; several of one name are joined by ', ';"
+        " unknown where there are very many.", sometimes=("request",)),
     _of("request.content_type", STRING, "header_of(e.headers, b'content-type')",
         "The media type in lower case, without parameters; empty when there is none.",
         always=("request",), chars_max=8_192),

@@ -13,6 +13,7 @@ from aesp_proxy.decide.policy.cel.emit import compiled
 from aesp_proxy.decide.policy.cel.errors import EvaluationError
 from aesp_proxy.decide.policy.cel.prepared import Address, address
 from aesp_proxy.decide.policy.facts import FACTS, FINDINGS_MAX, LIST_ITEMS_MAX
+from aesp_proxy.decide.url_path import url_path
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.decision import Finding
 from aesp_proxy.model.event import Event
@@ -28,7 +29,7 @@ def extractor(facts: Sequence[str], kind: str) -> Extractor:
     codes = [FACTS[name].code_for(kind) if _can(name, kind) else "None" for name in facts]
     body = "".join(f"{code}, " for code in codes)
     names = {"address_of": address_of, "header_of": header_of, "headers_of": headers_of,
-             "json_of": json_of, "findings_of": findings_of}  # fmt: skip
+             "json_of": json_of, "url_path": url_path, "findings_of": findings_of}  # fmt: skip
     made: Extractor = compiled(f"lambda e, c, f: ({body})", "<facts>", names)
     return made
 
