@@ -30,6 +30,23 @@ class Answer:
     behind: Answer | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RuleMatches:
+    """The answers of the rules that match, each with its policy id.
+
+    ``allows`` tells whether one with effect ALLOW is among them; ``rules`` are all ids that
+    matched, ``errors`` those that could not be evaluated.
+    """
+
+    answers: tuple[tuple[Answer, str], ...] = ()
+    allows: bool = False
+    rules: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+NO_RULES = RuleMatches()
+
+
 class Guard(Protocol):
     """Answers for the kinds of event it knows and returns None for the others.
 

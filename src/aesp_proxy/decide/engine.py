@@ -14,9 +14,8 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import assert_never
 
-from aesp_proxy.decide.answer import Answer, Guard
+from aesp_proxy.decide.answer import NO_RULES, Answer, Guard, RuleMatches
 from aesp_proxy.decide.guards.secret_leak import SecretLeak
-from aesp_proxy.decide.rules import NO_RULES, RuleMatches
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.model.context import NO_CONTEXT, Context
 from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict

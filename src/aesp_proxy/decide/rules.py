@@ -13,10 +13,10 @@ facts that the condition reads: a rule about ``request.host`` speaks of what has
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from aesp_proxy.decide.answer import Answer
+from aesp_proxy.decide.answer import NO_RULES, Answer, RuleMatches
 from aesp_proxy.decide.policy.cel.atoms import alternatives
 from aesp_proxy.decide.policy.cel.emit import Slots
 from aesp_proxy.decide.policy.cel.extract import extractor
@@ -33,23 +33,6 @@ from aesp_proxy.model.event import EgressConnect, Event
 
 _ORDER: Final = (Effect.DENY, Effect.ASK, Effect.AUDIT, Effect.ALLOW)
 _ANY_HTTP: Final = "http.*"
-
-
-@dataclass(frozen=True, slots=True)
-class RuleMatches:
-    """The answers of the rules that match, each with its policy id.
-
-    ``allows`` tells whether one with effect ALLOW is among them; ``rules`` are all ids that
-    matched, ``errors`` those that could not be evaluated.
-    """
-
-    answers: tuple[tuple[Answer, str], ...] = ()
-    allows: bool = False
-    rules: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
-
-
-NO_RULES = RuleMatches()
 
 
 class Rules:

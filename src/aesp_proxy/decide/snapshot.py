@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from aesp_proxy.decide.answer import Guard
 from aesp_proxy.decide.grants import Grants
 from aesp_proxy.decide.guards import EgressAllowlist, build_guards
 from aesp_proxy.decide.policy.policy import Policy, SecretPattern, Settings
-from aesp_proxy.decide.rules import Rules
 from aesp_proxy.decide.secrets.hyperscan import Locator
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, rule_from_policy
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Severity
+
+if TYPE_CHECKING:
+    from aesp_proxy.decide.rules import Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +101,18 @@ def build_snapshot(
         severity_threshold=policy.secrets.severity_threshold,
         settings=policy.settings,
         warnings=policy.warnings,
-        rules=Rules(policy.rules) if policy.rules else None,
+        rules=_rules(policy),
         grants=Grants(policy.grants) if policy.grants else None,
     )
+
+
+def _rules(policy: Policy) -> Rules | None:
+    """Compile the rules; a policy without any starts without the compiler."""
+    if not policy.rules:
+        return None
+    from aesp_proxy.decide.rules import Rules  # noqa: PLC0415
+
+    return Rules(policy.rules)
 
 
 def _check_credentials(policy: Policy, rules: Sequence[Rule]) -> None:

@@ -47,7 +47,7 @@ def _unreserved(text: str) -> str:
 
 def _code(part: str) -> int | None:
     digits = part[:2]
-    if len(digits) != 2 or not digits.isalnum() or not digits.isascii():  # noqa: PLR2004
+    if len(digits) != 2 or not digits.isalnum() or not digits.isascii():
         return None
     try:
         return int(digits, 16)
