@@ -150,3 +150,49 @@ def test_a_wrong_suite_is_told_by_its_place(
     assert isinstance(result.exception, ConfigError)
     assert result.exception.where.endswith(where)
     assert says in str(result.exception)
+
+
+def test_a_scope_of_a_hierarchy_is_tried_as_one_policy(folder: Path) -> None:
+    (folder / "policy-hierarchy.yaml").write_text(
+        'version: "1.0.0"\nhierarchy:\n  - {level: global, path: a.yaml, overridable: false}\n'
+        "  - {level: team, path: 'teams/{team}.yaml', mandatory: false}\n"
+    )
+    (folder / "teams").mkdir()
+    (folder / "teams" / "t.yaml").write_text(
+        'version: "1.2.0"\nguards: {egress_allowlist: {additional_block: [a.example]}}\n'
+    )
+    cases = SUITE.replace("expect: allow", "expect: deny")
+    (folder / "t.test.yaml").write_text("root: .\nscope: team=t\n" + cases)
+    result = run(folder / "t.test.yaml")
+    assert (result.exit_code, result.exception) == (0, None)
+
+
+def test_an_overlay_is_tried_over_a_policy(folder: Path) -> None:
+    (folder / "over.yaml").write_text(
+        'version: "1.2.0"\nguards: {egress_allowlist: {remove_allow: [a.example]}}\n'
+    )
+    cases = SUITE.replace("expect: allow", "expect: {verdict: deny, reason: host_not_allowed}")
+    (folder / "over.test.yaml").write_text("over: a.yaml\n" + cases)
+    assert run(folder / "over.yaml").exit_code == 0
+    weak = 'version: "1.2.0"\nguards: {egress_allowlist: {additional_allow: [c.example]}}\n'
+    (folder / "over.yaml").write_text(weak)
+    assert isinstance(run(folder / "over.yaml").exception, ConfigError)
+
+
+def test_too_little_coverage_is_a_finding(folder: Path) -> None:
+    rules = (
+        "rules:\n  - policy_id: r\n    applies_to: ['egress:a.example']\n"
+        "    rule: {condition: \"request.method == 'PUT' && request.port > 1\", effect: DENY}\n"
+    )
+    (folder / "a.yaml").write_text(POLICY + rules)
+    assert run(folder).exit_code == 0
+    result = run(folder, "--coverage-min", "100")
+    assert result.exit_code == 1
+    assert "rules 0.0% covered, 100% asked for" in result.stderr
+    assert f"not tried: {folder / 'a.yaml'}:10: rule r: matched by no case" in result.stdout
+    put = "  - request: {action: http.put, host: a.example}\n    expect: {verdict: deny, rule: r}\n"
+    (folder / "a.test.yaml").write_text(SUITE + put)
+    assert run(folder, "--coverage-min", "100").exit_code == 0
+    result = run(folder, "--conjuncts-min", "100")
+    assert result.exit_code == 1
+    assert "request.port > 1 was never false" in result.stdout

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import click
 
+from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope
 from aesp_proxy.daemon.policy_files import read_packs, read_policy, read_text
+from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
+from aesp_proxy.daemon.policy_overlay import read_overlay
 from aesp_proxy.daemon.rule_cache import compiled
-from aesp_proxy.decide.policy.coverage import Coverage, RuleTrace, coverage
+from aesp_proxy.decide.policy.coverage import Coverage, coverage
 from aesp_proxy.decide.policy.document import parse_document
 from aesp_proxy.decide.policy.policy import Policy
+from aesp_proxy.decide.policy.scope import parse_scope
 from aesp_proxy.decide.policy.suite import Case, Suite, parse_suite
 from aesp_proxy.decide.policy.suite_run import Attempt, decide_attempt, mismatches
 from aesp_proxy.decide.snapshot import Snapshot, build_snapshot, secret_rules
+from aesp_proxy.decide.trace import RuleTrace, explain
 from aesp_proxy.errors import ConfigError, InputError
 from aesp_proxy.model.decision import Decision
 from aesp_proxy.normalize.described import described
@@ -95,8 +100,8 @@ class SuiteRunner:
     def run(self, path: Path) -> SuiteResult:
         """Run one suite. Raises ``ConfigError`` for a wrong suite, fact or policy."""
         suite = parse_suite(read_text(path), str(path))
-        policy, snapshot = self._subject(suite, path)
         now_ns = _now_ns(suite)
+        policy, snapshot = self._subject(suite, path, now_ns)
         results, traces = [], []
         for case in suite.cases:
             if self._part not in case.name.casefold():
@@ -117,16 +122,26 @@ class SuiteRunner:
             covered=coverage(policy, traces, (result.decision.source for result in results)),
         )
 
-    def _subject(self, suite: Suite, path: Path) -> tuple[Policy, Snapshot]:
+    def _subject(self, suite: Suite, path: Path, now_ns: int) -> tuple[Policy, Snapshot]:
         """Return the policy that a suite is about, compiled."""
         place = path.with_name(path.name.removesuffix(SUITE_ENDING) + ".yaml")
+        if suite.root is not None and suite.scope is not None:
+            place = _relative(path, suite.root.value)
+            scoped = (os.path.realpath(place), suite.scope.value, str(now_ns))
+            return self._once(scoped, lambda: _of_scope(suite, place, now_ns))
         if suite.policy is not None:
             place = _relative(path, suite.policy.value)
         elif place == path:
             raise ConfigError("the suite names no policy", where=str(path), remedy="add policy:")
-        key = (os.path.realpath(place),)
+        if suite.over is None:
+            return self._once((os.path.realpath(place),), lambda: read_policy(place))
+        over = _relative(path, suite.over.value)
+        key = (os.path.realpath(place), os.path.realpath(over))
+        return self._once(key, lambda: read_overlay(place, over))
+
+    def _once(self, key: tuple[str, ...], read: Callable[[], Policy]) -> tuple[Policy, Snapshot]:
         if key not in self._made:
-            self._made[key] = self._compiled(read_policy(place))
+            self._made[key] = self._compiled(read())
         return self._made[key]
 
     def _compiled(self, policy: Policy) -> tuple[Policy, Snapshot]:
@@ -135,6 +150,13 @@ class SuiteRunner:
         return policy, build_snapshot(
             policy, packs, fingerprint_key=os.urandom(32), serial=1, locator=locator
         )
+
+
+def _of_scope(suite: Suite, root: Path, now_ns: int) -> Policy:
+    """Return the policy of a scope as it is at the suite's time."""
+    text = suite.scope.value if suite.scope is not None else ""
+    time = VersionTime(seconds=now_ns // 1_000_000_000, source="suite.now")
+    return compile_scope(PolicyHierarchy(root), parse_scope(text), time=time).policy
 
 
 def _relative(suite: Path, text: str) -> Path:
@@ -166,7 +188,6 @@ def _attempt(case: Case, now_ns: int) -> Attempt:
 
 def _traces(attempt: Attempt, decision: Decision, snapshot: Snapshot) -> tuple[RuleTrace, ...]:
     """Return how each rule fared."""
-    explain = getattr(snapshot.rules, "explain", None)
-    if explain is None:
+    if snapshot.rules is None:
         return ()
-    return tuple(explain(attempt.event, attempt.context, decision.findings))
+    return explain(snapshot.rules, attempt.event, attempt.context, decision.findings)
