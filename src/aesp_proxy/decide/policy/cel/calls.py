@@ -41,21 +41,33 @@ def call(node: Call, args: tuple[Term, ...], *, method: bool) -> Term:
         near = nearest(node.function, OPERATIONS)
         raise _wrong(node, f"no function is named {node.function[:40]!a}",
                      remedy=f"did you mean '{near}'?" if near else "")  # fmt: skip
-    for way in ways:
-        if way.method == method or node.function.startswith(("_", "-")):
-            held = _held(way, args)
-            if held is not None:
-                return _term(node, way, held)
+    called = [way for way in ways
+              if way.method == method or node.function.startswith(("_", "-"))]  # fmt: skip
+    for way in called:
+        if _is_exact(way, args):
+            return _term(node, way, args)
+    held = [(way, terms) for way in called if (terms := _held(way, args)) is not None]
+    # Of several ways the value would have to choose when it is evaluated: the policy says which.
+    if len(held) == 1:
+        return _term(node, *held[0])
     word = _WORDS.get(node.function, f"{node.function}()")
     types = " and ".join(str(arg.type) for arg in args) or "nothing"
     how = " as a method" if method else ""
     raise _wrong(node, f"{word} is not defined for {types}{how}", remedy=_conversion(args))
 
 
+def _is_exact(way: Operation, args: tuple[Term, ...]) -> bool:
+    if len(args) != len(way.params):
+        return False
+    pairs = zip(args, way.params, strict=True)
+    return all(arg.type.kind is due if isinstance(due, Kind) else arg.type == due
+               for arg, due in pairs)  # fmt: skip
+
+
 def _held(way: Operation, args: tuple[Term, ...]) -> tuple[Term, ...] | None:
     if len(args) != len(way.params):
         return None
-    if way.params == (DYN, DYN) and not any(arg.type == DYN for arg in args):
+    if DYN in way.params and way.op != "dyn" and not any(arg.type == DYN for arg in args):
         return None
     held = []
     for arg, due in zip(args, way.params, strict=True):

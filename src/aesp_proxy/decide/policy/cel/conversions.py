@@ -16,24 +16,32 @@ _FALSE: Final = frozenset({"0", "f", "false", "FALSE", "False"})
 _NUMBER: Final = frozenset("0123456789+-.eE")
 
 
-def to_int(value: float) -> int:
-    """Truncate towards zero into 64 bits."""
-    if not -(2**63) - 1 < value < 2**63:
+def to_int(value: int) -> int:
+    """Hold a whole number to 64 bits."""
+    if not INT_MIN <= value <= INT_MAX:
         raise EvaluationError("a number that an int cannot hold")
-    whole = int(value)
-    if not INT_MIN <= whole <= INT_MAX:
-        raise EvaluationError("a number that an int cannot hold")
-    return whole
+    return value
 
 
-def to_uint(value: float) -> int:
-    """Truncate towards zero into 64 bits without a sign."""
-    if not -1 < value < 2**64:
+def to_uint(value: int) -> int:
+    """Hold a whole number to 64 bits without a sign."""
+    if not 0 <= value <= UINT_MAX:
         raise EvaluationError("a number that a uint cannot hold")
-    whole = int(value)
-    if not 0 <= whole <= UINT_MAX:
+    return value
+
+
+def int_of_double(value: float) -> int:
+    """Truncate towards zero; the ends of the range are outside, as no double is next to them."""
+    if not -(2.0**63) < value < 2.0**63:
+        raise EvaluationError("a number that an int cannot hold")
+    return int(value)
+
+
+def uint_of_double(value: float) -> int:
+    """Truncate towards zero; what is under zero by any fraction is outside."""
+    if not 0 <= value < 2.0**64:
         raise EvaluationError("a number that a uint cannot hold")
-    return whole
+    return int(value)
 
 
 def int_of_text(text: str) -> int:
@@ -216,7 +224,9 @@ def dyn_int(value: object) -> int:
     """Convert a number or a text."""
     if isinstance(value, str):
         return int_of_text(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, float):
+        return int_of_double(value)
+    if isinstance(value, int) and not isinstance(value, bool):
         return to_int(value)
     raise EvaluationError("a value that an int cannot be made of")
 

@@ -34,7 +34,7 @@ def zone(text: str) -> Zone:
     """Prepare a time zone; raises ``ExpressionError`` for one that does not exist."""
     fixed = _offset(text)
     if fixed is not None:
-        return lambda ns: ns + fixed
+        return lambda ns: moment(ns + fixed)
     if not text or not _NAME_CHARS.issuperset(text) or text.startswith(("/", "-", "+")):
         raise ExpressionError(f"no time zone is named {text[:40]!a}")
     try:
@@ -46,11 +46,11 @@ def zone(text: str) -> Zone:
 
     def on_the_wall(ns: int) -> int:
         try:
-            moment = _EPOCH + timedelta(seconds=ns // _SECOND)
-            offset = moment.astimezone(named).utcoffset()
+            at = _EPOCH + timedelta(seconds=ns // _SECOND)
+            offset = at.astimezone(named).utcoffset()
         except (OverflowError, ValueError):
             raise EvaluationError("a moment outside the calendar") from None
-        return ns if offset is None else ns + int(offset.total_seconds()) * _SECOND
+        return ns if offset is None else moment(ns + int(offset.total_seconds()) * _SECOND)
 
     return on_the_wall
 
@@ -66,11 +66,6 @@ def _offset(text: str) -> int | None:
     if not good or not digits.isdigit() or int(hours) > 23 or int(minutes) > 59:
         return None
     return sign * (int(hours) * 3_600 + int(minutes) * 60) * _SECOND
-
-
-def local(ns: int, to_wall: Zone) -> int:
-    """Return the moment as a clock on the wall of a zone shows it."""
-    return to_wall(ns)
 
 
 def moment(ns: int) -> int:

@@ -93,7 +93,7 @@ def _text_method(name: str, code: str) -> tuple[Operation, ...]:
 def _time_part(name: str, part: str, *, of_duration: str = "") -> tuple[Operation, ...]:
     made = [
         _make(part, (TIMESTAMP,), INT, f"{part}({{0}})", method=True),
-        _make(f"{part}_in", (TIMESTAMP, STRING), INT, f"{part}(local({{0}}, {{1}}))",
+        _make(f"{part}_in", (TIMESTAMP, STRING), INT, f"{part}({{1}}.to_wall({{0}}))",
               fails=True, method=True),
     ]  # fmt: skip
     if of_duration:
@@ -172,13 +172,13 @@ OPERATIONS: Final[Mapping[str, tuple[Operation, ...]]] = {
     "getMilliseconds": _time_part("getMilliseconds", "milliseconds",
                                   of_duration="(whole({0}, 1000000) % 1000)"),
     "int": _conversion(
-        "int", (INT, "{0}", False), (UINT, "to_int({0})", True), (DOUBLE, "to_int({0})", True),
-        (STRING, "int_of_text({0})", True), (TIMESTAMP, "({0} // 1000000000)", False),
+        "int", (INT, "{0}", False), (UINT, "to_int({0})", True),
+        (DOUBLE, "int_of_double({0})", True), (STRING, "int_of_text({0})", True), (TIMESTAMP, "({0} // 1000000000)", False),
         (DYN, "dyn_int({0})", True),
     ),
     "uint": _conversion(
-        "uint", (UINT, "{0}", False), (INT, "to_uint({0})", True), (DOUBLE, "to_uint({0})", True),
-        (STRING, "uint_of_text({0})", True),
+        "uint", (UINT, "{0}", False), (INT, "to_uint({0})", True),
+        (DOUBLE, "uint_of_double({0})", True), (STRING, "uint_of_text({0})", True),
     ),
     "double": _conversion(
         "double", (DOUBLE, "{0}", False), (INT, "float({0})", False), (UINT, "float({0})", False),
