@@ -173,8 +173,8 @@ OPERATIONS: Final[Mapping[str, tuple[Operation, ...]]] = {
                                   of_duration="(whole({0}, 1000000) % 1000)"),
     "int": _conversion(
         "int", (INT, "{0}", False), (UINT, "to_int({0})", True),
-        (DOUBLE, "int_of_double({0})", True), (STRING, "int_of_text({0})", True), (TIMESTAMP, "({0} // 1000000000)", False),
-        (DYN, "dyn_int({0})", True),
+        (DOUBLE, "int_of_double({0})", True), (STRING, "int_of_text({0})", True),
+        (TIMESTAMP, "({0} // 1000000000)", False), (DYN, "dyn_int({0})", True),
     ),
     "uint": _conversion(
         "uint", (UINT, "{0}", False), (INT, "to_uint({0})", True),
