@@ -104,7 +104,7 @@ def _decide(event: Event, snapshot: Snapshot, context: Context) -> Decision:
     best = _Strictest()
     fail_fast = snapshot.settings.fail_fast
     for guard in snapshot.guards:
-        answer = _ask(guard, event)
+        answer = ask_guard(guard, event)
         if answer is None:
             continue
         if snapshot.grants is not None and not answer.verdict.passes:
@@ -169,7 +169,8 @@ class _Strictest:
         return replace(made, rules=matches.rules, rule_errors=matches.errors)
 
 
-def _ask(guard: Guard, event: Event) -> Answer | None:
+def ask_guard(guard: Guard, event: Event) -> Answer | None:
+    """Ask one guard; a guard that raises refuses."""
     try:
         return guard.check(event)
     except Exception as failure:  # noqa: BLE001 - net 1: a guard that fails denies

@@ -98,6 +98,15 @@ def parse_suite(text: str, where: str) -> Suite:
     return suite
 
 
+def parse_facts(text: str, where: str) -> MappingOf[str, object]:
+    """Read the facts of one attempt alone, as a case states them; raises ``ConfigError``."""
+    document = parse_document(text, where)
+    Table(document, FACTS, path="facts")
+    facts = _Facts()
+    facts.read(document)
+    return facts.values
+
+
 def _check_subject(suite: Suite) -> None:
     """A suite is about one policy: a file, an overlay over a file, or a scope of a hierarchy."""
     for one, other in ((suite.root, suite.policy), (suite.root, suite.over)):

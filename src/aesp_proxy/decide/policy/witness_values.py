@@ -203,7 +203,8 @@ def _moments(near: _Near) -> Iterator[int]:
             stated = moment_of_text(text)
         except EvaluationError:
             continue
-        yield from (stated, stated + _SECOND_NS, stated - _SECOND_NS, stated + _HOUR_NS, stated - _HOUR_NS)
+        yield from (stated, stated + _SECOND_NS, stated - _SECOND_NS)
+        yield from (stated + _HOUR_NS, stated - _HOUR_NS)
     midnight = PLAIN_TIME_NS - 10 * _HOUR_NS
     for day in _DAYS_TRIED:
         step = 1 if day in _WHOLE_DAYS else 4
