@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint live bench docs clean
+.PHONY: help setup demo test check lint long live bench docs clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ lint: setup
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-cache
 	@$(PY) docs/generate.py --check
+
+long: setup ## Compare conditions with two other engines, at least 100,000 times (minutes)
+	@$(PY) -m pytest -q -s -m long tests/differential
 
 live: setup ## Run the tests that need root, kernel features or Debian packages
 	@sh .ci/live.sh

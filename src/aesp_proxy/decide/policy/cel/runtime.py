@@ -215,10 +215,8 @@ def divide_double(a: float, b: float) -> float:
 
 
 def remainder_int(a: int, b: int) -> int:
-    """Return the remainder, with the sign of the dividend."""
-    if b == 0:
-        raise EvaluationError("a division by zero")
-    return a - b * whole(a, b)
+    """Return the remainder, with the sign of the dividend; no value where there is no quotient."""
+    return a - b * divide_int(a, b)
 
 
 def remainder_uint(a: int, b: int) -> int:
