@@ -9,15 +9,18 @@ comes out as CEL has it. Equal residues are evaluated once an event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import itemgetter, or_
 from typing import Final
 
 from aesp_proxy.decide.policy.cel.atoms import Ask, Atom, atom_of
+from aesp_proxy.decide.policy.cel.bits import numbers_of
 from aesp_proxy.decide.policy.cel.emit import Evaluator, Slots, emit, loops
 from aesp_proxy.decide.policy.cel.errors import EvaluationError
 from aesp_proxy.decide.policy.cel.runtime import STEPS_MAX
-from aesp_proxy.decide.policy.cel.tables import BOUNDS_MAX, Placed, table_of
+from aesp_proxy.decide.policy.cel.tables import BOUNDS_MAX, Placed, Table, table_of
 from aesp_proxy.decide.policy.cel.terms import Term
 from aesp_proxy.decide.policy.cel.types import BOOL
 
@@ -33,7 +36,7 @@ class Failed:
     why: str
 
 
-_Subject = tuple[int, Evaluator | None, int, tuple[Callable[[object], int], ...]]
+_Row = tuple[int, Evaluator | None, int, tuple[Table, ...]]
 """What tables ask: a slot or a function over slots, the entries that ask, the tables."""
 
 
@@ -65,9 +68,9 @@ class ConditionIndex:
         self._functions: list[_Function] = []
         self._wholes: dict[int, _Function] = {}
         tables, residues = _sorted_out(entries)
+        rows = (row for term, asks in tables.items() for row in self._rows(term, asks))
         # The quick tables first: what they leave may not need the slow ones at all.
-        subjects = sorted(tables.items(), key=lambda item: _slowness(*item))
-        self._asked = tuple(self._subject(term, asks) for term, asks in subjects)
+        self._rows_asked = tuple(row for _, row in sorted(rows, key=itemgetter(0)))
         self.residues = tuple(_conjunction(residue) for residue in residues)
         self._residue_of = tuple(self._numbered())
 
@@ -83,19 +86,22 @@ class ConditionIndex:
                 self._functions.append(_Function(residue, self._slot_of))
             yield number
 
-    def _subject(self, term: Term, asks: Mapping[Ask, Sequence[Placed]]) -> _Subject:
+    def _rows(
+        self, term: Term, asks: Mapping[Ask, Sequence[Placed]]
+    ) -> Iterator[tuple[tuple[int, int], _Row]]:
+        """Yield how slow a row is, and the row: a table of a fact, all tables of the rest."""
         slot = self._slot_of[str(term.value)] if term.op == "fact" else 0
-        users = 0
-        for placed in asks.values():
-            for _, bit in placed:
-                users |= bit
-        lefts = (table_of(ask, placed, self.everything).left for ask, placed in asks.items())
-        return slot, None if slot else emit(term, self._slot_of), users, tuple(lefts)
+        evaluate = None if slot else emit(term, self._slot_of)
+        groups = [{ask: placed} for ask, placed in asks.items()] if slot else [asks]
+        for group in groups:
+            users = _bits_of(bit for placed in group.values() for _, bit in placed)
+            tables = tuple(table_of(ask, each, self.everything) for ask, each in group.items())
+            yield _slowness(term, group), (slot, evaluate, users, tables)
 
     def holding(self, slots: Slots, left: int) -> list[tuple[int, bool | Failed]]:
         """Return the entries that hold or have no value, of those in the bits of ``left``."""
         unknown = 0
-        for slot, evaluate, users, lefts in self._asked:
+        for slot, evaluate, users, tables in self._rows_asked:
             if not left & users:
                 continue
             try:
@@ -103,7 +109,7 @@ class ConditionIndex:
                 if value is None:
                     unknown |= users
                     continue
-                for table in lefts:
+                for table in tables:
                     left &= table(value)
             except EvaluationError:
                 unknown |= users
@@ -112,24 +118,21 @@ class ConditionIndex:
     def _evaluated(self, slots: Slots, left: int, unknown: int) -> list[tuple[int, bool | Failed]]:
         """Evaluate what the tables have left; of an ``unknown`` subject, the whole entry."""
         found: list[tuple[int, bool | Failed]] = []
-        known: dict[int, bool | Failed] = {}
+        known: dict[int, bool | Failed] = {-1: True}
         residue_of, functions = self._residue_of, self._functions
-        while left:
-            bit = left & -left
-            left ^= bit
-            number = bit.bit_length() - 1
-            if unknown & bit:
-                result = self._whole(number)(slots)
-            else:
-                residue = residue_of[number]
-                if residue < 0:
-                    found.append((number, True))
-                    continue
-                if residue not in known:
-                    known[residue] = functions[residue](slots)
-                result = known[residue]
+        for number in numbers_of(left & ~unknown if unknown else left):
+            residue = residue_of[number]
+            if residue not in known:
+                known[residue] = functions[residue](slots)
+            result = known[residue]
             if result is not False:
                 found.append((number, result))
+        if unknown:
+            for number in numbers_of(left & unknown):
+                result = self._whole(number)(slots)
+                if result is not False:
+                    found.append((number, result))
+            found.sort(key=itemgetter(0))
         return found
 
     def _whole(self, number: int) -> _Function:
@@ -139,6 +142,10 @@ class ConditionIndex:
             made = _Function(whole or _ALWAYS, self._slot_of)
             self._wholes[number] = made
         return made
+
+
+def _bits_of(bits: Iterable[int]) -> int:
+    return reduce(or_, bits, 0)
 
 
 def _slowness(term: Term, asks: Mapping[Ask, Sequence[Placed]]) -> tuple[int, int]:

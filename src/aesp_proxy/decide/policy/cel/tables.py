@@ -1,7 +1,7 @@
 """Tables of an index: for a value, which entries it leaves, as bits of an int.
 
 Entry ``n`` is bit ``n``. A table holds at most one atom of an entry; entries without one
-are always left. ``left(value)`` is never wrong about what it takes away: where the value is
+are always left. A table is never wrong about what it takes away: where the value is
 of no use to the table (no number, a text that is no UTF-8) it raises ``EvaluationError``,
 and then the entries evaluate the atom themselves.
 """
@@ -9,8 +9,8 @@ and then the entries evaluate the atom themselves.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from typing import Protocol, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import re2
 
@@ -27,31 +27,27 @@ BOUNDS_MAX = 1_024
 _MEMORY_BYTES_MAX = 64 * 1024 * 1024
 
 
-class Table(Protocol):
-    """One subject, one question."""
-
-    def left(self, value: object) -> int:
-        """Return the entries that a value leaves."""
-        ...
+Table = Callable[[object], int]
+"""Takes a value to the entries that it leaves: one subject, one question."""
 
 
 def table_of(ask: Ask, placed: Sequence[Placed], everything: int) -> Table:
     """Build the table of one question; ``everything`` has the bits of all entries."""
     match ask:
         case Ask.EQUAL:
-            return _Equal(placed, everything)
+            return _equal(placed, everything)
         case Ask.MEMBER:
-            return _Member(placed, everything)
+            return cast("Table", _Keyed(placed, everything).after)
         case Ask.PREFIX:
-            return _Affix(placed, everything, at_end=False)
+            return _Affix(placed, everything, at_end=False).left
         case Ask.SUFFIX:
-            return _Affix(placed, everything, at_end=True)
+            return _Affix(placed, everything, at_end=True).left
         case Ask.REGEX:
-            return _Regex(placed, everything)
+            return _Regex(placed, everything).left
         case Ask.NETWORK:
-            return _Networks(placed, everything)
+            return _Networks(placed, everything).left
         case Ask.ABOVE | Ask.BELOW:
-            return _Bounds(placed, everything, above=ask is Ask.ABOVE)
+            return _Bounds(placed, everything, above=ask is Ask.ABOVE).left
 
 
 class _Keyed:
@@ -93,26 +89,12 @@ class _Keyed:
         )
 
 
-class _Equal:
-    __slots__ = ("_base", "_by_value")
-
-    def __init__(self, placed: Sequence[Placed], everything: int) -> None:
-        keyed = _Keyed(placed, everything)
-        self._base = keyed.base
-        self._by_value = {key: keyed.after((key,)) for key in keyed.keys}
-
-    def left(self, value: object) -> int:
-        return self._by_value.get(value, self._base)
-
-
-class _Member:
-    __slots__ = ("_keyed",)
-
-    def __init__(self, placed: Sequence[Placed], everything: int) -> None:
-        self._keyed = _Keyed(placed, everything)
-
-    def left(self, value: object) -> int:
-        return self._keyed.after(cast("Iterable[object]", value))
+def _equal(placed: Sequence[Placed], everything: int) -> Table:
+    """Answer by one look-up of what is worked out beforehand for each value that occurs."""
+    keyed = _Keyed(placed, everything)
+    base = keyed.base
+    by_value = {key: keyed.after((key,)) for key in keyed.keys}.get
+    return lambda value: by_value(value, base)
 
 
 class _Affix:
