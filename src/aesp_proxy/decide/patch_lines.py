@@ -4,8 +4,10 @@ Read are unified and git diffs, context diffs and the ``*** Update File:`` forma
 applies the patch is not known, so every doubt counts against it:
 
 - A line that is no header in its place, stands in no hunk or has no sign that its hunk
-  knows is an addition; one that begins with ``-`` is then a deletion too. So a text that
-  is no patch at all is one of additions only.
+  knows is an addition; one that is marked as deleted or changed is then a deletion too.
+  So a text that is no patch at all is one of additions only.
+- patch(1) takes the indentation of a header (blanks, ``X``, ``- ``) off the lines behind
+  it: after such a header nothing that begins with these is sure to be context or deleted.
 - A header is one by its form and its place: ``---`` and ``+++`` before ``@@``; ``+++ x``
   inside a hunk is the addition of ``++ x``. Hunks of unified diffs are as long as they
   say.
@@ -13,6 +15,8 @@ applies the patch is not known, so every doubt counts against it:
   an addition for each of them, with what each would add.
 - What follows ``GIT binary patch``, and a file of which only is said that it differs,
   cannot be read: ``binary`` says so, and encoded lines count as additions.
+- patch(1) runs ed scripts: behind a line that ed may take for its command every line is
+  in doubt, and the lines that the command deletes are counted.
 
 Lines end at LF, or at CR LF. Nothing is decoded: a patch is bytes, NUL among them.
 """
@@ -45,6 +49,11 @@ _CONTEXT_NEW = _regex(rb"--- [0-9]+(,[0-9]+)? ----")
 _CONTEXT_START = _regex(rb"\*{15}.*")
 _BINARY = _regex(rb"GIT binary patch|Binary files .* differ|Files .* differ")
 _BREAKS = _regex(rb"\r\n?|[\x0b\x0c\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9]")
+_ED = _regex(rb"[ \tX]*([0-9]{1,9})(?:,([0-9]{1,9}))?([acdi]|s/.*)")
+_INDENT = _regex(rb"[ \tX]*(- )*")
+_INDENTS = (b" ", b"\t", b"X", b"- ")
+_MARKS = b" \tX+-!<>"
+_DELETES = (b"-", b"!", b"<")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +61,9 @@ class PatchLines:
     """How many lines a patch adds and deletes, at the most.
 
     ``deletions_sure`` are those that stand in a hunk. ``readings`` hold what is added,
-    each line with its number in the patch, without sign and line end: as a tool reads it
-    that goes by the signs, and, where a line is in doubt, as one that takes it whole.
+    each line with its number in the patch and without line end, as a tool reads it that
+    goes by the signs; where a line is in doubt, also as one that takes it whole, and as
+    one that takes off whatever it may be indented or marked with.
     """
 
     additions: int
@@ -115,33 +125,37 @@ class _Reader:
     """Where in a patch the next line stands, and what was counted before it."""
 
     __slots__ = (
-        "_by_sign", "_header_lines", "_may_break", "_new", "_old", "_place", "_signed", "_whole",
-        "additions", "binary", "deletions", "deletions_sure",
+        "_header_lines", "_indented", "_may_break", "_new", "_old", "_place", "_readings",
+        "_script", "_signed", "additions", "binary", "deletions", "deletions_sure",
     )  # fmt: skip
 
     def __init__(self, *, may_break: bool) -> None:
         self.additions = self.deletions = self.deletions_sure = 0
         self.binary = False
-        self._by_sign: list[tuple[int, bytes]] = []
-        self._whole: list[tuple[int, bytes]] | None = None  # from the first doubt on
+        self._readings: list[list[tuple[int, bytes]]] = [[]]  # one; three from a doubt on
         self._may_break = may_break
         self._place = _Place.OUTSIDE
         self._old = self._new = 0
+        self._script = False  # whether the rest may be an ed script
+        self._indented = False  # whether a header was seen that patch(1) takes for indented
         self._header_lines = 0  # how many of the next lines belong to a header that was seen
         self._signed = False  # whether the last line stood in a hunk: a "\" may follow it
 
     def readings(self) -> tuple[tuple[tuple[int, bytes], ...], ...]:
-        """Return what is added, in one reading or two."""
-        by_sign = tuple(self._by_sign)
-        return (by_sign,) if self._whole is None else (by_sign, tuple(self._whole))
+        """Return what is added, in one reading or three."""
+        return tuple(tuple(reading) for reading in self._readings)
 
     def read(self, number: int, line: bytes, second: bytes, third: bytes) -> None:
         if self._may_break and len(pieces := _BREAKS.split(line)) > 1:
             self._broken(number, line, pieces)
             return
+        if self._script:
+            self._doubt(number, line)
+            return
         if self._header_lines:
             self._header_lines -= 1
             return
+        self._indented = self._indented or _is_indented_header(line, second)
         signed, self._signed = self._signed, False
         if line.startswith(b"\\ ") and signed:
             return
@@ -152,7 +166,7 @@ class _Reader:
     def _in_hunk(self, number: int, line: bytes) -> bool:
         """Count a line whose sign the hunk knows."""
         place = self._place
-        if place is _Place.OUTSIDE:
+        if place is _Place.OUTSIDE or (self._indented and line.startswith(_INDENTS)):
             return False
         if place in _CONTEXT:
             self._signed = self._in_context(number, line)
@@ -215,35 +229,60 @@ class _Reader:
     def _doubt(self, number: int, line: bytes) -> None:
         """Count a line that nothing explains."""
         self.additions += 1
-        self.deletions += line.startswith(b"-")
-        self._in_doubt().append((number, line))
-        self._by_sign.append((number, _without_sign(line)))
+        bare = line.lstrip(b" \tX")
+        self.deletions += bare.startswith(_DELETES) or self._deleted_by_script(line)
+        by_sign, whole, unmarked = self._in_doubt()
+        by_sign.append((number, _without_sign(line)))
+        whole.append((number, line))
+        unmarked.append((number, bare.lstrip(_MARKS)))
+
+    def _deleted_by_script(self, line: bytes) -> int:
+        command = _ED.fullmatch(line)
+        if command is None:
+            return 0
+        self._script = True
+        first, last, letter = command.groups()
+        return max(int(last or first) - int(first) + 1, 0) if letter in (b"c", b"d") else 0
 
     def _broken(self, number: int, line: bytes, pieces: list[bytes]) -> None:
         """Count a line that is several to some: as it is, and each piece by its own sign."""
         self._header_lines = 0
-        whole = self._in_doubt()
+        by_sign, whole, unmarked = self._in_doubt()
         if not self._in_hunk(number, line):
             whole.append((number, line))
         for piece in pieces:
             self.additions += 1
             self.deletions += piece.startswith(b"-")
-            self._by_sign.append((number, _without_sign(piece)))
+            by_sign.append((number, _without_sign(piece)))
+            unmarked.append((number, piece.lstrip(_MARKS)))
 
-    def _in_doubt(self) -> list[tuple[int, bytes]]:
-        if self._whole is None:
-            self._whole = list(self._by_sign)
-        return self._whole
+    def _in_doubt(self) -> list[list[tuple[int, bytes]]]:
+        if len(self._readings) == 1:
+            self._readings = [self._readings[0], list(self._readings[0]), list(self._readings[0])]
+        return self._readings
 
     def _add(self, number: int, text: bytes) -> None:
         self.additions += 1
-        self._by_sign.append((number, text))
-        if self._whole is not None:
-            self._whole.append((number, text))
+        for reading in self._readings:
+            reading.append((number, text))
 
     def _delete(self) -> None:
         self.deletions += 1
         self.deletions_sure += 1
+
+
+def _is_indented_header(line: bytes, second: bytes) -> bool:
+    if not line.startswith(_INDENTS):
+        return False
+    first, following = _outdented(line), _outdented(second)
+    if first.startswith((b"@@ -", b"*" * 15)):
+        return True
+    return (first[:4], following[:4]) in ((b"--- ", b"+++ "), (b"*** ", b"--- "))
+
+
+def _outdented(line: bytes) -> bytes:
+    found = _INDENT.match(line)
+    return line if found is None else line[found.end() :]
 
 
 def _without_sign(line: bytes) -> bytes:

@@ -116,6 +116,8 @@ def test_what_is_deleted_or_stays_is_not_added(line, events) -> None:
         b"@@ -1,9 +1,9 @@\n a\r+rm -rf /\n",
         b"@@ -1,9 +1,9 @@\n+++ rm -rf /\n",
         b"--- a\n+++ rm -rf /\n",
+        b"  --- a\n  +++ b\n  @@ -1 +1 @@\n  -a\n  +rm -rf /\n",
+        b"\t*** a\n\t--- b\n\t***************\n\t*** 1 ****\n\t--- 1,2 ----\n\t+ rm -rf /\n",
     ],
 )
 def test_no_form_hides_what_is_added(text, events) -> None:
@@ -195,3 +197,20 @@ def test_each_key_of_the_policy_stated_empty_off_or_left_out(
 ) -> None:
     snapshot = snapshot_of(f"forbidden_path: {{}}\n{stated}")
     assert decide(events.patch("/w/f", patch(added, deleted)), snapshot).reason is expected
+
+
+@pytest.mark.parametrize("indent", [b" ", b"  ", b"\t", b"X", b"- ", b"  - - "])
+def test_a_header_that_is_indented_makes_no_context_of_the_additions_behind_it(
+    indent, events
+) -> None:
+    head = b"--- a\n+++ b\n@@ -1,2 +1,3 @@\n"
+    for text in (
+        b"".join(indent + line for line in head.splitlines(keepends=True)),
+        indent + b"--- a\n" + indent + b"+++ b\n@@ -1,2 +1,3 @@\n",
+        b"*** Update File: f\n" + indent + b"@@ -1,2 +1,3 @@\n@@ -1,9 +1,9 @@\n",
+    ):
+        hidden = text + indent + b"+rm -rf /\n"
+        anchored = ("^rm -rf /$",)
+        assert reason(events, hidden, forbidden_patterns=anchored) is Reason.PATCH_FORBIDDEN
+        many = text + indent + b"-x\n"
+        assert reason(events, many, deletions_max=0) is Reason.PATCH_TOO_LARGE

@@ -130,6 +130,13 @@ def test_any_bytes_are_counted_without_an_error(patch) -> None:
         # context diffs
         (b"*** a\n--- b\n***************\n*** 1 ****\n! a\n--- 1 ----\n! b\n", (1, 1)),
         (b"***************\n*** 1 ****\n! a\n+ x\n--- 1 ----\n! b\n- y\n", (3, 2)),
+        # ed scripts, and normal diffs, which are none
+        (b"1,600d\n", (1, 600)),
+        (b"1,2c\n+a\n.\n5d\n", (4, 3)),
+        (b"1a\n--- a\n+++ b\n@@ -1 +1 @@\n x\n.\n", (6, 1)),
+        (HUNK + b"1a\n+a\n b\n.\n", (4, 0)),
+        (b"9,1d\n", (1, 0)),
+        (b"1c1\n< a\n---\n> b\n", (4, 2)),
         # several lines to some readers
         (HUNK + b" a\r+b\n", (2, 0)),
         (HUNK + b"+a\x0c+b\n", (3, 0)),
@@ -158,11 +165,12 @@ def test_what_cannot_be_read_is_marked_and_its_lines_are_additions(patch, binary
         assert found.additions == len([x for x in patch.split(b"\n") if x[:1].isalpha()])
 
 
-def test_a_doubtful_line_is_read_both_ways_and_its_neighbours_stay_together() -> None:
-    found = counted(HUNK + b"+a\n b\n b\n+c\n+d\n")
+def test_a_doubtful_line_is_read_in_all_ways_and_its_neighbours_stay_together() -> None:
+    found = counted(HUNK + b"+a\n b\n b\n+c\n  + d\n")
     assert found.readings == (
+        ((4, b"a"), (7, b"c"), (8, b" + d")),
+        ((4, b"a"), (7, b"+c"), (8, b"  + d")),
         ((4, b"a"), (7, b"c"), (8, b"d")),
-        ((4, b"a"), (7, b"+c"), (8, b"+d")),
     )
 
 
