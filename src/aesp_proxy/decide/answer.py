@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RuleMatches:
-    """The answers of the rules that match, each with its policy id.
+    """The answers of the rules that match, each with its policy id: the first of each effect.
 
     ``allows`` tells whether one with effect ALLOW is among them; ``rules`` are all ids that
     matched, ``errors`` those that could not be evaluated.

@@ -9,7 +9,6 @@ code, never by its text: the text may hold what the event holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import assert_never
@@ -163,10 +162,7 @@ class _Strictest:
         told = self._told
         if told is None or (told.verdict.passes and not self._granted):
             return _no_guard(snapshot, _section_for(event), event.action, self.findings)
-        made = _decision(told, self._decider, self.findings, snapshot)
-        if not matches.rules and not matches.errors:
-            return made
-        return replace(made, rules=matches.rules, rule_errors=matches.errors)
+        return _decision(told, self._decider, self.findings, snapshot, matches)
 
 
 def ask_guard(guard: Guard, event: Event) -> Answer | None:
@@ -184,7 +180,11 @@ def ask_guard(guard: Guard, event: Event) -> Answer | None:
 
 
 def _decision(
-    answer: Answer, guard: str, findings: tuple[Finding, ...], snapshot: Snapshot
+    answer: Answer,
+    guard: str,
+    findings: tuple[Finding, ...],
+    snapshot: Snapshot,
+    matches: RuleMatches = NO_RULES,
 ) -> Decision:
     return Decision(
         verdict=answer.verdict,
@@ -197,6 +197,8 @@ def _decision(
         policy_name=snapshot.policy_name,
         policy_hash=snapshot.policy_hash,
         remediation=answer.remediation,
+        rules=matches.rules,
+        rule_errors=matches.errors,
     )
 
 

@@ -160,17 +160,17 @@ def _bits_of_actions(kind: str, rules: Sequence[CompiledRule]) -> Mapping[str, i
 
 
 def _told(found: Mapping[CompiledRule, bool | Failed]) -> RuleMatches:
-    answers: list[tuple[Answer, str]] = []
+    firsts: dict[Effect, tuple[Answer, str]] = {}
+    ids: list[str] = []
     errors: list[str] = []
-    allows = False
     for rule, result in found.items():
-        if result is True:
-            answers.append((rule.answer, rule.policy_id))
-            allows = allows or rule.effect is Effect.ALLOW
-            continue
-        errors.append(rule.policy_id)
-        answer = answer_of(rule, result)
-        if answer is not None:
-            answers.append((answer, rule.policy_id))
-    matched = tuple([policy_id for _, policy_id in answers])
-    return RuleMatches(tuple(answers), allows, matched, tuple(errors))
+        if result is not True:
+            errors.append(rule.policy_id)
+            if rule.effect is Effect.ALLOW:
+                continue
+        ids.append(rule.policy_id)
+        if rule.effect not in firsts:
+            answer = answer_of(rule, result)
+            if answer is not None:
+                firsts[rule.effect] = (answer, rule.policy_id)
+    return RuleMatches(tuple(firsts.values()), Effect.ALLOW in firsts, tuple(ids), tuple(errors))
