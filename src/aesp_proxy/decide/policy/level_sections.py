@@ -83,8 +83,8 @@ def begins(
 
 def off_with(
     above: Mapping | None, result: Mapping, stated: Mapping, *, allows: bool
-) -> Iterator[Weakening]:
-    """Find guards that end and whose end lets something pass.
+) -> Iterator[tuple[str, Weakening]]:
+    """Find guards that end and whose end lets something pass, each with its name.
 
     ``allows`` tells that a rule may allow what no guard answers for.
     """
@@ -99,12 +99,18 @@ def off_with(
         section = stated.table(name)
         switch = section.get("enabled") if section is not None else None
         held = above.table(name) if above is not None else None
-        yield Weakening(
-            key=f"guards.{name}.enabled",
-            what="the guard is on",
-            above=source_of(held or above or stated),
-            below=at(switch or stated),
-            witness=_refused_by(name, held),
+        key = above.key(name) if above is not None else None
+        yield (
+            name,
+            Weakening(
+                key=f"guards.{name}.enabled",
+                what="the guard is on",
+                above=source_of(
+                    (above.key(name) if above is not None else None) or above or stated
+                ),
+                below=at(switch or stated),
+                witness=_refused_by(name, held),
+            ),
         )
 
 

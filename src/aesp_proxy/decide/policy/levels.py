@@ -146,13 +146,19 @@ class _Level:
                 continue
             first = entries.get(key.text)
             joined = self._guard(above, section, key)
-            entries[key.text] = (key if first is None else first[0]), joined
-        guards = mapping_of(entries, above or node)
-        for weakening in off_with(above, guards, node, allows=allows_by_rule(self.above)):
+            if joined is not None:
+                entries[key.text] = (key if first is None else first[0]), joined
+        result = mapping_of(entries, above or node)
+        for name, weakening in off_with(above, result, node, allows=allows_by_rule(self.above)):
             self.found.append(weakening)
-        return guards
+            held = entries_of(above).get(name)
+            if held is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = held
+        return mapping_of(entries, above or node)
 
-    def _guard(self, guards: Mapping | None, stated: Mapping, key: Scalar) -> Mapping:
+    def _guard(self, guards: Mapping | None, stated: Mapping, key: Scalar) -> Mapping | None:
         """Join one guard's section; one that is off above has no say in what it allows."""
         name = key.text
         above = guards.table(name) if guards is not None else None
@@ -161,12 +167,16 @@ class _Level:
         off = not active and (ends(name, stated) or "enabled" not in entries_of(stated))
         if off and (above is not None or ends(name, stated)):
             return _switched(above, stated)
-        place = source_of(self.above if above is None else above)
+        held = guards.key(name) if guards is not None else None
+        place = source_of(held or self.above)
         base = above if active else None
         if active and ends(name, stated):
             # Whether that weakens depends on what else is on: off_with tells.
             return _switched(above, stated)
-        self.found.extend(begins(name, guards, stated, key, place))
+        begun = tuple(begins(name, guards, stated, key, place))
+        if begun:
+            self.found.extend(begun)
+            return above
         free = not active and _is_free(name, guards)
         return self._section(base, stated, schema.GUARDS[name], path, place, free=free)
 
@@ -181,7 +191,7 @@ class _Level:
         free: bool = False,
     ) -> Mapping:
         """Join one section; ``free`` tells that nothing in it can let pass what was refused."""
-        place = place or source_of(self.above if above is None else above)
+        place = place or source_of(self.above.key(path) or self.above)
         entries = entries_of(above)
         for key, node in stated.entries:
             law = spec.keys[key.text].law

@@ -44,7 +44,8 @@ def meaning(node: Node) -> object:
 
 def shown(node: Node, entry: str = "") -> str:
     """Return an entry fit for one line of a message."""
-    return ascii(identity(node, entry)[:_SHOWN_CHARS_MAX])
+    name = node.word("rule") if isinstance(node, Mapping) and not entry else ""
+    return ascii((name or identity(node, entry))[:_SHOWN_CHARS_MAX])
 
 
 def united(

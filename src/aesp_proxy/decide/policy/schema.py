@@ -172,7 +172,6 @@ GUARDS = {
                 kind=Kind.TABLES,
                 law=Law.EXCEPTS,
                 keys=CREDENTIAL,
-                entry="rule",
                 text="Secrets that may go home.",
             ),
         },
