@@ -16,6 +16,14 @@ COMMANDS: Final[Table] = {
         "aesp_proxy.cli.policy.compile_command:compile_command",
         "Join the levels of a hierarchy into the policy of one scope.",
     ),
+    "explain": (
+        "aesp_proxy.cli.policy.explain:explain",
+        "Say why an attempt gets its verdict.",
+    ),
+    "lint": (
+        "aesp_proxy.cli.policy.lint_command:lint_command",
+        "Find in policies that load what is likely wrong.",
+    ),
     "prove": (
         "aesp_proxy.cli.policy.prove_command:prove_command",
         "Show that no level weakens what stands above it.",

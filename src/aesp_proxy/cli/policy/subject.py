@@ -1,0 +1,55 @@
+"""The policy that a command is about: a file, a compiled one, or a scope of a hierarchy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from aesp_proxy.daemon.config_load import default_state_dir
+from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope
+from aesp_proxy.daemon.policy_files import read_packs, read_policy
+from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
+from aesp_proxy.daemon.rule_cache import compiled
+from aesp_proxy.decide.policy.policy import Policy
+from aesp_proxy.decide.policy.scope import parse_scope
+from aesp_proxy.decide.snapshot import Snapshot, build_snapshot, secret_rules
+
+PATH = click.Path(path_type=Path)
+
+
+def read_subject(policy_path: Path | None, root: Path | None, scope: str | None) -> Policy:
+    """Read a policy file, or compile the policy of a scope; exactly one of them is given.
+
+    Raises ``click.UsageError`` for neither or both, ``ConfigError`` for a bad policy.
+    """
+    if (policy_path is None) == (root is None):
+        raise click.UsageError("give either a policy file or --root")
+    if policy_path is not None:
+        if scope is not None:
+            raise click.UsageError("--scope goes with --root")
+        return read_policy(policy_path)
+    time = VersionTime(seconds=0, source="")
+    return compile_scope(
+        PolicyHierarchy(root or Path()), parse_scope(scope or ""), time=time
+    ).policy
+
+
+def snapshot_with_secrets(policy: Policy) -> Snapshot:
+    """Compile a policy with the secret scanner, if it is on."""
+    packs = read_packs() if policy.secrets.enabled else ()
+    locator = compiled(secret_rules(policy, packs), cache_dir()) if packs else None
+    return build_snapshot(policy, packs, fingerprint_key=os.urandom(32), serial=1, locator=locator)
+
+
+def cache_dir() -> Path | None:
+    """Share the compiled secret rules of `run`, where it has run."""
+    state_dir = default_state_dir(os.environ, is_root=os.geteuid() == 0)
+    return state_dir / "cache" if state_dir.is_dir() else None
+
+
+def level_of(source: str, policy: Policy) -> str:
+    """Return the level of the file that a source names; empty where it is not known."""
+    file = source.partition(" (")[0].rpartition(":")[0]
+    return next((layer.level for layer in policy.layers if layer.path == file), "")
