@@ -31,7 +31,7 @@ def glob_covers(outer: str, inner: str) -> bool:
     outer, inner = unicodedata.normalize("NFC", outer), unicodedata.normalize("NFC", inner)
     if outer == inner:
         return True
-    mine, theirs = _components(outer), _components(inner)
+    mine, theirs = glob_components(outer), glob_components(inner)
     states = _closed(mine, {0})
     for component in theirs:
         reached = set()
@@ -65,7 +65,7 @@ def _name_covers(outer: str, inner: str) -> bool:
     return all(any(covers_tokens(one, word) for one in mine) for word in theirs)
 
 
-def _components(pattern: str) -> list[str]:
+def glob_components(pattern: str) -> list[str]:
     """Split a checked pattern: no slash stands in brackets or braces, one may be escaped."""
     parts, current, index = [], "", 0
     while index < len(pattern):
@@ -93,7 +93,7 @@ def uncovered_path(inner: Sourced[str], outers: Sequence[Sourced[str]]) -> str |
 
 def paths_of(pattern: str) -> Iterator[str]:
     """Yield paths that a pattern matches, at least one."""
-    components = _components(pattern)
+    components = glob_components(pattern)
     for number in range(_VARIANTS):
         deep = ("witness", "", "w/i")[number]
         names = [deep if name == _DEEP else _sample(name, number) for name in components]
