@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from aesp_proxy.decide.policy.compile import Compiled
-from aesp_proxy.decide.policy.document import Mapping, Node, Scalar, Sequence, source_of
+from aesp_proxy.decide.policy.compile import EXCEPTION_LEVEL, Compiled
+from aesp_proxy.decide.policy.items import items_of
 from aesp_proxy.decide.policy.policy import Layer
 
 _VALUE_CHARS_MAX = 60
-_KEPT = ("version", "description")
 
 
 def table_of(made: Compiled) -> Iterator[str]:
@@ -23,55 +22,34 @@ def table_of(made: Compiled) -> Iterator[str]:
     yield ""
     yield from _layers(policy.layers)
     levels = {layer.path: layer.level for layer in policy.layers}
-    rows = list(_rows(made.tree, "", levels))
+    rows = [
+        (item.key, _cut(item.text), levels.get(item.file, ""), item.source)
+        for item in items_of(made.tree)
+    ]
     rows += [
         (
             f"exception {grant.grant_id}",
             f"{grant.kind.value} {grant.pattern}",
-            "exception",
+            EXCEPTION_LEVEL,
             grant.source,
         )
         for grant in policy.grants
     ]
     yield ""
-    widths = [max((len(row[at]) for row in rows), default=0) for at in range(3)]
+    yield from columns(rows)
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Yield rows as lines, each column as wide as it needs."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
-        yield "  ".join([*cells, row[3]]).rstrip()
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
 
 
 def _layers(layers: tuple[Layer, ...]) -> Iterator[str]:
-    width = max((len(layer.level) for layer in layers), default=0)
-    for layer in layers:
-        yield f"{layer.level.ljust(width)}  {layer.sha256[:12]}  {layer.path}"
+    yield from columns([(layer.level, layer.sha256[:12], layer.path) for layer in layers])
 
 
-def _rows(tree: Mapping, path: str, levels: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    for key, node in tree.entries:
-        place = f"{path}.{key.text}" if path else key.text
-        if not path and key.text in _KEPT:
-            continue
-        if isinstance(node, Mapping):
-            yield from _rows(node, place, levels)
-        elif isinstance(node, Sequence):
-            if not node.items:
-                yield _row(place, key, "(nothing)", levels)
-            for item in node.items:
-                yield _row(place, item, _shown(item), levels)
-        else:
-            yield _row(place, node, _shown(node), levels)
-
-
-def _row(path: str, node: Node, text: str, levels: dict[str, str]) -> tuple[str, str, str, str]:
-    return path.removeprefix("guards."), text, levels.get(node.file, ""), source_of(node)
-
-
-def _shown(node: Node) -> str:
-    match node:
-        case Scalar():
-            text = node.text
-        case Mapping():
-            text = node.word("policy_id") or node.word("name") or node.word("rule")
-        case Sequence():
-            text = ""
+def _cut(text: str) -> str:
     return text if len(text) <= _VALUE_CHARS_MAX else text[: _VALUE_CHARS_MAX - 3] + "..."

@@ -105,9 +105,7 @@ def off_with(
             Weakening(
                 key=f"guards.{name}.enabled",
                 what="the guard is on",
-                above=source_of(
-                    (above.key(name) if above is not None else None) or above or stated
-                ),
+                above=source_of(key or above or stated),
                 below=at(switch or stated),
                 witness=_refused_by(name, held),
             ),
