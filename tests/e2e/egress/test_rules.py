@@ -79,3 +79,22 @@ def test_a_rule_on_a_fact_that_nobody_knows_refuses_what_it_speaks_of(ruled):
     assert answer.startswith(b"HTTP/1.1 403")
     assert b"rule_failed" in answer
     assert b"session.risk_score is not known" in answer
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        b"/%61dmin/users",
+        b"//admin/users",
+        b"/x/../admin/users",
+        b"/x/%2e%2e/admin/users",
+        b"/x/..%2fadmin/users",
+        b"/x/%252e%252e/admin/users",
+        b"/..;/admin/users",
+    ],
+)
+def test_a_path_is_refused_however_it_is_spelled(ruled, spelled):
+    answer = asked(ruled, spelled)
+    assert answer.startswith(b"HTTP/1.1 403")
+    assert b"no.admin" in answer
+    assert ruled.origin.requests == []
