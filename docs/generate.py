@@ -2,12 +2,14 @@
 
 ``cli.md`` from the commands, ``settings.md`` from the settings and the child's
 environment, ``reasons.md`` from the closed set of reasons, ``bypass-resistance.md``
-from the case files of ``tests/bypass``. Run by ``make docs``.
+from the case files of ``tests/bypass``; and the JSON Schemas of ``policies/schema`` from
+the tables of keys. Run by ``make docs``.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,11 @@ from aesp_proxy.cli import main as program
 from aesp_proxy.cli.exits import ExitCode
 from aesp_proxy.daemon.config import KEYS
 from aesp_proxy.daemon.config_values import Key
+from aesp_proxy.decide.policy.json_schema import (
+    exception_schema,
+    hierarchy_schema,
+    policy_schema,
+)
 from aesp_proxy.launch.environment import VARIABLES
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
 
@@ -209,12 +216,26 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+SCHEMAS_DIR = DOCS.parent / "policies/schema"
+SCHEMAS: dict[str, Callable[[], dict[str, object]]] = {
+    "policy.schema.json": policy_schema,
+    "hierarchy.schema.json": hierarchy_schema,
+    "exception.schema.json": exception_schema,
+}
+
+
+def files() -> Iterator[tuple[Path, str]]:
+    """Yield every generated file and what it says."""
+    for name, page in PAGES.items():
+        yield DOCS / name, page()
+    for name, schema in SCHEMAS.items():
+        yield SCHEMAS_DIR / name, json.dumps(schema(), indent=2) + "\n"
+
+
 def stale() -> list[str]:
-    """Return the names of pages that do not say what the code says."""
+    """Return the names of files that do not say what the code says."""
     return [
-        name
-        for name, page in PAGES.items()
-        if not (DOCS / name).exists() or (DOCS / name).read_text("utf-8") != page()
+        path.name for path, text in files() if not path.exists() or path.read_text("utf-8") != text
     ]
 
 
@@ -222,10 +243,11 @@ def run(arguments: list[str]) -> int:
     """Write the pages, or check them."""
     if arguments == ["--check"]:
         for name in stale():
-            print(f"docs/{name} is stale: make docs", file=sys.stderr)
+            print(f"{name} is stale: make docs", file=sys.stderr)
         return 1 if stale() else 0
-    for name, page in PAGES.items():
-        (DOCS / name).write_text(page(), "utf-8")
+    for path, text in files():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
     return 0
 
 
