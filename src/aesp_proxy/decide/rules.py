@@ -34,6 +34,9 @@ from aesp_proxy.model.event import EgressConnect, Event
 _ORDER: Final = (Effect.DENY, Effect.ASK, Effect.AUDIT, Effect.ALLOW)
 _ANY_HTTP: Final = "http.*"
 
+Held = tuple[CompiledRule, bool | Failed]
+"""A rule that holds, or why it has no value."""
+
 
 class Rules:
     """Compiled rules; immutable. Raises ``ConfigError`` for a rule that cannot be one."""
@@ -131,18 +134,21 @@ class Plan:
 
     def holding(
         self, event: Event, context: Context, findings: Sequence[Finding]
-    ) -> Mapping[CompiledRule, bool | Failed]:
+    ) -> Sequence[Held]:
         """Return the rules that hold, or have no value, in their order."""
         left = self.speaks(event)
         if not left:
-            return {}
+            return ()
+        rule_of = self._rule_of
+        results = self._index.holding(self.slots(event, context, findings), left)
+        if len(rule_of) == len(self.rules):
+            return [(rule_of[number], result) for number, result in results]
         found: dict[CompiledRule, bool | Failed] = {}
-        for number, result in self._index.holding(self.slots(event, context, findings), left):
-            rule = self._rule_of[number]
+        for number, result in results:
             # Of alternatives, one that holds makes good one that has no value.
-            if result is True or rule not in found:
-                found[rule] = result
-        return found
+            if result is True or rule_of[number] not in found:
+                found[rule_of[number]] = result
+        return tuple(found.items())
 
 
 def _is_true(term: Term) -> bool:
@@ -159,11 +165,11 @@ def _bits_of_actions(kind: str, rules: Sequence[CompiledRule]) -> Mapping[str, i
     return bits
 
 
-def _told(found: Mapping[CompiledRule, bool | Failed]) -> RuleMatches:
+def _told(found: Sequence[Held]) -> RuleMatches:
     firsts: dict[Effect, tuple[Answer, str]] = {}
     ids: list[str] = []
     errors: list[str] = []
-    for rule, result in found.items():
+    for rule, result in found:
         if result is not True:
             errors.append(rule.policy_id)
             if rule.effect is Effect.ALLOW:

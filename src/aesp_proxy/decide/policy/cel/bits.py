@@ -18,10 +18,9 @@ def numbers_of(bits: int) -> list[int]:
             found.append((bits ^ rest).bit_length() - 1)
             bits = rest
         return found
-    digits = bin(bits)
-    last = len(digits) - 1
-    at = digits.rfind("1")
-    while at > 0:  # the sign of the base stands before, and has no 1
-        found.append(last - at)
-        at = digits.rfind("1", 0, at)
+    at = 0
+    for gap in bin(bits).split("1")[:0:-1]:  # the zeros below each bit, the last first
+        at += len(gap)
+        found.append(at)
+        at += 1
     return found

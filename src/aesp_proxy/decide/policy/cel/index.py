@@ -73,6 +73,7 @@ class ConditionIndex:
         self._rows_asked = tuple(row for _, row in sorted(rows, key=itemgetter(0)))
         self.residues = tuple(_conjunction(residue) for residue in residues)
         self._residue_of = tuple(self._numbered())
+        self._unsure = _bits_of(1 << n for n, at in enumerate(self._residue_of) if at >= 0)
 
     def _numbered(self) -> Iterator[int]:
         """Yield the function of each entry's residue, -1 for none; equal ones are one."""
@@ -117,6 +118,8 @@ class ConditionIndex:
 
     def _evaluated(self, slots: Slots, left: int, unknown: int) -> list[tuple[int, bool | Failed]]:
         """Evaluate what the tables have left; of an ``unknown`` subject, the whole entry."""
+        if not left & (self._unsure | unknown):
+            return [(number, True) for number in numbers_of(left)]
         found: list[tuple[int, bool | Failed]] = []
         known: dict[int, bool | Failed] = {-1: True}
         residue_of, functions = self._residue_of, self._functions
