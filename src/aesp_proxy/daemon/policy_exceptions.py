@@ -101,6 +101,6 @@ def _decoded(data: bytes) -> bytes:
     if len(data) == SIGNATURE_BYTES:
         return data
     try:
-        return base64.b64decode(data.strip(), validate=True)
+        return base64.b64decode(b"".join(data.split()), validate=True)
     except (binascii.Error, ValueError):
         return b""
