@@ -68,6 +68,10 @@ class StateReader:
 
     def new_entries(self) -> Iterator[Entry]:
         """Give what is there and was not given yet. RecordError, ChainError, InputError."""
+        return map(decode, self.new_rows())
+
+    def new_rows(self) -> Iterator[bytes]:
+        """Give the same as packed rows, not looked into yet."""
         # The journal is listed first: what is sealed meanwhile is then found in a batch.
         on_disk = segments(self._paths)
         yield from self._sealed()
@@ -76,7 +80,7 @@ class StateReader:
                 yield from self._unsealed(epoch)
         yield from self._sealed()
 
-    def _sealed(self) -> Iterator[Entry]:
+    def _sealed(self) -> Iterator[bytes]:
         for number, path in numbered_batches(self._paths.batches):
             if number <= self._batch_no:
                 continue
@@ -88,20 +92,19 @@ class StateReader:
             except OSError as error:
                 raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
             if data:
-                yield from self._batch_entries(data, str(path))
+                yield from self._batch_rows(data, str(path))
             self._batch_no = number
 
-    def _batch_entries(self, data: bytes, where: str) -> Iterator[Entry]:
+    def _batch_rows(self, data: bytes, where: str) -> Iterator[bytes]:
         try:
             header, rows = batch_rows(data)
         except ChainError as error:
             raise ChainError(error.kind, error.message, where=where) from error
         given = self._next_seq.get(header.epoch, 1)
         self._next_seq[header.epoch] = max(given, header.first_seq + header.count)
-        for row in rows[max(0, given - header.first_seq) :]:
-            yield decode(row)
+        yield from rows[max(0, given - header.first_seq) :]
 
-    def _unsealed(self, epoch: int) -> Iterator[Entry]:
+    def _unsealed(self, epoch: int) -> Iterator[bytes]:
         tail = self._tails.get(epoch)
         next_seq = self._next_seq.get(epoch, 1)
         if tail is None or tail.next_seq < next_seq:
@@ -113,8 +116,7 @@ class StateReader:
             if stretch is None or (stretch.lost and self._is_sealed_meanwhile(stretch)):
                 del self._tails[epoch]
                 return
-            for row in stretch.rows:
-                yield decode(row)
+            yield from stretch.rows
             self._next_seq[epoch] = stretch.first_seq + len(stretch.rows)
             at_end = stretch.at_end
 

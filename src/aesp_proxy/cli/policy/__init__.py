@@ -20,6 +20,10 @@ COMMANDS: Final[Table] = {
         "aesp_proxy.cli.policy.explain:explain",
         "Say why an attempt gets its verdict.",
     ),
+    "fmt": (
+        "aesp_proxy.cli.policy.fmt_command:fmt_command",
+        "Bring policy files into one layout, comments kept.",
+    ),
     "lint": (
         "aesp_proxy.cli.policy.lint_command:lint_command",
         "Find in policies that load what is likely wrong.",
@@ -27,6 +31,10 @@ COMMANDS: Final[Table] = {
     "prove": (
         "aesp_proxy.cli.policy.prove_command:prove_command",
         "Show that no level weakens what stands above it.",
+    ),
+    "simulate": (
+        "aesp_proxy.cli.policy.simulate:simulate",
+        "Replay recorded decisions under another policy.",
     ),
     "test": (
         "aesp_proxy.cli.policy.test_command:test_command",
