@@ -61,12 +61,19 @@ def compile_rule(item: RuleItem) -> CompiledRule:
     selectors = tuple(map(parse_selector, item.applies_to))
     actions = expand_actions(item.actions)
     kinds = _kinds(item, selectors, actions)
-    condition = compile_condition(item.condition, _known_in(_all_facts_of(kinds)))
+    wide = _known_in(_all_facts_of(kinds))
+    asked: dict[str, bool | None] = {}
+
+    def noted(name: str) -> bool | None:
+        return asked.setdefault(name, wide(name))
+
+    condition = compile_condition(item.condition, noted)
     implied = kinds if actions else _implied(item, condition, kinds)
     _check_actions(item, condition, actions, implied)
-    if implied != kinds:
+    narrow = _known_in(implied)
+    if any(narrow(name) is not known for name, known in asked.items()):
         # In fewer kinds of event more facts are always known, and has() is more often plain.
-        kinds, condition = implied, compile_condition(item.condition, _known_in(implied))
+        condition = compile_condition(item.condition, narrow)
     parameters = dict(item.parameters)
     return CompiledRule(
         policy_id=item.policy_id.value,
@@ -74,7 +81,7 @@ def compile_rule(item: RuleItem) -> CompiledRule:
         effect=item.effect,
         selectors=selectors,
         actions=actions,
-        kinds=kinds,
+        kinds=implied,
         condition=condition,
         answer=_answer(item, parameters),
         parameters=parameters,
