@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fuzz_targets import load_target
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from policy_documents import DOCUMENTS
 
 _BASELINE = (Path(__file__).parents[3] / "policies" / "baseline.yaml").read_bytes()
 _WORDS = st.sampled_from(
@@ -43,3 +44,11 @@ def test_a_damaged_baseline_is_a_policy_or_an_error_of_ours(
 def test_any_bytes_are_a_host_or_an_input_error(data: bytes) -> None:
     fuzz_host(data)
     fuzz_policy(data)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(DOCUMENTS, DOCUMENTS, st.integers(0, 200), st.sampled_from(["", "", "]", '"', "9", "**"]))
+def test_a_level_below_another_is_stricter_or_an_error_of_ours(
+    top: str, low: str, at: int, piece: str
+) -> None:
+    fuzz_policy(f"{top}\n---\n{low[:at]}{piece}{low[at:]}".encode())

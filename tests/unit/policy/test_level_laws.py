@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from policy_documents import DOCUMENTS
@@ -84,3 +87,43 @@ def test_what_a_level_blocks_no_level_above_or_below_lets_pass(top, host):
     egress = policy_of(again.tree, "x").egress
     if egress is not None:
         assert host in [rule.text for rule in egress.block]
+
+
+TOP = {
+    "egress_allowlist": {"allow": ["*.a.example"], "block": ["x.a.example"]},
+    "forbidden_path": {"patterns": ["/w/**"], "exceptions": ["/w/open"]},
+    "mcp_tool": {"allow": ["read_*"], "block": ["rm"], "max_args_size": 5},
+    "secret_leak": {"patterns": [{"name": "one", "pattern": "abc1"}]},
+    "patch_integrity": {"max_additions": 5, "forbidden_patterns": ["abc"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "told"),
+    [
+        ("egress_allowlist", "allow", ["*.a.example", "b.example"], "b.example:443"),
+        ("egress_allowlist", "allow", ["*.a.example:*"], "witness.a.example:4443"),
+        ("egress_allowlist", "block", [], "x.a.example:443"),
+        ("egress_allowlist", "default_action", "log", "witness.example:443"),
+        ("forbidden_path", "patterns", [], "'/w"),
+        ("forbidden_path", "exceptions", ["/w/*"], "'/w/witness'"),
+        ("mcp_tool", "allow", ["*"], "a call of the tool"),
+        ("mcp_tool", "block", [], "a call of the tool 'rm'"),
+        ("mcp_tool", "max_args_size", 6, "6 bytes of arguments"),
+        ("secret_leak", "enabled", False, "a secret in a request"),
+        ("secret_leak", "severity_threshold", "critical", "a finding of severity error"),
+        ("secret_leak", "patterns", [], "a secret of the kind 'one'"),
+        ("secret_leak", "skip_paths", ["/x"], "a secret in the file '/x'"),
+        ("patch_integrity", "max_additions", 6, "adds 6 lines"),
+        ("patch_integrity", "max_deletions", 501, "deletes 501 lines"),
+        ("patch_integrity", "forbidden_patterns", [], "matches 'abc'"),
+        ("patch_integrity", "enabled", False, "adds 6 lines"),
+    ],
+)
+def test_the_second_opinion_finds_what_is_weaker(section, key, value, told):
+    above = {"version": "1.2.0", "guards": TOP | {"mcp_tool": {**TOP["mcp_tool"], "allow": ["*"]}}}
+    if key == "allow":
+        above["guards"] = TOP
+    low = {**above, "guards": above["guards"] | {section: {**above["guards"][section], key: value}}}
+    proof = prove(*(policy_of(tree_of(json.dumps(form)), "p") for form in (above, low)))
+    assert any(told in str(doubt) for doubt in proof.doubts), proof.doubts
