@@ -1,0 +1,204 @@
+"""A tree with comments to text: keys in the order of the schema, two spaces, one blank line.
+
+A blank line stands between the sections of a policy, between guards and between rules; in a
+list or table those that the author has set are kept, one at a time. A list in brackets stays
+where it fits into a line; a list in lines stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from aesp_proxy.decide.policy import schema
+from aesp_proxy.decide.policy.field import Field
+from aesp_proxy.decide.policy.layout.node import Group, Item, Leaf, Node
+from aesp_proxy.decide.policy.layout.scalar import LINE_CHARS_MAX, folded, folds, scalar_text
+
+_STEP: Final = 2
+_NONE: Final[Mapping[str, Field]] = {}
+_APART: Final = ("", "guards", "rules")
+"""Where items stand apart: at the top (what is more than a line), guards, rules."""
+
+
+def write_layout(root: Group) -> str:
+    """Return the text of a tree, its last line ended."""
+    lines = [*_head(root), *_table(root, schema.POLICY, "", 0)]
+    lines.extend(_stripped(root.after, 0))
+    return "\n".join(_without_doubles(lines)) + "\n"
+
+
+def _head(root: Group) -> Iterator[str]:
+    """Yield the comment that the file begins with; it stays above whatever key is first."""
+    before = root.items[0].before if root.items else []
+    while before and not before[0]:
+        before.pop(0)
+    yield from before
+    if root.items:
+        root.items[0].before = []
+
+
+def _table(group: Group, keys: Mapping[str, Field], path: str, indent: int) -> Iterator[str]:
+    order = {name: at for at, name in enumerate(keys)}
+    items = group.items
+    if keys:
+        items = sorted(items, key=lambda each: order.get(_name(each), len(order)))
+    for number, item in enumerate(items):
+        name = _name(item)
+        spec = keys.get(name)
+        inner = spec.keys if spec is not None else _NONE
+        at = f"{path}.{name}" if path else name
+        apart = _is_apart(path, item) or (
+            number > 0 and _is_apart(path, items[number - 1]) and path in _APART
+        )
+        yield from _above(item, indent, apart=apart, first=number == 0)
+        yield from _entry(item, inner, at, indent)
+
+
+def _name(item: Item) -> str:
+    return item.key.text if item.key is not None else ""
+
+
+def _is_apart(path: str, item: Item) -> bool:
+    """Tell whether a blank line stands above an item, whatever the author has set."""
+    if path == "":
+        return isinstance(item.value, Group)
+    return path in _APART
+
+
+def _above(item: Item, indent: int, *, apart: bool, first: bool) -> Iterator[str]:
+    before = list(item.before)
+    blank = bool(before) and not before[0]
+    while before and not before[0]:
+        before.pop(0)
+    if not first and (apart or blank):
+        yield ""
+    if first or apart:
+        # What is set apart keeps its comments close.
+        while before and not before[-1]:
+            before.pop()
+    yield from (" " * indent + each if each else "" for each in before)
+    if len(item.beside) > 1:
+        yield from (" " * indent + each for each in item.beside)
+
+
+def _beside(item: Item) -> str:
+    return f"  {item.beside[0]}" if len(item.beside) == 1 else ""
+
+
+def _entry(item: Item, keys: Mapping[str, Field], path: str, indent: int) -> Iterator[str]:
+    key = scalar_text(item.key) if item.key is not None else ""
+    start = " " * indent + f"{key}:"
+    yield from _value(item, start, keys, path, indent)
+
+
+def _value(
+    item: Item, start: str, keys: Mapping[str, Field], path: str, indent: int
+) -> Iterator[str]:
+    """Yield a value behind ``start``, which is its key or the sign of a list."""
+    value, beside = item.value, _beside(item)
+    if isinstance(value, Leaf):
+        yield from _leaf(value, start, beside, indent)
+        return
+    flat = _flat(value, start)
+    if flat is not None:
+        yield flat + beside
+        return
+    yield start + beside
+    inner = indent + _STEP
+    if value.is_list:
+        yield from _list(value, keys, path, inner)
+    else:
+        yield from _table(value, keys, path, inner)
+    yield from _stripped(value.after, inner)
+
+
+def _leaf(leaf: Leaf, start: str, beside: str, indent: int) -> Iterator[str]:
+    inner = indent + _STEP
+    if leaf.style == "block":
+        sign, _, body = leaf.raw.partition("\n")
+        sign = sign.partition("#")[0].rstrip()
+        if len(sign) == 1 and not leaf.raw.endswith("\n"):
+            sign += "-"  # the file ends in the block, and without the end of its last line
+        yield f"{start} {sign}{beside}"
+        yield from _moved(body, inner, keep=sign.endswith("+"))
+    elif folds(leaf, len(start) + 1):
+        yield f"{start} >-{beside}"
+        yield from folded(leaf.text, inner)
+    else:
+        yield f"{start} {scalar_text(leaf)}{beside}"
+
+
+def _moved(body: str, indent: int, *, keep: bool) -> Iterator[str]:
+    """Yield the lines of a block at another indentation."""
+    lines = body.split("\n")
+    if keep and lines and not lines[-1]:
+        lines.pop()
+    while not keep and lines and not lines[-1].strip():
+        lines.pop()
+    full = [line for line in lines if line.strip()]
+    least = min((len(line) - len(line.lstrip(" ")) for line in full), default=0)
+    for line in lines:
+        yield " " * indent + line[least:] if line.strip() else ""
+
+
+def _list(group: Group, keys: Mapping[str, Field], path: str, indent: int) -> Iterator[str]:
+    for number, item in enumerate(group.items):
+        apart = path in _APART and isinstance(item.value, Group)
+        yield from _above(item, indent, apart=apart, first=number == 0)
+        start = " " * indent + "-"
+        value = item.value
+        if isinstance(value, Group) and not value.is_list and _flat(value, start) is None:
+            yield from _dashed(value, keys, path, indent, _beside(item))
+        else:
+            yield from _value(item, start, keys, path, indent)
+
+
+def _dashed(
+    group: Group, keys: Mapping[str, Field], path: str, indent: int, beside: str
+) -> Iterator[str]:
+    """Yield a table as an item of a list: its first key stands behind the sign."""
+    inner = indent + _STEP
+    lines = list(_table(group, keys, f"{path}[]", inner))
+    at = next(number for number, line in enumerate(lines) if not line.lstrip().startswith("#"))
+    yield from (" " * indent + line.lstrip() for line in lines[:at])
+    if beside:
+        yield " " * indent + beside.strip()
+    yield " " * indent + "- " + lines[at].lstrip()
+    yield from lines[at + 1 :]
+    yield from _stripped(group.after, inner)
+
+
+def _flat(group: Group, start: str) -> str | None:
+    """Return a group in brackets behind ``start`` where it was so, is short and bare."""
+    if not group.items:
+        return None if group.has_comments else f"{start} {'[]' if group.is_list else '{}'}"
+    if not group.flow or group.has_comments:
+        return None
+    text = _in_brackets(group)
+    line = f"{start} {text}"
+    return line if len(line) <= LINE_CHARS_MAX else None
+
+
+def _in_brackets(node: Node) -> str:
+    if isinstance(node, Leaf):
+        return scalar_text(node)
+    if node.is_list:
+        return "[" + ", ".join(_in_brackets(each.value) for each in node.items) + "]"
+    pairs = (f"{_in_brackets(each.key)}: {_in_brackets(each.value)}"
+             for each in node.items if each.key is not None)  # fmt: skip
+    return "{" + ", ".join(pairs) + "}"
+
+
+def _stripped(comments: Sequence[str], indent: int) -> Iterator[str]:
+    yield from (" " * indent + each if each else "" for each in comments)
+
+
+def _without_doubles(lines: Sequence[str]) -> Iterator[str]:
+    """Yield lines without a blank one at the top or the end."""
+    kept = list(lines)
+    while kept and not kept[0]:
+        kept.pop(0)
+    while kept and not kept[-1]:
+        kept.pop()
+    yield from kept
