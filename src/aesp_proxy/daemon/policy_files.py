@@ -29,6 +29,7 @@ from aesp_proxy.decide.snapshot import (
 from aesp_proxy.errors import ConfigError
 
 _BASELINE = "baseline.yaml"
+_HEAD_BYTES = 4096
 
 
 def load_snapshot(
@@ -66,7 +67,7 @@ def read_policy(policy_path: Path | None) -> Policy:
     path, where = policy_path, str(policy_path)
     if path is None:
         path, where = built_in_dir() / _BASELINE, BUILT_IN + _BASELINE
-    text = read_text(path, bytes_max=BYTES_MAX)
+    text = read_text(path, compiled_bytes_max=BYTES_MAX)
     if is_compiled(text):
         return from_json(text, where)
     return load_policy(text, where, lone_parents(path, where))
@@ -124,12 +125,13 @@ def built_in_dir() -> Path:
     )
 
 
-def read_text(path: Path, *, bytes_max: int = TEXT_BYTES_MAX) -> str:
-    """Read a file of at most 4 MiB as UTF-8 (a pipe may be one); ``ConfigError`` else."""
+def read_text(path: Path, *, compiled_bytes_max: int = TEXT_BYTES_MAX) -> str:
+    """Read a file of at most 4 MiB as UTF-8 (a pipe may be one); ``ConfigError`` else.
+
+    One that begins like a compiled policy may have ``compiled_bytes_max`` bytes.
+    """
     where = str(path)
-    data = _read_bytes(path, where, bytes_max)
-    if len(data) > bytes_max:
-        raise ConfigError(f"larger than {bytes_max // 2**20} MiB", where=where)
+    data = _read_bytes(path, where, compiled_bytes_max)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,12 +139,19 @@ def read_text(path: Path, *, bytes_max: int = TEXT_BYTES_MAX) -> str:
         raise ConfigError("not UTF-8", where=f"{where}:{line}") from None
 
 
-def _read_bytes(path: Path, where: str, bytes_max: int) -> bytes:
+def _read_bytes(path: Path, where: str, compiled_bytes_max: int) -> bytes:
     try:
         with path.open("rb") as file:
             if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
                 raise ConfigError("not a file", where=where)
-            return file.read(bytes_max + 1)
+            data = file.read(TEXT_BYTES_MAX + 1)
+            bytes_max = TEXT_BYTES_MAX
+            if len(data) > bytes_max and is_compiled(data[:_HEAD_BYTES].decode("utf-8", "replace")):
+                bytes_max = compiled_bytes_max
+                data += file.read(bytes_max + 1 - len(data))
+            if len(data) > bytes_max:
+                raise ConfigError(f"larger than {bytes_max // 2**20} MiB", where=where)
+            return data
     except FileNotFoundError:
         raise ConfigError("no such file", where=where, remedy="check the path") from None
     except IsADirectoryError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aesp_proxy.daemon.policy_compile import VersionTime, compile_file
 from aesp_proxy.daemon.policy_files import (
     built_in_dir,
     load_snapshot,
@@ -16,6 +17,7 @@ from aesp_proxy.daemon.policy_files import (
     read_text,
 )
 from aesp_proxy.decide.engine import decide
+from aesp_proxy.decide.policy.compiled_json import to_json
 from aesp_proxy.decide.secrets.rules import unbroken
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import ConfigError
@@ -76,10 +78,10 @@ POLICIES = sorted(
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.name)
-def test_every_ready_policy_loads_without_a_warning(path: Path) -> None:
+def test_every_ready_policy_loads_and_refuses_secrets_and_drop_sites(path: Path) -> None:
     snapshot = load_snapshot(path, fingerprint_key=KEY, serial=1)
-    assert snapshot.warnings == ()
-    assert {guard.name for guard in snapshot.guards} == {
+    assert all(warning.endswith("has no effect yet") for warning in snapshot.warnings)
+    assert {guard.name for guard in snapshot.guards} >= {
         "egress_allowlist",
         "forbidden_path",
         "mcp_tool",
@@ -214,3 +216,18 @@ def test_a_bad_policy_gives_no_snapshot(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=rf"^{path}:2:54: "):
         load_snapshot(path, fingerprint_key=KEY, serial=1)
+
+
+def test_a_compiled_policy_may_be_larger_than_a_written_one(tmp_path: Path) -> None:
+    rules = "".join(
+        f"  - {{policy_id: r{n}, applies_to: ['egress:h{n}.example'],"
+        " rule: {condition: 'true', effect: DENY}}\n"
+        for n in range(9000)
+    )
+    path = tmp_path / "p.yaml"
+    path.write_text(f'version: "1.2.0"\nrules:\n{rules}')
+    made = compile_file(path, time=VersionTime(seconds=0, source=""))
+    compiled = tmp_path / "p.json"
+    compiled.write_bytes(to_json(made))
+    assert compiled.stat().st_size > 4 * 2**20
+    assert read_policy(compiled).hash == made.policy.hash
