@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from aesp_proxy.decide.policy.facts import FACTS
@@ -31,6 +32,7 @@ from aesp_proxy.model.record import Record, RecordKind
 MASKED: Final = "/[masked]"
 _CLIPPED: Final = "…"
 _CLIPPED_CHARS: Final = 1_024
+_PRINCIPALS_KEPT: Final = 4_096
 _HTTP: Final = "http."
 _WHO: Final = frozenset({
     "request.action", "request.time", "request.source_ip", "request.user.id",
@@ -222,13 +224,27 @@ def _replayed(
 
 
 def _principal(record: Record) -> Principal:
+    return _named(
+        record.principal_id,
+        record.agent_id,
+        record.agent_type,
+        record.session_id,
+        record.tenant_id,
+        record.source_ip,
+    )
+
+
+@lru_cache(maxsize=_PRINCIPALS_KEPT)
+def _named(
+    principal: str, agent: str, agent_type: str, session: str, tenant: str, source_ip: str
+) -> Principal:
     return Principal(
-        principal_id=record.principal_id,
-        agent_id=record.agent_id,
-        agent_type=record.agent_type,
-        session_id=record.session_id,
-        tenant_id=record.tenant_id,
-        source_ip=record.source_ip,
+        principal_id=principal,
+        agent_id=agent,
+        agent_type=agent_type,
+        session_id=session,
+        tenant_id=tenant,
+        source_ip=source_ip,
     )
 
 

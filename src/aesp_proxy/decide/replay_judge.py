@@ -116,7 +116,12 @@ class Judge:
         if isinstance(attempt, Unjudgeable):
             standing = Standing.BEYOND if attempt.beyond else Standing.UNDECIDED
             return Judgement(standing=standing, why=attempt.why)
-        self._scanner.now = tuple(self._known_findings(attempt.findings))
+        findings = attempt.findings
+        self._scanner.now = tuple(self._known_findings(findings)) if findings else ()
+        if len(attempt.events) == 1 and not attempt.hidden:
+            plain = self._plain(attempt.events[0], attempt, record)
+            if plain is not None:
+                return plain
         decisions: list[Decision] = []
         whys: list[str] = []
         for event in attempt.events:
@@ -124,6 +129,14 @@ class Judge:
             decisions += made
             whys += why
         return self._judged(decisions, whys, attempt)
+
+    def _plain(self, event: Event, attempt: Replayed, record: Record) -> Judgement | None:
+        """Return the answer where nothing unknown has a say, which is nearly always; else None."""
+        found = self._partly(event, attempt, record)
+        if found.maybe:
+            return None
+        decision = self._decide(event, found.sure)
+        return None if self._limited(event, decision, record) else _of_decision(decision)
 
     def _known_findings(self, findings: Sequence[Finding]) -> list[Finding]:
         """Return the findings that the policy would have had, as grave as it takes them."""
@@ -198,16 +211,20 @@ class Judge:
             hidden.append(attempt.hidden)
         verdicts = {_word(decision.verdict) for decision in decisions}
         if len(verdicts) == 1 and not hidden:
-            return Judgement(
-                standing=Standing.JUDGED,
-                verdict=first.verdict.value,
-                reason=first.reason.value,
-                decider=first.guard,
-                source=first.source,
-            )
+            return _of_decision(first)
         told = hidden or [why for why in whys if not why.startswith("hidden: ")]
         why = told[0] if told else "a write and a patch have one action in a record"
         return Judgement(standing=Standing.UNDECIDED, why=why)
+
+
+def _of_decision(decision: Decision) -> Judgement:
+    return Judgement(
+        standing=Standing.JUDGED,
+        verdict=decision.verdict.value,
+        reason=decision.reason.value,
+        decider=decision.guard,
+        source=decision.source,
+    )
 
 
 def _word(verdict: Verdict) -> str:

@@ -243,7 +243,12 @@ def _check_lists(values: list[Any]) -> None:
 
 def decode(data: bytes) -> tuple[RecordId, Record]:
     """Unpack one record. InputError when the bytes are not exactly canonical."""
-    named = dict(zip(POSITION, decode_row(data), strict=True))
+    return record_of(decode_row(data))
+
+
+def record_of(values: list[Any]) -> tuple[RecordId, Record]:
+    """Make a record of the values that :func:`decode_row` gave."""
+    named = dict(zip(POSITION, values, strict=True))
     del named["version"]
     record_id = RecordId(origin=named.pop("origin"), epoch=named.pop("epoch"), seq=named.pop("seq"))
     named["kind"] = _KINDS[named["kind"]]

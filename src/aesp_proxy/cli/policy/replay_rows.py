@@ -16,7 +16,7 @@ from typing import Any, Final
 from aesp_proxy.decide.policy.policy import Policy
 from aesp_proxy.decide.replay_judge import Judge, Judgement, Standing
 from aesp_proxy.decide.rules import Rules
-from aesp_proxy.record.canonical import POSITION, decode, decode_row
+from aesp_proxy.record.canonical import POSITION, decode_row, record_of
 
 KEPT_MAX: Final = 65_536
 HOSTS_MAX: Final = 10_000
@@ -126,6 +126,7 @@ class Replay:
         self._judge, self._against, self._limit = judge, against, limit
         self._since_ns, self._until_ns = since_ns, until_ns
         self._cells: dict[object, _Cell] = {}
+        self._shared: dict[object, _Cell] = {}
         self._tally = Tally()
         policies = [judge.policy] + ([against.policy] if against is not None else [])
         seen = frozenset().union(*(_facts_seen(each) for each in policies))
@@ -151,16 +152,12 @@ class Replay:
                 continue
             tally.decisions += 1
             if not keeps or values[_FINDINGS]:
-                cell = self._cell(row)
-                cell.count = 1
-                tally.add(cell)
+                cell = self._cell(values)
             else:
                 key = self._key(values)
                 known = cells.get(key)
-                if known is None:
-                    known = self._keep(key, row)
-                known.count += 1
-                cell = known
+                cell = self._keep(key, values) if known is None else known
+            cell.count += 1
             if cell.changes and len(tally.first) < self._limit:
                 tally.first.append(_change(values, cell))
 
@@ -173,19 +170,20 @@ class Replay:
         key = (self._key_of if values[_TYPE] in _BY_PATH else self._network_key_of)(values)
         return (key, tuple(values[_APPLIED])) if self._against is not None else key
 
-    def _keep(self, key: object, row: bytes) -> _Cell:
+    def _keep(self, key: object, values: list[Any]) -> _Cell:
         if len(self._cells) >= KEPT_MAX:
-            self._count_kept()
-        cell = self._cells[key] = self._cell(row)
+            self._cells.clear()
+        cell = self._cells[key] = self._cell(values)
         return cell
 
     def _count_kept(self) -> None:
-        for cell in self._cells.values():
+        for cell in self._shared.values():
             self._tally.add(cell)
+        self._shared.clear()
         self._cells.clear()
 
-    def _cell(self, row: bytes) -> _Cell:
-        _, record = decode(row)
+    def _cell(self, values: list[Any]) -> _Cell:
+        _, record = record_of(values)
         judgement = self._judge.judge(record)
         was, was_reason = record.verdict, record.reason
         if self._against is not None:
@@ -194,7 +192,14 @@ class Replay:
                 was, was_reason = before.verdict, before.reason
             elif judgement.standing is Standing.JUDGED:
                 judgement = before
-        return _Cell(judgement, was, was_reason, record.target_host or record.target_path)
+        host = record.target_host or record.target_path
+        same = (judgement, was, was_reason, host)
+        cell = self._shared.get(same)
+        if cell is None:
+            if len(self._shared) >= KEPT_MAX:
+                self._count_kept()
+            cell = self._shared[same] = _Cell(judgement, was, was_reason, host)
+        return cell
 
 
 def _facts_seen(policy: Policy) -> frozenset[str]:
