@@ -351,3 +351,13 @@ def test_proving_finds_every_weakening_and_answers_1(root):
         for weakening in level["weakenings"]
     ]
     assert {"guards.egress_allowlist.allow", "guards.secret_leak.enabled"} <= set(told)
+
+
+def test_compiling_tells_every_weakening_and_answers_3(root):
+    text = "guards:\n  egress_allowlist: {allow: [a.b]}\n  secret_leak: {enabled: false}\n"
+    write(root, "teams/ml-platform.yaml", HEAD + text)
+    answer = run(compile_command, "--root", root, "--scope", SCOPE, "--out", root / "c.json")
+    assert answer.exit_code == 3
+    told = [line for line in answer.stderr.splitlines() if "was refused and would pass" in line]
+    assert len(told) == 2
+    assert not (root / "c.json").exists()

@@ -108,6 +108,13 @@ def test_a_removal_takes_every_entry_that_it_covers():
     assert policy.egress.allow == ()
 
 
+def test_a_removal_of_a_network_takes_every_address_in_it():
+    top = HEAD + "guards: {egress_allowlist: {allow: [10.0.0.0/8, 8.8.8.8, 'fd00::/8']}}\n"
+    policy = load("guards: {egress_allowlist: {remove_allow: [0.0.0.0/0]}}\n", top)
+    assert policy.egress is not None
+    assert hosts(policy.egress.allow) == ["fd00::/8"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import click
 
+from aesp_proxy.cli.exits import ExitCode
+from aesp_proxy.cli.output import error_line, printable
 from aesp_proxy.cli.output import line as notice
-from aesp_proxy.cli.output import printable
 from aesp_proxy.cli.policy.compile_table import table_of
 from aesp_proxy.daemon.policy_compile import (
     VersionTime,
     compile_file,
     compile_scope,
+    steps_of,
     version_time,
 )
 from aesp_proxy.daemon.policy_exceptions import read_keys
@@ -81,9 +83,15 @@ def compile_command(
     if root is None:
         made = compile_file(policy_path or Path(), time=time)
     else:
+        found, scope = PolicyHierarchy(root, hierarchy_path), parse_scope(scope_text or "")
+        weakenings = [each for step in steps_of(found, scope) for each in step.weakenings]
+        for weakening in weakenings:
+            error_line(str(weakening.error()))
+        if weakenings:
+            ctx.exit(ExitCode.CONFIG)
         made = compile_scope(
-            PolicyHierarchy(root, hierarchy_path),
-            parse_scope(scope_text or ""),
+            found,
+            scope,
             time=time,
             keys=read_keys(key_paths),
             more_exceptions=exceptions,
@@ -94,6 +102,9 @@ def compile_command(
     data = to_json(made)
     if out_path is not None:
         _write(out_path, data)
+    if out_path is not None and form is None:
+        sys.stdout.write(printable(f"compiled {made.policy.stamp} to {out_path}") + "\n")
+        return
     _print(made, data, form)
 
 

@@ -26,9 +26,14 @@ _SAMPLE_LABELS_MAX: Final = 3
 def covers(outer: HostRule, inner: HostRule, *, every_port: bool = False) -> bool:
     """Tell whether every host and port that ``inner`` allows is one that ``outer`` allows.
 
-    ``every_port`` reads rules without a port as a list that blocks does: of every port.
+    ``every_port`` reads both as a list that blocks does: a rule without a port is of every
+    port, a network is of all its addresses.
     """
-    return _covers_ports(outer, inner, every_port=every_port) and _covers_names(outer, inner)
+    if not _covers_ports(outer, inner, every_port=every_port):
+        return False
+    if every_port and outer.network is not None and inner.network is not None:
+        return _within(outer.network, inner.network)
+    return _covers_names(outer, inner)
 
 
 def uncovered(inner: HostRule, outers: Sequence[HostRule]) -> tuple[Host, int] | None:
@@ -153,11 +158,7 @@ def _below(suffix: str, inner: HostRule) -> bool:
 
 def _covers_network(outer: IPv4Network | IPv6Network, inner: IPv4Network | IPv6Network) -> bool:
     """Compare as the guard does: a wide network names the public addresses in it only."""
-    if isinstance(outer, IPv4Network):
-        within = isinstance(inner, IPv4Network) and inner.subnet_of(outer)
-    else:
-        within = isinstance(inner, IPv6Network) and inner.subnet_of(outer)
-    if not within:
+    if not _within(outer, inner):
         return False
     first, last = classify(inner[0]), classify(inner[-1])
     special = first is last and first is not AddressClass.PUBLIC
@@ -165,3 +166,9 @@ def _covers_network(outer: IPv4Network | IPv6Network, inner: IPv4Network | IPv6N
         return True
     narrow = outer.prefixlen >= _SPECIAL_PREFIX_MIN
     return narrow and classify(outer[0]) is first and classify(outer[-1]) is first
+
+
+def _within(outer: IPv4Network | IPv6Network, inner: IPv4Network | IPv6Network) -> bool:
+    if isinstance(outer, IPv4Network):
+        return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(inner, IPv6Network) and inner.subnet_of(outer)

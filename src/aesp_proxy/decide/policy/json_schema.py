@@ -85,5 +85,7 @@ def _type(field: Field) -> dict[str, Any]:
             return _object(field.keys)
         case Kind.TABLES:
             return {"type": "array", "items": _object(field.keys)}
+        case Kind.ANY:
+            return {}
         case Kind.PAIRS:
             return {"type": "object", "additionalProperties": text}
