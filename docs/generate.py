@@ -2,8 +2,9 @@
 
 ``cli.md`` from the commands, ``settings.md`` from the settings and the child's
 environment, ``reasons.md`` from the closed set of reasons, ``bypass-resistance.md``
-from the case files of ``tests/bypass``; and the JSON Schemas of ``policies/schema`` from
-the tables of keys. Run by ``make docs``.
+from the case files of ``tests/bypass``, ``facts.md`` from the facts and operations of
+conditions, ``policy-reference.md`` and the JSON Schemas of ``policies/schema`` from the
+tables of keys. Run by ``make docs``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -198,19 +200,35 @@ def reason_row(reason: Reason) -> tuple[str, ...]:
 
 def bypass_page() -> str:
     """The bypass catalogue, by the reader that its tests use."""
-    path = Path(__file__).parent.parent / "tests/plugins/bypass_cases.py"
-    spec = importlib.util.spec_from_file_location("bypass_cases", path)
+    return str(module_of(DOCS.parent / "tests/plugins/bypass_cases.py").page())
+
+
+def facts_page() -> str:
+    """Facts, operators, functions and limits of conditions."""
+    return str(module_of(DOCS / "generate_facts.py").page(NOTE))
+
+
+def reference_page() -> str:
+    """Every key of a policy, a hierarchy and an exception."""
+    return str(module_of(DOCS / "generate_reference.py").page(NOTE))
+
+
+def module_of(path: Path) -> ModuleType:
+    """Import a file that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(spec.name, module)  # where dataclasses look their module up
     spec.loader.exec_module(module)
-    return str(module.page())
+    return module
 
 
 PAGES: dict[str, Callable[[], str]] = {
     "bypass-resistance.md": bypass_page,
     "cli.md": cli_page,
+    "facts.md": facts_page,
+    "policy-reference.md": reference_page,
     "settings.md": settings_page,
     "reasons.md": reasons_page,
 }

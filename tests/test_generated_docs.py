@@ -38,3 +38,14 @@ def test_a_page_that_says_something_else_is_found(generate, tmp_path, monkeypatc
 def test_every_reason_and_exit_code_is_explained(generate):
     assert set(generate.REASONS) == set(generate.Reason)
     assert set(generate.EXITS) == set(generate.ExitCode)
+
+
+def test_an_operation_without_a_sentence_fails(generate, monkeypatch):
+    facts = generate.module_of(DOCS / "generate_facts.py")
+    monkeypatch.delitem(facts.FUNCTIONS, "luhn")
+    with pytest.raises(facts.UntoldError, match="luhn"):
+        facts.page("")
+    monkeypatch.setitem(facts.FUNCTIONS, "luhn", "Again.")
+    monkeypatch.setitem(facts.MACRO_TEXTS, "none", "There is no such macro.")
+    with pytest.raises(facts.UntoldError, match="none"):
+        facts.page("")
