@@ -113,7 +113,7 @@ def variants_of(
             result.notes += [note] if note not in result.notes else []
             continue
         result.figures.setdefault(name, {})[f"rules_{size}_load_ms"] = taken * 1e3
-        agree(name, engine, snapshot, events[: 3 if size >= COLD_RULES else 50])
+        agree(name, engine, snapshot, events[: 2 if size >= COLD_RULES else 20])
         variants[name] = partial(timed, engine, events, asked.seconds)
     return variants
 
@@ -177,7 +177,7 @@ def budgets(result: Result) -> list[Budget]:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and show; return the exit code."""
-    asked = options("policy", rounds=3, seconds=1.0, arguments=arguments)
+    asked = options("policy", rounds=3, seconds=0.5, arguments=arguments)
     return show(measure(asked), as_json=asked.json)
 
 
