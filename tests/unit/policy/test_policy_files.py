@@ -222,7 +222,7 @@ def test_a_compiled_policy_may_be_larger_than_a_written_one(tmp_path: Path) -> N
     rules = "".join(
         f"  - {{policy_id: r{n}, applies_to: ['egress:h{n}.example'],"
         " rule: {condition: 'true', effect: DENY}}\n"
-        for n in range(4500)
+        for n in range(7000)
     )
     path = tmp_path / "p.yaml"
     path.write_text(f'version: "1.2.0"\nrules:\n{rules}')
