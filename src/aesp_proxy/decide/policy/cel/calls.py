@@ -7,7 +7,7 @@ from aesp_proxy.decide.policy.cel.nodes import Call
 from aesp_proxy.decide.policy.cel.operations import OPERATIONS, PREPARED, ZONED, Operation
 from aesp_proxy.decide.policy.cel.prepared import Network, Networks, prepare, time_zone
 from aesp_proxy.decide.policy.cel.runtime import TEXT_MAX
-from aesp_proxy.decide.policy.cel.terms import Term
+from aesp_proxy.decide.policy.cel.terms import Term, chars_max, nodes_max
 from aesp_proxy.decide.policy.cel.types import (
     ADDRESS,
     BOOL,
@@ -18,7 +18,7 @@ from aesp_proxy.decide.policy.cel.types import (
     Kind,
     Type,
 )
-from aesp_proxy.decide.policy.cel.values import coerced
+from aesp_proxy.decide.policy.cel.values import coerced, filled
 from aesp_proxy.decide.policy.near import nearest
 
 _CHARS_A_STEP = 256
@@ -32,8 +32,9 @@ def call(node: Call, args: tuple[Term, ...], *, method: bool) -> Term:
     """Return the term of a function, method or operator; raises ``ExpressionError``."""
     if node.function == "_[_]":
         return _index(node, args)
-    if node.function == "_+_" and len({arg.type for arg in args}) == 1:
-        joined = _lists(node, args)
+    if node.function == "_+_" and len(args) == 2:
+        left, right = args
+        joined = _lists(node, (filled(left, right.type), filled(right, left.type)))
         if joined is not None:
             return joined
     ways = OPERATIONS.get(node.function)
@@ -90,8 +91,8 @@ def _held(way: Operation, args: tuple[Term, ...]) -> tuple[Term, ...] | None:
 def _term(node: Call, way: Operation, args: tuple[Term, ...]) -> Term:
     args = _with_constants(node, way, args)
     cost = 1 + sum(arg.cost for arg in args)
-    cost += sum(args[index].size_max // _CHARS_A_STEP for index in way.each)
-    size = sum(args[index].size_max for index in way.grows)
+    cost += sum(chars_max(args[index]) // _CHARS_A_STEP for index in way.each)
+    size = sum(chars_max(args[index]) for index in way.grows)
     if way.result.kind is Kind.STRING and not way.grows:
         size = 64
     return Term(
@@ -119,7 +120,7 @@ def _with_constants(node: Call, way: Operation, args: tuple[Term, ...]) -> tuple
 
 
 def _lists(node: Call, args: tuple[Term, ...]) -> Term | None:
-    if args[0].type.kind is not Kind.LIST:
+    if args[0].type.kind is not Kind.LIST or args[0].type != args[1].type:
         return None
     size = sum(arg.size_max for arg in args)
     return Term(op="concat_lists", type=args[0].type, args=args, fallible=True,
@@ -159,19 +160,23 @@ def equality(node: Call, args: tuple[Term, ...]) -> Term:
             term = _address_equality(node, left, right)
             return _negated(term) if node.function == "_!=_" else term
     elif left.type != right.type:
+        left, right = filled(left, right.type), filled(right, left.type)
+    if special is None and left.type != right.type:
         if DYN not in (left.type, right.type):
             remedy = "null is no value of it; ask has()" if NULL in (left.type, right.type) else ""
             raise _wrong(node, f"a {left.type} never equals a {right.type}",
                          remedy=remedy or _conversion(args))  # fmt: skip
         left, right = _both(node, left, right, DYN)
     op = "==" if left.type.kind not in (Kind.DYN, Kind.LIST, Kind.MAP, Kind.OBJECT) else "equal"
-    size = min(left.size_max, right.size_max)
+    # Two lists are compared item by item, two texts as one.
+    work = min(left.size_max, right.size_max) // _CHARS_A_STEP
+    work = work if op == "==" else min(nodes_max(left), nodes_max(right))
     term = Term(
         op=op,
         type=BOOL,
         args=(left, right),
         fallible=left.fallible or right.fallible,
-        cost=1 + left.cost + right.cost + size // _CHARS_A_STEP,
+        cost=1 + left.cost + right.cost + work,
         place=node.place,
     )
     return _negated(term) if node.function == "_!=_" else term

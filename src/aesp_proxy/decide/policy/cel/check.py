@@ -13,7 +13,7 @@ from typing import Final
 from aesp_proxy.decide.policy.cel.calls import call, equality, membership
 from aesp_proxy.decide.policy.cel.errors import ExpressionError
 from aesp_proxy.decide.policy.cel.nodes import Call, Ident, ListOf, Literal, MapOf, Node, Select
-from aesp_proxy.decide.policy.cel.terms import Term
+from aesp_proxy.decide.policy.cel.terms import COST_TOP, Term, nodes_max
 from aesp_proxy.decide.policy.cel.types import (
     BOOL,
     BYTES,
@@ -127,7 +127,7 @@ class _Checker:
         type_ = _joined([item.type for item in items], node)
         return Term(op="list", type=list_of(type_), args=items,
                     fallible=any(item.fallible for item in items),
-                    cost=1 + sum(item.cost for item in items), size_max=len(items),
+                    cost=1 + sum(item.cost for item in items), size_max=sum(map(nodes_max, items)),
                     place=node.place)  # fmt: skip
 
     def _map(self, node: MapOf, scope: Mapping[str, Term]) -> Term:
@@ -137,7 +137,7 @@ class _Checker:
             raise _wrong(node, f"a map is not asked by {key}")
         return Term(op="map", type=map_of(key, _joined([t.type for t in flat[1::2]], node)),
                     args=flat, fallible=bool(flat), cost=1 + sum(term.cost for term in flat),
-                    size_max=len(node.entries), place=node.place)  # fmt: skip
+                    size_max=sum(map(nodes_max, flat)), place=node.place)  # fmt: skip
 
     # calls --------------------------------------------------------------------------
 
@@ -214,7 +214,9 @@ class _Checker:
         if len(scope) >= _LOOP_DEPTH_MAX:
             raise _wrong(node, f"loops nested deeper than {_LOOP_DEPTH_MAX}")
         number = self._variables
-        var = Term(op="var", type=item, value=number, size_max=1_024, place=variable.place)
+        nested = item.kind in (Kind.DYN, Kind.LIST, Kind.MAP)
+        size_max = max(1_024, items.size_max) if nested else 1_024
+        var = Term(op="var", type=item, value=number, size_max=size_max, place=variable.place)
         inner = {**scope, variable.name: var}
         return _loop(node, items, tuple(self.term(body, inner) for body in bodies), number)
 
@@ -230,6 +232,7 @@ def _loop(node: Call, items: Term, bodies: tuple[Term, ...], number: int) -> Ter
         type_ = items.type if items.type.kind is Kind.LIST else list_of(items.type.key or DYN)
     elif kind == "transform":
         type_ = list_of(bodies[-1].type)
+    inside = nodes_max(bodies[-1]) if kind == "transform" else 1
     # Fallible always: the steps may run out.
     return Term(
         op=kind,
@@ -237,8 +240,8 @@ def _loop(node: Call, items: Term, bodies: tuple[Term, ...], number: int) -> Ter
         args=(items, *bodies),
         value=number,
         fallible=True,
-        cost=items.cost + items.size_max * each,
-        size_max=items.size_max,
+        cost=min(items.cost + items.size_max * each, COST_TOP),
+        size_max=min(items.size_max * inside, COST_TOP),
         place=node.place,
     )
 

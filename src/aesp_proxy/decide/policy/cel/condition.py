@@ -16,7 +16,7 @@ from aesp_proxy.decide.policy.cel.emit import Evaluator, emit
 from aesp_proxy.decide.policy.cel.errors import ExpressionError
 from aesp_proxy.decide.policy.cel.parse import parse
 from aesp_proxy.decide.policy.cel.runtime import STEPS_MAX
-from aesp_proxy.decide.policy.cel.terms import Term, asked_of, conjuncts_of
+from aesp_proxy.decide.policy.cel.terms import COST_TOP, Term, asked_of, conjuncts_of
 from aesp_proxy.decide.policy.sourced import Sourced
 from aesp_proxy.errors import ConfigError
 
@@ -67,6 +67,8 @@ def compile_condition(text: Sourced[str], known: Known) -> Condition:
     """
     try:
         term = _bounded(check(parse(text.value), known))
+    except RecursionError:
+        raise ConfigError("bad condition: nested too deep", where=place_of(text, 1, 1)) from None
     except ExpressionError as error:
         raise ConfigError(
             f"bad condition: {error.message}",
@@ -79,12 +81,16 @@ def compile_condition(text: Sourced[str], known: Known) -> Condition:
 def _bounded(term: Term) -> Term:
     if term.cost > COST_MAX:
         raise ExpressionError(
-            f"the worst case is {term.cost} steps, {COST_MAX} are allowed",
+            f"the worst case is {_told(term.cost)} steps, {COST_MAX} are allowed",
             line=term.place.line,
             column=term.place.column,
             remedy="loop over less, or loop once",
         )
     return term
+
+
+def _told(cost: int) -> str:
+    return str(cost) if cost < COST_TOP else f"over {COST_TOP}"
 
 
 def place_of(text: Sourced[str], line: int, column: int) -> str:

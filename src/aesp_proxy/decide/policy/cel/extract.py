@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 from aesp_proxy.decide.policy.cel.emit import compiled
 from aesp_proxy.decide.policy.cel.errors import EvaluationError
 from aesp_proxy.decide.policy.cel.prepared import Address, address
-from aesp_proxy.decide.policy.facts import FACTS, FINDINGS_MAX, LIST_ITEMS_MAX
+from aesp_proxy.decide.policy.facts import FACTS, FINDINGS_MAX, JSON_ITEMS_MAX, LIST_ITEMS_MAX
 from aesp_proxy.decide.url_path import url_path
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.decision import Finding
@@ -22,6 +22,7 @@ Extractor = Callable[[Event, Context, Sequence[Finding]], tuple[object, ...]]
 """Takes event, context and findings to the values of the facts it was made for, in order."""
 
 _JSON_BYTES_MAX: Final = 1_048_576
+_JSON_DEPTH_MAX: Final = 64
 
 
 def extractor(facts: Sequence[str], kind: str) -> Extractor:
@@ -69,13 +70,36 @@ def headers_of(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str] | None:
 
 
 def json_of(data: bytes) -> object:
-    """Return JSON as values; None, which is unknown, for what is no JSON or has no one reading."""
+    """Return JSON as values; None, which is unknown, for what is no JSON or has no one reading.
+
+    So is what holds more than ``JSON_ITEMS_MAX`` values, or is nested deeper than 64.
+    """
     if not data or len(data) > _JSON_BYTES_MAX:
         return None
     try:
-        return json.loads(data, parse_constant=_refuse, object_pairs_hook=_once)
+        value: object = json.loads(data, parse_constant=_refuse, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return None
+    return value if _is_bounded(value) else None
+
+
+def _is_bounded(value: object) -> bool:
+    """Hold a value to the items and the depth that the cost of conditions reckons with."""
+    count, layer = 0, [value]
+    for _ in range(_JSON_DEPTH_MAX):
+        inner: list[object] = []
+        for each in layer:
+            if isinstance(each, dict):
+                inner.extend(each.values())
+            elif isinstance(each, list):
+                inner.extend(each)
+        count += len(inner)
+        if count > JSON_ITEMS_MAX:
+            return False
+        if not inner:
+            return True
+        layer = inner
+    return False
 
 
 def _refuse(_word: str) -> NoReturn:

@@ -105,7 +105,13 @@ def _conversion(name: str, *ways: tuple[Type, str, bool]) -> tuple[Operation, ..
     result = _RESULTS[name]
     return tuple(
         _make(
-            f"{name}_{source.kind.name.lower()}", (source,), result, code, fails=fails, grows=(0,)
+            f"{name}_{source.kind.name.lower()}",
+            (source,),
+            result,
+            code,
+            fails=fails,
+            each=(0,),
+            grows=(0,),
         )
         for source, code, fails in ways
     )
@@ -123,8 +129,10 @@ OPERATIONS: Final[Mapping[str, tuple[Operation, ...]]] = {
     "_>=_": _compared(">="),
     "_+_": (
         *_arithmetic("+", "add"),
-        _make("concat", (STRING, STRING), STRING, "concat({0}, {1})", fails=True, grows=(0, 1)),
-        _make("concat_bytes", (BYTES, BYTES), BYTES, "concat({0}, {1})", fails=True, grows=(0, 1)),
+        _make("concat", (STRING, STRING), STRING, "concat({0}, {1})", fails=True, each=(0, 1),
+              grows=(0, 1)),
+        _make("concat_bytes", (BYTES, BYTES), BYTES, "concat({0}, {1})", fails=True, each=(0, 1),
+              grows=(0, 1)),
         _make("after", (TIMESTAMP, DURATION), TIMESTAMP, "moment({0} + {1})", fails=True),
         _make("after", (DURATION, TIMESTAMP), TIMESTAMP, "moment({0} + {1})", fails=True),
         _make("longer", (DURATION, DURATION), DURATION, "span({0} + {1})", fails=True),

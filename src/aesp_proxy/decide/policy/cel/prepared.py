@@ -24,6 +24,8 @@ from aesp_proxy.model.host import parse_host
 
 PATTERN_CHARS_MAX: Final = 1_024
 _MEMORY_BYTES_MAX: Final = 8 * 1024 * 1024
+_HOST_CHARS_MAX: Final = 1_024
+_ADDRESS_CHARS_MAX: Final = 64
 
 Address = IPv4Address | IPv6Address
 
@@ -105,7 +107,9 @@ def _program(text: str) -> re2._Regexp[str]:
     try:
         return re2.compile(text, options)
     except (re2.error, UnicodeError) as error:
-        raise ExpressionError(f"a bad regular expression: {str(error)[:80]}") from None
+        why = error.args[0] if error.args else ""
+        told = why.decode("utf-8", "replace") if isinstance(why, bytes) else "no UTF-8"
+        raise ExpressionError(f"a bad regular expression: {told[:80]!a}") from None
 
 
 def _of_config[T](make: Callable[[], T]) -> T:
@@ -153,6 +157,7 @@ def glob_found(glob: Glob, text: str) -> bool:
     return glob.globs.find(text) is not None
 
 
+# Only what is short enough for a host or an address is kept: the texts are a peer's.
 @lru_cache(maxsize=4_096)
 def _host_matches(pattern: HostPattern, text: str) -> bool:
     try:
@@ -163,12 +168,18 @@ def _host_matches(pattern: HostPattern, text: str) -> bool:
 
 def host_found(pattern: HostPattern, text: str) -> bool:
     """Match a host; what is no host matches nothing."""
-    return _host_matches(pattern, text)
+    return len(text) <= _HOST_CHARS_MAX and _host_matches(pattern, text)
+
+
+def address(text: str) -> Address:
+    """Read an address; an IPv6 address that maps an IPv4 one is that one."""
+    if len(text) > _ADDRESS_CHARS_MAX:
+        raise EvaluationError("a text that is no address")
+    return _address(text)
 
 
 @lru_cache(maxsize=4_096)
-def address(text: str) -> Address:
-    """Read an address; an IPv6 address that maps an IPv4 one is that one."""
+def _address(text: str) -> Address:
     try:
         value = ip_address(text)
     except ValueError:

@@ -21,6 +21,9 @@ TEXT_MAX: Final = 262_144
 """Characters or bytes that a text made in an evaluation may have."""
 
 _STEP_CHARS: Final = 64
+_LUHN_DIGITS_MAX: Final = 64
+_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+_UPPER: Final = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
 
 Steps = list[int]
 """What is left of the steps, one number, counted down by the loops of one evaluation."""
@@ -256,12 +259,12 @@ def concat_lists(a: Iterable[object], b: Iterable[object], steps: Steps) -> list
 
 def lower_ascii(text: str) -> str:
     """Lower the letters A to Z."""
-    return "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in text)
+    return text.lower() if text.isascii() else text.translate(_LOWER)
 
 
 def upper_ascii(text: str) -> str:
     """Raise the letters a to z."""
-    return "".join(chr(ord(c) - 32) if "a" <= c <= "z" else c for c in text)
+    return text.upper() if text.isascii() else text.translate(_UPPER)
 
 
 def item_at(items: list[object] | tuple[object, ...], index: int) -> object:
@@ -292,7 +295,7 @@ def map_of_pairs(*pairs: tuple[object, object]) -> dict[object, object]:
 def luhn(text: str) -> bool:
     """Tell whether digits (spaces and hyphens aside) pass the Luhn check, ISO/IEC 7812-1."""
     digits = text.replace(" ", "").replace("-", "")
-    if not (digits.isascii() and digits.isdigit()) or not 2 <= len(digits) <= TEXT_MAX:
+    if not 2 <= len(digits) <= _LUHN_DIGITS_MAX or not (digits.isascii() and digits.isdigit()):
         return False
     total = 0
     for place, character in enumerate(reversed(digits)):

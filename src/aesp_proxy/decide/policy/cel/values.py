@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from aesp_proxy.decide.policy.cel.errors import ExpressionError
 from aesp_proxy.decide.policy.cel.nodes import Place
 from aesp_proxy.decide.policy.cel.prepared import level, network
-from aesp_proxy.decide.policy.cel.terms import Term
+from aesp_proxy.decide.policy.cel.terms import Term, chars_max
 from aesp_proxy.decide.policy.cel.types import ADDRESS, DYN, JSON_KINDS, LEVEL, Kind, Type
 
 _HELD: Final = {
@@ -34,13 +35,19 @@ def coerced(term: Term, due: Type) -> Term | None:
         return term
     if term.type == DYN and due.kind in _HELD:
         return Term(op=_HELD[due.kind], type=due, args=(term,), fallible=True, cost=term.cost + 1,
-                    size_max=term.size_max, place=term.place)  # fmt: skip
+                    size_max=chars_max(term), place=term.place)  # fmt: skip
     if due == DYN and term.type.kind in JSON_KINDS and _is_json(term.type):
         return Term(op="dyn", type=DYN, args=(term,), fallible=term.fallible, cost=term.cost,
                     size_max=term.size_max, place=term.place)  # fmt: skip
     if due in (LEVEL, ADDRESS) and term.op == "const" and isinstance(term.value, str):
         return _special(term, term.value, due)
     return None
+
+
+def filled(term: Term, due: Type) -> Term:
+    """Give ``[]`` and ``{}`` written out the type that is due; any other term stays as it is."""
+    empty = term.op in ("list", "map") and not term.args and term.type.kind is due.kind
+    return replace(term, type=due) if empty else term
 
 
 def _special(term: Term, text: str, due: Type) -> Term:
