@@ -30,6 +30,8 @@ _BETWEEN = re.compile(r"(time>>|at>>|'\)+) - |- \(*(<<request\.time|<<session\.s
 _LOOP = re.compile(r"\.(exists_one|map|filter)\(")
 _MADE = re.compile(r"[\[{]")
 _TWO_ERRORS = re.compile(r"_(&&|\|\|)_ applied to .*CELEvalError'>, <class .*CELEvalError'>")
+_ROUNDED = re.compile(r"(~\(|dyn|tool\.arg).*(9223372036854775808\.0|double\()"
+                      r"|(9223372036854775808\.0|double\().*(~\(|dyn|tool\.arg)")  # fmt: skip
 _ZONE = re.compile(r"\.get\w+\('")
 
 GOOGLE = (
@@ -41,7 +43,11 @@ GOOGLE = (
     Known(
         "a clock on the wall that shows a year before 0001 or after 9999 has no value here; "
         "cel-cpp counts on",
-        lambda text, ours, theirs: _why(ours, "outside the calendar") and bool(_ZONE.search(text)),
+        lambda text, ours, theirs: ours.value is None and bool(_ZONE.search(text)),
+    ),
+    Known(
+        "an int near 2^63 and a double are compared as they are; cel-cpp rounds the int first",
+        lambda text, ours, theirs: bool(_ROUNDED.search(text)),
     ),
 )
 """Differences to Google's engine."""
