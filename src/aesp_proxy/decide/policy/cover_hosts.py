@@ -7,7 +7,7 @@ confirmed by the index that decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
@@ -36,18 +36,38 @@ def covers(outer: HostRule, inner: HostRule, *, every_port: bool = False) -> boo
     return _covers_names(outer, inner)
 
 
+class HostCover:
+    """An allow list that others are compared with."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, outers: Iterable[HostRule]) -> None:
+        self._index = HostIndex(outers, ports_without=WEB_PORTS, any_is_address=False)
+
+    def uncovered(self, inner: HostRule) -> tuple[Host, int] | None:
+        """Return a host and port that ``inner`` allows and the list does not; None when covered.
+
+        What covers a rule names every host of it, so only the rules that name a sample are
+        compared.
+        """
+        hosts, ports = tuple(hosts_of(inner)), ports_of(inner)
+        own = HostIndex((inner,), ports_without=WEB_PORTS, any_is_address=False)
+        for host in hosts:
+            for port in ports:
+                # A wide network does not name the special addresses that lie in it.
+                if _allows(own, host, port) and not _allows(self._index, host, port):
+                    return host, port
+        near = tuple(self._index.naming(hosts[0]))
+        for port in ports:
+            if not any(covers(outer, _at(inner, port)) for outer in near):
+                # Every sample is allowed, and it could not be shown for the rest.
+                return hosts[0], port
+        return None
+
+
 def uncovered(inner: HostRule, outers: Sequence[HostRule]) -> tuple[Host, int] | None:
     """Return a host and port that ``inner`` allows and none of ``outers``; None when covered."""
-    ports = ports_of(inner)
-    if all(any(covers(outer, _at(inner, port)) for outer in outers) for port in ports):
-        return None
-    index = HostIndex(outers, ports_without=WEB_PORTS, any_is_address=False)
-    for host in hosts_of(inner):
-        for port in ports:
-            if not _allows(index, host, port):
-                return host, port
-    # Every sample is allowed, and it could not be shown for the rest.
-    return next(hosts_of(inner)), ports[0]
+    return HostCover(outers).uncovered(inner)
 
 
 def ports_of(rule: HostRule) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ Compared as lists that allow compare, with case.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from aesp_proxy.decide.policy.globs import PathGlobs
@@ -80,15 +80,32 @@ def glob_components(pattern: str) -> list[str]:
     return [part for part in parts if part]
 
 
+class GlobCover:
+    """A list of path patterns that others are compared with."""
+
+    __slots__ = ("_index", "_outers", "_texts")
+
+    def __init__(self, outers: Iterable[Sourced[str]]) -> None:
+        self._outers = tuple(outers)
+        self._texts = frozenset(outer.value for outer in self._outers)
+        self._index = PathGlobs(self._outers, fold=False)
+
+    def uncovered(self, inner: Sourced[str]) -> str | None:
+        """Return a path that ``inner`` matches and the list does not; None when covered."""
+        if inner.value in self._texts:
+            return None
+        paths = tuple(paths_of(inner.value))
+        for path in paths:
+            if self._index.find(path) is None:
+                return path
+        if any(glob_covers(outer, inner.value) for outer in self._texts):
+            return None
+        return paths[0]
+
+
 def uncovered_path(inner: Sourced[str], outers: Sequence[Sourced[str]]) -> str | None:
     """Return a path that ``inner`` matches and none of ``outers`` does; None when covered."""
-    if any(glob_covers(outer.value, inner.value) for outer in outers):
-        return None
-    index = PathGlobs(outers, fold=False)
-    for path in paths_of(inner.value):
-        if index.find(path) is None:
-            return path
-    return next(paths_of(inner.value))
+    return GlobCover(outers).uncovered(inner)
 
 
 def paths_of(pattern: str) -> Iterator[str]:
@@ -121,15 +138,31 @@ def tool_covers(outer: str, inner: str) -> bool:
     return all(map(covers_word, outer.split("/"), inner.split("/")))
 
 
+class ToolCover:
+    """A list of tool rules that others are compared with."""
+
+    __slots__ = ("_index", "_texts")
+
+    def __init__(self, outers: Iterable[Sourced[str]]) -> None:
+        self._index = ToolIndex(outers := tuple(outers), refuses=False)
+        self._texts = frozenset(outer.value for outer in outers)
+
+    def uncovered(self, inner: Sourced[str]) -> tuple[str, str] | None:
+        """Return server and name of a tool that ``inner`` allows and the list does not."""
+        if inner.value in self._texts:
+            return None
+        tools = tuple(tools_of(inner.value))
+        for server, name in tools:
+            if self._index.find(server, name) is None:
+                return server, name
+        if any(tool_covers(outer, inner.value) for outer in self._texts):
+            return None
+        return tools[0]
+
+
 def uncovered_tool(inner: Sourced[str], outers: Sequence[Sourced[str]]) -> tuple[str, str] | None:
     """Return server and name of a tool that ``inner`` allows and none of ``outers``."""
-    if any(tool_covers(outer.value, inner.value) for outer in outers):
-        return None
-    index = ToolIndex(outers, refuses=False)
-    for server, name in tools_of(inner.value):
-        if index.find(server, name) is None:
-            return server, name
-    return next(tools_of(inner.value))
+    return ToolCover(outers).uncovered(inner)
 
 
 def tools_of(rule: str) -> Iterator[tuple[str, str]]:

@@ -1,47 +1,62 @@
-"""Is an entry of a lower level covered by what stands above it? If not: a witness in words."""
+"""What an entry of a lower level would let pass beyond what stands above, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Final
 
-from aesp_proxy.decide.policy.cover_hosts import WEB_PORTS, covers, hosts_of, uncovered
+from aesp_proxy.decide.policy.cover_hosts import WEB_PORTS, HostCover, covers, hosts_of
 from aesp_proxy.decide.policy.cover_names import (
+    GlobCover,
+    ToolCover,
     paths_of,
     tools_of,
-    uncovered_path,
-    uncovered_tool,
 )
 from aesp_proxy.decide.policy.document import Mapping, Node, Scalar
 from aesp_proxy.decide.policy.entries import said
-from aesp_proxy.decide.policy.field import Field, Form, Kind
+from aesp_proxy.decide.policy.field import Field, Form
 from aesp_proxy.decide.policy.globs import PathGlobs
 from aesp_proxy.decide.policy.hosts import HostRule, parse_host_rule
 from aesp_proxy.decide.policy.lists import identity, meaning
+from aesp_proxy.decide.policy.sourced import Sourced
 
 
-def permitted_beyond(node: Node, above: Sequence[Node], form: Form, *, default_passes: bool) -> str:
-    """Return what an entry of an allow list permits beyond those above; empty for nothing.
+class Permitted:
+    """What a list permits above. ``default_passes`` tells that the rest passes as well."""
 
-    ``default_passes`` tells that above what is on no list passes as well.
-    """
-    if not isinstance(node, Scalar):
-        return ""
-    others = [said(item) for item in above if isinstance(item, Scalar)]
-    match form:
-        case Form.HOST:
-            rule = parse_host_rule(said(node))
-            rules = [parse_host_rule(other) for other in others]
-            if default_passes:
-                rules.append(parse_host_rule(said(node).of("*")))
-            found = uncovered(rule, rules)
-            return "" if found is None else f"a connection to {found[0]}:{found[1]}"
-        case Form.TOOL:
-            tool = None if default_passes else uncovered_tool(said(node), others)
-            return "" if tool is None else f"a call of the tool {told_tool(*tool)}"
-        case _:
-            path = uncovered_path(said(node), others)
-            return "" if path is None else f"access to {path!a}"
+    __slots__ = ("_cover", "_default_passes")
+
+    def __init__(self, above: Sequence[Node], form: Form, *, default_passes: bool) -> None:
+        texts = [said(item) for item in above if isinstance(item, Scalar)]
+        self._default_passes = default_passes
+        self._cover: HostCover | ToolCover | GlobCover
+        match form:
+            case Form.HOST:
+                anyone = [_ANY_NAME] if default_passes else []
+                self._cover = HostCover(map(parse_host_rule, [*texts, *anyone]))
+            case Form.TOOL:
+                self._cover = ToolCover(texts)
+            case _:
+                self._cover = GlobCover(texts)
+
+    def beyond(self, node: Node) -> str:
+        """Return what an entry permits beyond it; empty for nothing."""
+        if not isinstance(node, Scalar):
+            return ""
+        match self._cover:
+            case HostCover() as cover:
+                found = cover.uncovered(parse_host_rule(said(node)))
+                return "" if found is None else f"a connection to {found[0]}:{found[1]}"
+            case ToolCover() as cover:
+                tool = None if self._default_passes else cover.uncovered(said(node))
+                return "" if tool is None else f"a call of the tool {told_tool(*tool)}"
+            case GlobCover() as cover:
+                path = cover.uncovered(said(node))
+                return "" if path is None else f"access to {path!a}"
+
+
+_ANY_NAME: Final = Sourced("*", "default_action")
 
 
 def told_tool(server: str, name: str) -> str:
@@ -49,27 +64,30 @@ def told_tool(server: str, name: str) -> str:
     return f"{name!a} of the server {server!a}" if server else ascii(name)
 
 
-def excepted_beyond(
-    node: Node, above: Sequence[Node], spec: Field, patterns: Sequence[Node]
-) -> str:
-    """Return what an entry of exceptions lifts beyond those above; empty for nothing.
+class Excepted:
+    """What is excepted above. ``patterns`` are what is forbidden, to find what an entry lifts."""
 
-    ``patterns`` are what is forbidden above, to find a path that the entry lifts.
-    """
-    if spec.kind is Kind.TABLES:
-        return _credential_beyond(node, above)
-    if not isinstance(node, Scalar):
-        return ""
-    others = [said(item) for item in above if isinstance(item, Scalar)]
-    path = uncovered_path(said(node), others)
-    if path is None:
-        return ""
-    globs = PathGlobs((said(item) for item in patterns if isinstance(item, Scalar)), fold=True)
-    lifted = PathGlobs(others, fold=False)
-    for candidate in paths_of(node.text):
-        if globs.find(candidate) is not None and lifted.find(candidate) is None:
-            return f"access to {candidate!a}"
-    return f"access to {path!a}"
+    __slots__ = ("_above", "_cover", "_globs", "_lifted")
+
+    def __init__(self, above: Sequence[Node], patterns: Sequence[Node]) -> None:
+        texts = [said(item) for item in above if isinstance(item, Scalar)]
+        forbidden = [said(item) for item in patterns if isinstance(item, Scalar)]
+        self._above = above
+        self._cover = GlobCover(texts)
+        self._lifted = PathGlobs(texts, fold=False)
+        self._globs = PathGlobs(forbidden, fold=True)
+
+    def beyond(self, node: Node) -> str:
+        """Return what an entry lifts beyond it; empty for nothing."""
+        if not isinstance(node, Scalar):
+            return _credential_beyond(node, self._above)
+        path = self._cover.uncovered(said(node))
+        if path is None:
+            return ""
+        for candidate in paths_of(node.text):
+            if self._globs.find(candidate) is not None and self._lifted.find(candidate) is None:
+                return f"access to {candidate!a}"
+        return f"access to {path!a}"
 
 
 def _credential_beyond(node: Node, above: Sequence[Node]) -> str:

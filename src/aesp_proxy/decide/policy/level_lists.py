@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from aesp_proxy.decide.policy.document import Node, Scalar, Sequence, at
 from aesp_proxy.decide.policy.field import Field, Law
-from aesp_proxy.decide.policy.level_entries import excepted_beyond, forbidden_by, permitted_beyond
+from aesp_proxy.decide.policy.level_entries import Excepted, Permitted, forbidden_by
 from aesp_proxy.decide.policy.lists import identity, meaning, place_of, shown, without
 from aesp_proxy.decide.policy.merge import Entries, removed
 from aesp_proxy.decide.policy.weakening import Weakening
@@ -73,10 +73,9 @@ def permitted(joined: Joined, node: Sequence, *, default_passes: bool, adds: boo
     items: list[Node] = list(joined.now.items) if adds else []
     names = {identity(item, "") for item in items}
     found = []
+    above = Permitted(joined.before.items, joined.spec.form, default_passes=default_passes)
     for item in node.items:
-        beyond = permitted_beyond(
-            item, joined.before.items, joined.spec.form, default_passes=default_passes
-        )
+        beyond = above.beyond(item)
         if beyond:
             what = f"{shown(item)} is allowed by nothing above"
             found.append(joined.weakening(item, what, beyond))
@@ -90,8 +89,9 @@ def excepted(joined: Joined, node: Sequence, patterns: tuple[Node, ...]) -> Made
     """Cut a list of exceptions to what is excepted above."""
     items: list[Node] = []
     found: list[Weakening] = []
+    above = Excepted(joined.before.items, patterns)
     for item in node.items:
-        beyond = excepted_beyond(item, joined.before.items, joined.spec, patterns)
+        beyond = above.beyond(item)
         if beyond:
             what = f"{shown(item, joined.spec.entry)} is excepted by nothing above"
             found.append(joined.weakening(item, what, beyond))

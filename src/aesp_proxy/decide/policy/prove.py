@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aesp_proxy.decide.policy.cover_hosts import covers
-from aesp_proxy.decide.policy.cover_names import uncovered_path
+from aesp_proxy.decide.policy.cover_names import GlobCover
 from aesp_proxy.decide.policy.policy import (
     Effect,
     PatchSection,
@@ -123,8 +123,9 @@ def _secrets(above: SecretSection, below: SecretSection) -> Iterator[Doubt]:
         if not same:
             what = f"a secret of the kind {pattern.name[:_SHOWN_CHARS_MAX]!a}"
             yield Doubt(what=what, above=pattern.pattern.source, below=below.source)
+    skipped = GlobCover(above.skip_paths)
     for path in below.skip_paths:
-        witness = uncovered_path(path, above.skip_paths)
+        witness = skipped.uncovered(path)
         if witness is not None:
             what = f"a secret in the file {witness!a}"
             yield Doubt(what=what, above=above.source, below=path.source)
