@@ -194,17 +194,18 @@ def _rules_allow_egress(subject: Subject) -> bool:
 def _credentials(subject: Subject, allow: Sequence[HostRule]) -> Iterator[LintFinding]:
     for credential in subject.policy.secrets.credentials:
         for host in credential.hosts:
-            if any(_may_meet(host, other) for other in allow):
+            if any(hosts_may_meet(host, other) for other in allow):
                 continue
             message = f"{credential.rule.value} may go to {host.text}, which no entry allows"
             yield told("credential-unreachable", message, subject.at(host.source, host.text),
                        witness=request_to(host))  # fmt: skip
 
 
-def _may_meet(one: HostRule, other: HostRule) -> bool:
-    """Tell whether two entries could name one host; no is always right."""
-    if one.network is not None or other.network is not None:
-        return one.network is not None and other.network is not None
-    wild = (one.labels and not other.name) or (other.labels and not one.name)
+def hosts_may_meet(one: HostRule, other: HostRule) -> bool:
+    """Tell whether two entries could name one host, whatever the port; no is always right."""
     one, other = replace(one, port=0), replace(other, port=0)
-    return bool(wild) or covers(one, other) or covers(other, one)
+    if covers_host(one, other) or covers_host(other, one):
+        return True
+    if one.network is not None or other.network is not None:
+        return False
+    return bool(one.labels and not other.name) or bool(other.labels and not one.name)

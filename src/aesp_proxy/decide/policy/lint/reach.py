@@ -11,11 +11,11 @@ from typing import Final
 
 from aesp_proxy.decide.policy.cel.atoms import alternatives
 from aesp_proxy.decide.policy.cel.terms import Term
-from aesp_proxy.decide.policy.cover_hosts import hosts_of
 from aesp_proxy.decide.policy.facts import KINDS_OF_ACTION
-from aesp_proxy.decide.policy.hosts import HostIndex, HostRule
+from aesp_proxy.decide.policy.hosts import HostRule
 from aesp_proxy.decide.policy.lint.atoms import contradict, implies
-from aesp_proxy.decide.policy.lint.hosts import covers_host
+from aesp_proxy.decide.policy.lint.constant import constant_of
+from aesp_proxy.decide.policy.lint.hosts import covers_host, hosts_may_meet
 from aesp_proxy.decide.policy.lint.meeting import globs_meet
 from aesp_proxy.decide.policy.lint.paths import covers_glob
 from aesp_proxy.decide.policy.lint.tools import covers_tool
@@ -53,7 +53,7 @@ def reach_of(rule: CompiledRule) -> Reach:
 
 def is_empty(row: tuple[Term, ...]) -> bool:
     """Tell whether parts can never hold together."""
-    if any(part.op == "const" and part.value is False for part in row):
+    if any(constant_of(part) is False for part in row):
         return True
     pairs = ((one, other) for at, one in enumerate(row) for other in row[at + 1 :])
     return any(contradict(one, other) for one, other in pairs)
@@ -73,8 +73,7 @@ def lies_within(inner: Reach, outer: Reach) -> bool:
 
 def _row_implies(given: tuple[Term, ...], wanted: tuple[Term, ...]) -> bool:
     return all(
-        (part.op == "const" and part.value is True) or any(implies(each, part) for each in given)
-        for part in wanted
+        constant_of(part) is True or any(implies(each, part) for each in given) for part in wanted
     )
 
 
@@ -126,6 +125,10 @@ def _covers(outer: Selector, inner: Selector, *, fold: bool, mixed: bool) -> boo
     return False
 
 
+Pair = tuple[Selector | None, Selector | None]
+"""Two resources that may have something in common; None stands for every resource."""
+
+
 def may_meet(one: Reach, other: Reach) -> bool:
     """Tell whether two rules could match one event; no is always right."""
     return (
@@ -135,36 +138,20 @@ def may_meet(one: Reach, other: Reach) -> bool:
     )
 
 
-def resources_of(one: CompiledRule, other: CompiledRule) -> list[Selector | None]:
-    """Return the resources of two rules that may be in both, the narrower of each pair."""
+def resources_of(one: CompiledRule, other: CompiledRule) -> list[Pair]:
+    """Return the resources of two rules that may have something in common."""
     mine: tuple[Selector | None, ...] = (None,) if _is_every(one.selectors) else one.selectors
     theirs: tuple[Selector | None, ...] = (None,) if _is_every(other.selectors) else other.selectors
-    found: dict[Selector | None, None] = {}
-    for first in mine:
-        for second in theirs:
-            if first is None or second is None:
-                found[first or second] = None
-            elif first.kind is second.kind:
-                found.update(dict.fromkeys(_meeting(first, second)))
-    return list(found)
+    return [(first, second) for first in mine for second in theirs if _meet(first, second)]
 
 
-def _meeting(one: Selector, other: Selector) -> tuple[Selector, ...]:
-    if one.host is not None and other.host is not None:
-        if covers_host(one.host, other.host):
-            return (other,)
-        if covers_host(other.host, one.host):
-            return (one,)
-        return tuple(each for each in (one, other) if _sampled(each, one, other))
-    if one.glob is not None and other.glob is not None:
-        return (one, other) if globs_meet(one.glob.value, other.glob.value) else ()
-    return (one, other)
-
-
-def _sampled(each: Selector, one: Selector, other: Selector) -> bool:
-    """Tell whether a host that a resource names is named by the other too."""
-    against = other if each is one else one
-    if each.host is None or against.host is None or each.host.port != against.host.port:
+def _meet(one: Selector | None, other: Selector | None) -> bool:
+    if one is None or other is None:
+        return True
+    if one.kind is not other.kind:
         return False
-    index = HostIndex((against.host,), ports_without=None, any_is_address=True)
-    return any(next(index.naming(host), None) is not None for host in hosts_of(each.host))
+    if one.host is not None and other.host is not None:
+        return hosts_may_meet(one.host, other.host)
+    if one.glob is not None and other.glob is not None:
+        return globs_meet(one.glob.value, other.glob.value)
+    return True

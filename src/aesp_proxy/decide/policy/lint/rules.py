@@ -9,6 +9,7 @@ from aesp_proxy.decide.policy.cel.atoms import Ask, alternatives, atom_of
 from aesp_proxy.decide.policy.cel.terms import Term
 from aesp_proxy.decide.policy.lint.atoms import bounds_meet, read
 from aesp_proxy.decide.policy.lint.checks import told
+from aesp_proxy.decide.policy.lint.constant import constant_of
 from aesp_proxy.decide.policy.lint.finding import LintFinding
 from aesp_proxy.decide.policy.lint.reach import is_empty
 from aesp_proxy.decide.policy.lint.subject import Subject
@@ -36,7 +37,7 @@ def place_of(subject: Subject, rule: CompiledRule) -> str:
 
 
 def _is_true(term: Term) -> bool:
-    return term.op == "const" and term.value is True
+    return constant_of(term) is True
 
 
 def _condition(rule: CompiledRule) -> Iterator[LintFinding]:
@@ -120,4 +121,4 @@ def _not_indexed(rule: CompiledRule) -> Iterator[LintFinding]:
 
 
 def _free(row: tuple[Term, ...]) -> bool:
-    return all(part.op == "const" for part in row)
+    return all(constant_of(part) is not None for part in row)

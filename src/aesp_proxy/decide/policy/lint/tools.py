@@ -11,6 +11,7 @@ from aesp_proxy.decide.policy.lint.finding import LintFinding, Related
 from aesp_proxy.decide.policy.lint.hosts import default_action
 from aesp_proxy.decide.policy.lint.subject import Subject
 from aesp_proxy.decide.policy.sourced import Sourced
+from aesp_proxy.decide.policy.wild import covers_word
 
 _PAIRS_MAX: Final = 1_000_000
 _EVERYTHING: Final = frozenset({"*", "*/*"})
@@ -46,12 +47,12 @@ def call_of(rule: str) -> dict[str, object]:
 def covers_tool(outer: str, inner: str, *, refuses: bool) -> bool:
     """Tell whether a rule names every tool that another names.
 
-    ``refuses`` tells that the outer one is of a list that refuses, which is without case.
-    Beyond ASCII, case is left alone: equal texts only.
+    ``refuses`` tells that the outer one is of a list that refuses, which is without case,
+    and its ``*`` crosses the slash. Beyond ASCII, case is left alone: equal texts only.
     """
     if not refuses or outer == inner:
         return tool_covers(outer, inner)
-    return outer.isascii() and inner.isascii() and tool_covers(outer.lower(), inner.lower())
+    return outer.isascii() and inner.isascii() and covers_word(outer.lower(), inner.lower())
 
 
 def _blocker(item: Sourced[str], block: Sequence[Sourced[str]]) -> Sourced[str] | None:

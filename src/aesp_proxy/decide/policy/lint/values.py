@@ -19,7 +19,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A Monday morning, a Saturday night: for conditions on hours and days.
 _MOMENTS: Final = (1_767_607_200_000_000_000, 1_767_999_600_000_000_000, 1_767_574_800_000_000_000)
 _TEXTS: Final = ("witness", "/witness", "")
-_SIZE: Final = {"startsWith": "{}witness", "endsWith": "/witness{}", "contains": "/w{}w"}
+_HINTED: Final = frozenset({"contains", "startsWith", "endsWith"})
 _PLAIN_CHARS: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_/ :,@"
 )
@@ -48,6 +48,9 @@ def solved(parts: Sequence[Term], types: Mapping[str, Type]) -> Iterator[dict[st
 
 
 def _values(name: str, type_: Type, parts: Sequence[Term]) -> Iterator[object]:
+    if type_.kind in (Kind.MAP, Kind.DYN):
+        yield built(name, parts)
+        return
     atoms = [
         atom
         for part in parts
@@ -56,32 +59,79 @@ def _values(name: str, type_: Type, parts: Sequence[Term]) -> Iterator[object]:
         and atom.subject.value == name
     ]
     hints = [hint for part in parts for hint in _hints(part, name)]
+    start = "/" if name.endswith(".path") else ""
     seen: list[object] = []
-    for value in (*_candidates(type_, atoms), *hints, *_ordinary(type_)):
+    for value in (*_candidates(type_, atoms, hints, start), *_ordinary(type_)):
         if value not in seen and all(holds(atom, value) for atom in atoms):
             seen.append(value)
             yield value
 
 
-def _candidates(type_: Type, atoms: Sequence[Atom]) -> Iterator[object]:
+def built(name: str, parts: Sequence[Term]) -> dict[str, object]:
+    """Return the map, or the JSON object, of which parts ask certain values by key."""
+    made: dict[str, object] = {}
+    for part in parts:
+        atom = read(part)
+        subject, value = part, None
+        if atom is not None and not atom.negated:
+            subject = atom.subject
+            value = next(_candidates(subject.type, [atom], [], ""), None)
+        elif part.op == "equal" and part.args[1].op == "dyn":
+            subject, value = part.args[0], part.args[1].args[0].value
+        path = _keys(subject, name)
+        if path and value is not None:
+            at = made
+            for key in path[:-1]:
+                inner = at.setdefault(key, {})
+                at = cast("dict[str, object]", inner) if isinstance(inner, dict) else {}
+            at[path[-1]] = value
+    return made
+
+
+def _keys(term: Term, name: str) -> list[str] | None:
+    """Return the keys by which a fact is asked; None where a term is something else."""
+    if term.op == "fact":
+        return [] if term.value == name else None
+    if not term.args:
+        return None
+    above = _keys(term.args[0], name)
+    if above is None or term.op == "dyn" or term.op.startswith("as_"):
+        return above
+    if term.op == "dyn_field":
+        return [*above, str(term.value)]
+    if term.op == "value_of" and term.args[1].op == "const":
+        return [*above, str(term.args[1].value)]
+    return None
+
+
+def _candidates(
+    type_: Type, atoms: Sequence[Atom], hints: Sequence[str], start: str
+) -> Iterator[object]:
     plain = [atom for atom in atoms if not atom.negated]
     for atom in plain:
         if atom.ask is Ask.EQUAL:
             yield from atom.keys
-    members = [atom.keys[0] for atom in plain if atom.ask is Ask.MEMBER]
     if type_.kind is Kind.LIST:
-        yield tuple(members)
-    starts = [str(key) for atom in plain if atom.ask is Ask.PREFIX for key in atom.keys] or [""]
-    ends = [str(key) for atom in plain if atom.ask is Ask.SUFFIX for key in atom.keys] or [""]
-    middles = [_literal(key) for atom in plain if atom.ask is Ask.REGEX for key in atom.keys] or [
-        ""
-    ]
-    if (starts, ends, middles) != ([""], [""], [""]):
-        for start, middle, end in product(starts, middles, ends):
-            yield from (f"{start}{middle}{end}", f"{start}witness{middle}{end}")
+        yield tuple(atom.keys[0] for atom in plain if atom.ask is Ask.MEMBER)
+    if type_.kind is Kind.STRING:
+        yield from _texts(plain, hints, start)
     for atom in plain:
         for key in atom.keys:
             yield from _beyond(atom, key)
+
+
+def _texts(atoms: Sequence[Atom], hints: Sequence[str], start: str) -> Iterator[str]:
+    """Yield texts of the beginnings, middles and ends that are asked for."""
+    starts = [str(key) for atom in atoms if atom.ask is Ask.PREFIX for key in atom.keys] or [start]
+    ends = [str(key) for atom in atoms if atom.ask is Ask.SUFFIX for key in atom.keys] or [""]
+    found = [_literal(key) for atom in atoms if atom.ask is Ask.REGEX for key in atom.keys]
+    if (starts, ends, found, hints) == ([start], [""], [], []):
+        return
+    middles = [*found, *hints, "".join(hints)]
+    for first, middle, last in product(starts, middles, ends):
+        yield from (f"{first}{middle}{last}", f"{first}w{middle}w{last}")
+        if middle.startswith(first) or not first:
+            yield middle
 
 
 def _beyond(atom: Atom, key: object) -> Iterator[object]:
@@ -105,14 +155,12 @@ def _literal(key: object) -> str:
     return "".join(char for char in text.replace("\\.", ".") if char in _PLAIN_CHARS or char == ".")
 
 
-def _hints(part: Term, name: str) -> Iterator[object]:
-    """Yield texts that operations on a fact ask for: what it contains, what a glob matches."""
-    if len(part.args) > 1:
-        first, second = part.args[0], part.args[1]
-        if first.op == "fact" and first.value == name and second.op == "const":
-            form = _SIZE.get(part.op)
-            if form is not None and isinstance(second.value, str):
-                yield form.format(second.value)
+def _hints(part: Term, name: str) -> Iterator[str]:
+    """Yield texts that operations on a fact ask for beside those of atoms: what it contains."""
+    if part.op in _HINTED and part.args[0].op == "fact" and part.args[0].value == name:
+        value = part.args[1].value
+        if isinstance(value, str):
+            yield value
     for arg in part.args:
         yield from _hints(arg, name)
 

@@ -8,21 +8,18 @@ from typing import Final
 
 from aesp_proxy.decide.policy.cel.terms import Term, asked_of
 from aesp_proxy.decide.policy.cel.types import Type
-from aesp_proxy.decide.policy.cover_hosts import hosts_of
-from aesp_proxy.decide.policy.cover_names import paths_of, tools_of
 from aesp_proxy.decide.policy.facts import FACTS, KINDS_OF_ACTION
-from aesp_proxy.decide.policy.lint.reach import Reach, is_empty, resources_of
+from aesp_proxy.decide.policy.lint.places import places
+from aesp_proxy.decide.policy.lint.reach import Pair, Reach, is_empty, resources_of
 from aesp_proxy.decide.policy.lint.subject import Describe, Subject
 from aesp_proxy.decide.policy.lint.values import as_stated, solved
-from aesp_proxy.decide.policy.selectors import Selector
 
 _ATTEMPTS_MAX: Final = 48
 _RESOURCES_MAX: Final = 4
 _ACTIONS_MAX: Final = 3
 _ROWS_MAX: Final = 4
 _METHOD_FACTS: Final = frozenset({"request.action", "request.method"})
-_ANY_HOST: Final = "witness.example"
-_ANY_FILE: Final = "/w/witness"
+_PATH: Final = "request.resource.path"
 
 
 def witness_of(
@@ -49,7 +46,7 @@ def _attempts(one: Reach, other: Reach) -> Iterator[dict[str, object]]:
         if not is_empty((*mine, *theirs))
     ][:_ROWS_MAX]
     for row, action, resource in product(rows, actions, resources):
-        parts = [part for part in row if part.op != "const"]
+        parts = [part for part in row if asked_of(part)]
         for values in solved(parts, _types(parts)):
             yield from _facts(action, resource, values)
 
@@ -71,43 +68,26 @@ def _actions(one: Reach, other: Reach) -> list[str]:
 
 
 def _facts(
-    action: str, resource: Selector | None, values: Mapping[str, object]
+    action: str, resource: Pair, values: Mapping[str, object]
 ) -> Iterator[dict[str, object]]:
     facts: dict[str, object] = {"request": {"action": action}}
     for name, value in values.items():
-        if isinstance(value, tuple) and not value and name.startswith("request.h"):
-            continue
+        if name == "request.size" and not action.startswith("http."):
+            continue  # it follows from what is written or called
         _put(facts, name, as_stated(value, FACTS[name].type))
-    for place in _places(action, resource):
+    for place in places(action, resource):
         copy = _copied(facts)
         for name, value in place.items():
             if not _has(copy, name):
                 _put(copy, name, value)
         yield copy
-
-
-def _places(action: str, resource: Selector | None) -> Iterator[dict[str, object]]:
-    if action.startswith(("http.", "tcp.")):
-        if resource is None or resource.host is None:
-            yield {"request.host": _ANY_HOST}
-            return
-        port = resource.host.port
-        for host in hosts_of(resource.host):
-            yield {"request.host": host.name, **({"request.port": port} if port else {})}
-    elif action.startswith("file."):
-        paths = iter((_ANY_FILE,))
-        if resource is not None and resource.glob is not None:
-            paths = paths_of(resource.glob.value)
-        for path in paths:
-            yield {"request.resource.path": path}
-    elif action == "tool.call":
-        tools = iter((("", "witness"),))
-        if resource is not None and resource.tool is not None:
-            tools = tools_of(resource.tool.value)
-        for server, name in tools:
-            yield {"tool.name": name, **({"tool.server": server} if server else {})}
-    else:
-        yield {}
+    path = values.get(_PATH)
+    if isinstance(path, str) and action.startswith("file."):
+        # The condition asks for an end or a middle, the resource for the beginning.
+        for place in places(action, resource):
+            copy = _copied(facts)
+            _put(copy, _PATH, f"{place[_PATH]}/{path.lstrip('/')}")
+            yield copy
 
 
 def _put(facts: dict[str, object], name: str, value: object) -> None:
