@@ -6,6 +6,7 @@ key that the schema names; equal means equal in meaning, wherever it stands.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from aesp_proxy.decide.policy.built_in import BUILT_IN_PATHS
@@ -84,17 +85,24 @@ def without(
     items: tuple[Node, ...], removed: Scalar, target: Field
 ) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     """Return the entries that stay and those that are taken out by one ``remove_*`` entry."""
-    gone = tuple(item for item in items if _is_removed(item, removed, target))
-    return tuple(item for item in items if item not in gone), gone
+    is_gone = _remover(removed, target)
+    kept: list[Node] = []
+    gone: list[Node] = []
+    for item in items:
+        (gone if is_gone(item) else kept).append(item)
+    return tuple(kept), tuple(gone)
 
 
-def _is_removed(item: Node, removed: Scalar, target: Field) -> bool:
-    if target.law is not Law.PERMITS or not isinstance(item, Scalar):
-        return identity(item, target.entry) == removed.text
-    if target.form is Form.HOST:
-        outer, inner = parse_host_rule(said(removed)), parse_host_rule(said(item))
-        return covers(outer, inner, every_port=True)
-    return tool_covers(removed.text, item.text) or item.text == removed.text
+def _remover(removed: Scalar, target: Field) -> Callable[[Node], bool]:
+    """Return what tells whether an entry is taken out: of lists that allow, what is covered."""
+    if target.law is Law.PERMITS and target.form is Form.HOST:
+        outer = parse_host_rule(said(removed))
+        return lambda item: (
+            isinstance(item, Scalar) and covers(outer, parse_host_rule(said(item)), every_port=True)
+        )
+    if target.law is Law.PERMITS:
+        return lambda item: isinstance(item, Scalar) and tool_covers(removed.text, item.text)
+    return lambda item: identity(item, target.entry) == removed.text
 
 
 def still_allows(items: tuple[Node, ...], removed: Scalar, target: Field) -> Node | None:
