@@ -16,6 +16,10 @@ COMMANDS: Final[Table] = {
         "aesp_proxy.cli.policy.compile_command:compile_command",
         "Join the levels of a hierarchy into the policy of one scope.",
     ),
+    "diff": (
+        "aesp_proxy.cli.policy.diff:diff",
+        "Say what changes in meaning from one policy to another.",
+    ),
     "explain": (
         "aesp_proxy.cli.policy.explain:explain",
         "Say why an attempt gets its verdict.",

@@ -77,6 +77,7 @@ def witness_of_rules(
     refuted: Sequence[CompiledRule] = (),
     demands: Sequence[Demand] = (),
     values: Values | None = None,
+    beside: Sequence[Term] = (),
 ) -> Witness | None:
     """Return an event that all ``rules`` speak of and whose conditions hold; None if none is found.
 
@@ -90,6 +91,7 @@ def witness_of_rules(
         terms=tuple(rule.condition.term for rule in rules),
         refuted=tuple(rule.condition.term for rule in refuted),
         values=offered,
+        beside=beside,
     )
 
 
@@ -100,10 +102,15 @@ def witness_for(
     terms: Sequence[Term] = (),
     refuted: Sequence[Term] = (),
     values: Values | None = None,
+    beside: Sequence[Term] = (),
 ) -> Witness | None:
-    """Search for an event of one of ``kinds`` that meets everything; None if none is found."""
+    """Search for an event of one of ``kinds`` that meets everything; None if none is found.
+
+    ``beside`` are conditions that nothing is demanded of, but whose values are worth trying.
+    """
     for kind in kinds:
-        search = _Search(kind, [*conditions(kind, terms, refuted), *demands], [*terms, *refuted])
+        wanted = [*conditions(kind, terms, refuted), *demands]
+        search = _Search(kind, wanted, [*terms, *refuted, *beside])
         found = search.run(values or {})
         if found is not None:
             return found

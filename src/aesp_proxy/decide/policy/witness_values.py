@@ -59,7 +59,10 @@ def values_of(
     """Return values to try for a fact in conditions, plain ones first; None is "unknown".
 
     ``offered`` are texts that others want of it: they are combined with those of conditions.
+    Of what is no fact (the text of a patch) nobody but the caller has values.
     """
+    if name not in FACTS:
+        return ()
     near = _Near()
     near.texts.update(dict.fromkeys(text for text in offered if isinstance(text, str)))
     for term in terms:
