@@ -46,12 +46,15 @@ class Selection:
             for number, (selectors, _) in enumerate(rules)
             if not selectors or any(each.kind is SelectorKind.ANY for each in selectors)
         )
+        self._selects = self._always != (1 << len(rules)) - 1
         self._hosts = _Hosts(rules)
         self._paths = _Paths(rules)
         self._tools = _Tools(rules)
 
     def of(self, event: Event) -> int:
         """Return the bits of the rules that speak of the resource of an event."""
+        if not self._selects:
+            return self._always
         match event:
             case EgressRequest() | EgressConnect() | NetworkAccess():
                 return self._always | self._hosts.of(event.host, event.port)

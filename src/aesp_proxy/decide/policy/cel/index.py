@@ -17,10 +17,16 @@ from typing import Final
 
 from aesp_proxy.decide.policy.cel.atoms import Ask, Atom, atom_of
 from aesp_proxy.decide.policy.cel.bits import numbers_of
-from aesp_proxy.decide.policy.cel.emit import Evaluator, Slots, emit, loops
+from aesp_proxy.decide.policy.cel.emit import Slots, emit, loops
 from aesp_proxy.decide.policy.cel.errors import EvaluationError
 from aesp_proxy.decide.policy.cel.runtime import STEPS_MAX
-from aesp_proxy.decide.policy.cel.tables import BOUNDS_MAX, Placed, Table, table_of
+from aesp_proxy.decide.policy.cel.tables import (
+    BOUNDS_MAX,
+    Placed,
+    Table,
+    look_up_of,
+    table_of,
+)
 from aesp_proxy.decide.policy.cel.terms import Term
 from aesp_proxy.decide.policy.cel.types import BOOL
 
@@ -36,8 +42,8 @@ class Failed:
     why: str
 
 
-_Row = tuple[int, Evaluator | None, int, tuple[Table, ...]]
-"""What tables ask: a slot or a function over slots, the entries that ask, the tables."""
+_Asks = Mapping[Ask, Sequence[Placed]]
+"""The atoms of a subject, by what is asked of it."""
 
 
 class _Function:
@@ -68,9 +74,25 @@ class ConditionIndex:
         self._functions: list[_Function] = []
         self._wholes: dict[int, _Function] = {}
         tables, residues = _sorted_out(entries)
-        rows = (row for term, asks in tables.items() for row in self._rows(term, asks))
-        # The quick tables first: what they leave may not need the slow ones at all.
-        self._rows_asked = tuple(row for _, row in sorted(rows, key=itemgetter(0)))
+        # The quick tables first: what they leave may not need the slow ones at all. Each row
+        # begins with where the value comes from and the entries that ask it.
+        of_facts = sorted(_of_facts(tables), key=lambda each: _slowness(*each))
+        self._look_ups = tuple(
+            (self._slot(term), _users(asks), *look_up_of(asks[Ask.EQUAL], self.everything))
+            for term, asks in of_facts
+            if Ask.EQUAL in asks
+        )
+        self._facts = tuple(
+            (self._slot(term), _users(asks), self._tables(asks)[0])
+            for term, asks in of_facts
+            if Ask.EQUAL not in asks
+        )
+        self._terms = tuple(
+            (emit(term, slot_of), _users(asks), self._tables(asks))
+            for term, asks in sorted(tables.items(), key=lambda each: _slowness(*each))
+            if term.op != "fact"
+        )
+        self._computing = _bits_of(users for _, users, _ in self._terms)
         self.residues = tuple(_conjunction(residue) for residue in residues)
         self._residue_of = tuple(self._numbered())
         self._unsure = _bits_of(1 << n for n, at in enumerate(self._residue_of) if at >= 0)
@@ -87,34 +109,51 @@ class ConditionIndex:
                 self._functions.append(_Function(residue, self._slot_of))
             yield number
 
-    def _rows(
-        self, term: Term, asks: Mapping[Ask, Sequence[Placed]]
-    ) -> Iterator[tuple[tuple[int, int], _Row]]:
-        """Yield how slow a row is, and the row: a table of a fact, all tables of the rest."""
-        slot = self._slot_of[str(term.value)] if term.op == "fact" else 0
-        evaluate = None if slot else emit(term, self._slot_of)
-        groups = [{ask: placed} for ask, placed in asks.items()] if slot else [asks]
-        for group in groups:
-            users = _bits_of(bit for placed in group.values() for _, bit in placed)
-            tables = tuple(table_of(ask, each, self.everything) for ask, each in group.items())
-            yield _slowness(term, group), (slot, evaluate, users, tables)
+    def _slot(self, term: Term) -> int:
+        return self._slot_of[str(term.value)]
+
+    def _tables(self, asks: _Asks) -> tuple[Table, ...]:
+        return tuple(table_of(ask, placed, self.everything) for ask, placed in asks.items())
 
     def holding(self, slots: Slots, left: int) -> list[tuple[int, bool | Failed]]:
         """Return the entries that hold or have no value, of those in the bits of ``left``."""
         unknown = 0
-        for slot, evaluate, users, tables in self._rows_asked:
-            if not left & users:
-                continue
-            try:
-                value = slots[slot] if evaluate is None else evaluate(slots)
+        # Loops without a call of ours between them: every event waits for this.
+        for slot, users, look_up, base in self._look_ups:
+            if left & users:
+                value = slots[slot]
+                if value is None:
+                    unknown |= users
+                else:
+                    left &= look_up(value, base)
+        for slot, users, table in self._facts:
+            if left & users:
+                value = slots[slot]
                 if value is None:
                     unknown |= users
                     continue
-                for table in tables:
+                try:
                     left &= table(value)
-            except EvaluationError:
-                unknown |= users
+                except EvaluationError:
+                    unknown |= users
+        if left & self._computing:
+            left, unknown = self._computed(slots, left, unknown)
         return self._evaluated(slots, left, unknown) if left else []
+
+    def _computed(self, slots: Slots, left: int, unknown: int) -> tuple[int, int]:
+        """Ask the tables of what is worked out from facts, such as the hour of a time."""
+        for evaluate, users, tables in self._terms:
+            if left & users:
+                try:
+                    value = evaluate(slots)
+                    if value is None:
+                        unknown |= users
+                        continue
+                    for table in tables:
+                        left &= table(value)
+                except EvaluationError:
+                    unknown |= users
+        return left, unknown
 
     def _evaluated(self, slots: Slots, left: int, unknown: int) -> list[tuple[int, bool | Failed]]:
         """Evaluate what the tables have left; of an ``unknown`` subject, the whole entry."""
@@ -151,10 +190,21 @@ def _bits_of(bits: Iterable[int]) -> int:
     return reduce(or_, bits, 0)
 
 
-def _slowness(term: Term, asks: Mapping[Ask, Sequence[Placed]]) -> tuple[int, int]:
+def _users(asks: _Asks) -> int:
+    return _bits_of(bit for placed in asks.values() for _, bit in placed)
+
+
+def _of_facts(tables: Mapping[Term, _Asks]) -> Iterator[tuple[Term, _Asks]]:
+    """Yield each table of a fact by itself."""
+    for term, asks in tables.items():
+        if term.op == "fact":
+            for ask, placed in asks.items():
+                yield term, {ask: placed}
+
+
+def _slowness(_: Term, asks: _Asks) -> tuple[int, int]:
     slowest = max(_SLOWNESS.index(ask) for ask in asks)
-    users = sum(len(placed) for placed in asks.values())
-    return slowest + (term.op != "fact") * 2, -users
+    return slowest, -sum(len(placed) for placed in asks.values())
 
 
 def _sorted_out(

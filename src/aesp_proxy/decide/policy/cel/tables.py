@@ -31,6 +31,10 @@ Table = Callable[[object], int]
 """Takes a value to the entries that it leaves: one subject, one question."""
 
 
+LookUp = tuple[Callable[[object, int], int], int]
+"""What takes a value, and what is left where it does not occur, to the entries that it leaves."""
+
+
 def table_of(ask: Ask, placed: Sequence[Placed], everything: int) -> Table:
     """Build the table of one question; ``everything`` has the bits of all entries."""
     match ask:
@@ -89,11 +93,14 @@ class _Keyed:
         )
 
 
-def _equal(placed: Sequence[Placed], everything: int) -> Table:
-    """Answer by one look-up of what is worked out beforehand for each value that occurs."""
+def look_up_of(placed: Sequence[Placed], everything: int) -> LookUp:
+    """Return the table of EQUAL as the look-up that it is; see ``LookUp``."""
     keyed = _Keyed(placed, everything)
-    base = keyed.base
-    by_value = {key: keyed.after((key,)) for key in keyed.keys}.get
+    return {key: keyed.after((key,)) for key in keyed.keys}.get, keyed.base
+
+
+def _equal(placed: Sequence[Placed], everything: int) -> Table:
+    by_value, base = look_up_of(placed, everything)
     return lambda value: by_value(value, base)
 
 
