@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from aesp_proxy.cli.policy.compile_command import compile_command
 from aesp_proxy.cli.policy.prove_command import prove_command
@@ -15,6 +18,7 @@ from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope, steps_o
 from aesp_proxy.daemon.policy_files import read_policy
 from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
 from aesp_proxy.decide.policy.compiled_json import from_json, to_json
+from aesp_proxy.decide.policy.exception import read_exception
 from aesp_proxy.decide.policy.hierarchy import read_hierarchy
 from aesp_proxy.decide.policy.prove_levels import prove_steps
 from aesp_proxy.decide.policy.scope import parse_scope
@@ -149,7 +153,7 @@ def test_a_team_may_not_weaken_and_is_told_both_places(root):
         compiled(root)
     assert str(caught.value).startswith(
         "policies/teams/ml-platform.yaml:4:13: guards.egress_allowlist.allow: 'a.b' is allowed by"
-        " nothing above, against policies/global/baseline.yaml:36; a connection to a.b:443 was"
+        " nothing above, against policies/global/baseline.yaml:31; a connection to a.b:443 was"
         " refused and would pass"
     )
 
@@ -361,3 +365,21 @@ def test_compiling_tells_every_weakening_and_answers_3(root):
     told = [line for line in answer.stderr.splitlines() if "was refused and would pass" in line]
     assert len(told) == 2
     assert not (root / "c.json").exists()
+
+
+DAMAGED = {
+    "hierarchy": (read_hierarchy, (SPEC / "policies/governance/policy-hierarchy.yaml").read_text()),
+    "exception": (read_exception, (SPEC.parent / "exception.yaml").read_text()),
+    "compiled": (from_json, to_json(compiled(SPEC)).decode()),
+}
+PIECES = ["", "", "null", "[]", "{}", "9" * 30, "\x00", "\ud800", "&a", "*a", "..", "-1", '"', "}"]
+
+
+@pytest.mark.parametrize("kind", sorted(DAMAGED))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.floats(0, 1), st.integers(0, 30), st.sampled_from(PIECES))
+def test_a_damaged_file_loads_or_is_an_error_of_ours(kind, at, cut, piece):
+    read, text = DAMAGED[kind]
+    place = int(at * len(text))
+    with contextlib.suppress(ConfigError):
+        read(text[:place] + piece + text[place + cut :], "f")

@@ -17,7 +17,7 @@ from aesp_proxy.errors import ConfigError
 class Joined:
     """A list to be joined. ``before`` is the list above, ``now`` with what is joined already.
 
-    ``place`` is FILE:LINE of the section above, where the list is not stated.
+    ``place`` is FILE:LINE of the list above, of its section where it is not stated.
     """
 
     key: str
@@ -28,11 +28,8 @@ class Joined:
 
     def weakening(self, node: Node, what: str, witness: str, above: str = "") -> Weakening:
         """Return one that an entry of the lower list makes."""
-        nearest = self.before.items[0] if self.before.items else None
-        told = self.place if nearest is None else place_of(nearest, self.spec.entry)
-        return Weakening(
-            key=self.key, what=what, above=above or told, below=at(node), witness=witness
-        )
+        told = above or self.place
+        return Weakening(key=self.key, what=what, above=told, below=at(node), witness=witness)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -258,7 +258,11 @@ class _Level:
         now = target_list(entries, name, key, path)
         guard = path.rpartition(".")[2]
         joined = Joined(
-            key=f"{path}.{key.text}", place=place, before=before[1], now=now[1], spec=target
+            key=f"{path}.{key.text}",
+            place=source_of(before[0]) if fallback in held else place,
+            before=before[1],
+            now=now[1],
+            spec=target,
         )
         match spec.law, target.law:
             case Law.REMOVES, _:
