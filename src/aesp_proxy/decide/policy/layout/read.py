@@ -8,6 +8,7 @@ line to the item that ends there.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -159,13 +160,24 @@ def _attach(root: Group, text: str) -> None:
     """Give each comment to the item, or the group, that it belongs to."""
     found = comments_of(text)
     anchors = sorted(_anchors(root), key=lambda pair: pair[0])
+    alone = []
     for comment in found:
-        if not comment.alone:
-            owners = [item for end, item in anchors if end <= comment.at]
-            (owners[-1] if owners else root.items[0]).beside.append(comment.text)
-    alone = [comment for comment in found if comment.alone]
+        owner = None if comment.alone else _owner(anchors, comment, text)
+        if owner is None:
+            alone.append(comment)
+        else:
+            owner.beside.append(comment.text)
     line = _give(root, alone, -1)
     _below(root, alone, line)
+
+
+def _owner(anchors: list[tuple[int, Item]], comment: Comment, text: str) -> Item | None:
+    """Return the item that ends before a comment on its line; None behind a bare sign."""
+    at = bisect_right(anchors, comment.at, key=lambda pair: pair[0])
+    if not at:
+        return None
+    end, item = anchors[at - 1]
+    return None if "\n" in text[end : comment.at] else item
 
 
 def _anchors(group: Group) -> Iterator[tuple[int, Item]]:

@@ -39,20 +39,15 @@ def _head(root: Group) -> Iterator[str]:
 
 
 def _table(group: Group, keys: Mapping[str, Field], path: str, indent: int) -> Iterator[str]:
-    order = {name: at for at, name in enumerate(keys)}
-    items = group.items
-    if keys:
-        items = sorted(items, key=lambda each: order.get(_name(each), len(order)))
+    items = _in_order(group, keys)
     for number, item in enumerate(items):
         name = _name(item)
-        spec = keys.get(name)
-        inner = spec.keys if spec is not None else _NONE
         at = f"{path}.{name}" if path else name
         apart = _is_apart(path, item) or (
             number > 0 and _is_apart(path, items[number - 1]) and path in _APART
         )
         yield from _above(item, indent, apart=apart, first=number == 0)
-        yield from _entry(item, inner, at, indent)
+        yield from _entry(item, _inner(keys, item), at, indent)
 
 
 def _name(item: Item) -> str:
@@ -100,7 +95,7 @@ def _value(
     if isinstance(value, Leaf):
         yield from _leaf(value, start, beside, indent)
         return
-    flat = _flat(value, start)
+    flat = _flat(value, start, keys)
     if flat is not None:
         yield flat + beside
         return
@@ -148,7 +143,7 @@ def _list(group: Group, keys: Mapping[str, Field], path: str, indent: int) -> It
         yield from _above(item, indent, apart=apart, first=number == 0)
         start = " " * indent + "-"
         value = item.value
-        if isinstance(value, Group) and not value.is_list and _flat(value, start) is None:
+        if isinstance(value, Group) and _flat(value, start, keys) is None:
             yield from _dashed(value, keys, path, indent, _beside(item))
         else:
             yield from _value(item, start, keys, path, indent)
@@ -157,9 +152,10 @@ def _list(group: Group, keys: Mapping[str, Field], path: str, indent: int) -> It
 def _dashed(
     group: Group, keys: Mapping[str, Field], path: str, indent: int, beside: str
 ) -> Iterator[str]:
-    """Yield a table as an item of a list: its first key stands behind the sign."""
+    """Yield a table, or a list, as an item of a list: it begins behind the sign."""
     inner = indent + _STEP
-    lines = list(_table(group, keys, f"{path}[]", inner))
+    write = _list if group.is_list else _table
+    lines = list(write(group, keys, f"{path}[]", inner))
     at = next(number for number, line in enumerate(lines) if not line.lstrip().startswith("#"))
     yield from (" " * indent + line.lstrip() for line in lines[:at])
     if beside:
@@ -169,25 +165,39 @@ def _dashed(
     yield from _stripped(group.after, inner)
 
 
-def _flat(group: Group, start: str) -> str | None:
+def _flat(group: Group, start: str, keys: Mapping[str, Field] = _NONE) -> str | None:
     """Return a group in brackets behind ``start`` where it was so, is short and bare."""
     if not group.items:
         return None if group.has_comments else f"{start} {'[]' if group.is_list else '{}'}"
     if not group.flow or group.has_comments:
         return None
-    text = _in_brackets(group)
+    text = _in_brackets(group, keys)
     line = f"{start} {text}"
     return line if len(line) <= LINE_CHARS_MAX else None
 
 
-def _in_brackets(node: Node) -> str:
+def _in_brackets(node: Node, keys: Mapping[str, Field]) -> str:
     if isinstance(node, Leaf):
         return scalar_text(node)
     if node.is_list:
-        return "[" + ", ".join(_in_brackets(each.value) for each in node.items) + "]"
-    pairs = (f"{_in_brackets(each.key)}: {_in_brackets(each.value)}"
-             for each in node.items if each.key is not None)  # fmt: skip
+        return "[" + ", ".join(_in_brackets(each.value, keys) for each in node.items) + "]"
+    pairs = (
+        f"{scalar_text(item.key)}: {_in_brackets(item.value, _inner(keys, item))}"
+        for item in _in_order(node, keys)
+        if item.key is not None
+    )
     return "{" + ", ".join(pairs) + "}"
+
+
+def _in_order(group: Group, keys: Mapping[str, Field]) -> list[Item]:
+    """Return the items of a table in the order of the schema; what it does not know, last."""
+    order = {name: at for at, name in enumerate(keys)}
+    return sorted(group.items, key=lambda each: order.get(_name(each), len(order)))
+
+
+def _inner(keys: Mapping[str, Field], item: Item) -> Mapping[str, Field]:
+    spec = keys.get(_name(item))
+    return _NONE if spec is None else spec.keys
 
 
 def _stripped(comments: Sequence[str], indent: int) -> Iterator[str]:
