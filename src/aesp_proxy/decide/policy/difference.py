@@ -96,7 +96,7 @@ class Pair:
                 return True
             return not strictly and (old.reason, old.guard) != (new.reason, new.guard)
 
-        return Demand(facts=facts, met=met)
+        return Demand(facts=facts, met=met, costly=True)
 
     def proved(self, change: Change, witness: Witness | None) -> Change | None:
         """Return a change with its witness decided; None where it makes no difference."""

@@ -20,7 +20,7 @@ from aesp_proxy.decide.policy.cel.runtime import STEPS_MAX
 from aesp_proxy.decide.policy.cel.terms import Term, asked_of, conjuncts_of
 from aesp_proxy.decide.policy.cover_hosts import hosts_of, ports_of
 from aesp_proxy.decide.policy.cover_names import paths_of, tools_of
-from aesp_proxy.decide.policy.facts import EVENTS, KINDS_OF_ACTION
+from aesp_proxy.decide.policy.facts import EVENTS, FACTS, KINDS_OF_ACTION
 from aesp_proxy.decide.policy.hosts import HostRule
 from aesp_proxy.decide.policy.policy import Effect
 from aesp_proxy.decide.policy.selectors import ANY_HTTP, Selector
@@ -37,7 +37,8 @@ __all__ = [
     "path_facts", "speaks", "tool_facts", "witness_for", "witness_of_rules",
 ]  # fmt: skip
 
-_TRIES_MAX: Final = 6_000
+_TRIES_MAX: Final = 3_000
+_ASKED_MAX: Final = 400
 _ROUNDS_MAX: Final = 24
 _PAIR_VALUES_MAX: Final = 24
 
@@ -47,10 +48,14 @@ Values = Mapping[str, Sequence[object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """Something that must be so of an event; ``facts`` are those that it depends on."""
+    """Something that must be so of an event; ``facts`` are those that it depends on.
+
+    A ``costly`` one is only asked where all others are met.
+    """
 
     facts: frozenset[str]
     met: Callable[[Event, Context], bool]
+    costly: bool = False
 
 
 def facts_for(
@@ -191,28 +196,43 @@ def _joined(several: Iterable[Values]) -> Values:
     return made
 
 
+# No event at all is worse than one that meets nothing.
+_WORST: Final = (Demand(facts=frozenset(), met=lambda _event, _context: False),)
+
+
 class _Search:
     """Small steps from a plain event: one fact at a time, two where one does not help."""
 
     def __init__(self, kind: str, demands: Sequence[Demand], terms: Sequence[Term]) -> None:
         self._kind = kind
-        self._demands = demands
+        self._demands = [demand for demand in demands if not demand.costly]
+        self._costly = [demand for demand in demands if demand.costly]
         self._terms = terms
         self._tries = 0
+        self._asked = 0
+        self._offered: frozenset[str] = frozenset()
         self._values: dict[str, Sequence[object]] = {}
 
     def run(self, offered: Values) -> Witness | None:
         """Return the event that meets every demand, if the steps lead to one."""
-        names = {name for demand in self._demands for name in demand.facts} | set(offered)
-        for name in sorted(names):
+        names = {name for demand in (*self._demands, *self._costly)
+                 for name in demand.facts} | set(offered)  # fmt: skip
+        self._offered = frozenset(offered)
+        for name in sorted(filter(self._can_be, names)):
             named = [term for term in self._terms if name in asked_of(term)]
             wanted = offered.get(name, ())
-            self._values[name] = (*wanted, *values_of(name, named, wanted))
+            values = (*wanted, *values_of(name, named, wanted))
+            self._values[name] = list({repr(value): value for value in values}.values())
         actions = [word for word, kinds in KINDS_OF_ACTION.items() if self._kind in kinds]
         self._values["request.action"] = [
             word for word in self._values.get("request.action", ()) if word in actions
         ]
         return self._climb({})
+
+    def _can_be(self, name: str) -> bool:
+        """Tell whether events of the kind have a fact; what is no fact is the caller's affair."""
+        fact = FACTS.get(name)
+        return fact is None or self._kind in fact.always or self._kind in fact.sometimes
 
     def _climb(self, facts: dict[str, object]) -> Witness | None:
         best = self._missing(facts)
@@ -258,16 +278,26 @@ class _Search:
 
     def _names(self, facts: dict[str, object]) -> list[str]:
         """Return the facts that the missing demands depend on."""
-        found = {name for demand in self._missing(facts) for name in demand.facts}
-        return sorted(name for name in found if name in self._values)
+        missing = self._missing(facts)
+        first = [demand for demand in missing if not demand.costly] or missing
+        found = {name for demand in first for name in demand.facts}
+        known = (name for name in found if name in self._values)
+        return sorted(known, key=lambda name: (name not in self._offered, name))
 
     def _missing(self, facts: dict[str, object]) -> list[Demand]:
         self._tries += 1
         try:
             event, context = event_for(self._kind, facts)
         except InputError:
-            return [*self._demands, *self._demands]  # worse than anything possible
-        return [demand for demand in self._demands if not demand.met(event, context)]
+            return [*self._demands, *self._costly, *_WORST]
+        missing = [demand for demand in self._demands if not demand.met(event, context)]
+        if missing:
+            return missing + self._costly
+        if self._costly:
+            self._asked += 1
+            if self._asked > _ASKED_MAX:
+                self._tries = _TRIES_MAX  # enough: the next step is the last
+        return [demand for demand in self._costly if not demand.met(event, context)]
 
 
 def _with(facts: dict[str, object], name: str, value: object) -> Iterator[dict[str, object]]:
