@@ -256,7 +256,7 @@ def measure(asked: Options) -> Result:
     ]
     result.notes = [
         "ours: the whole decision of a request beyond the head scan; the peers match hosts only",
-        "CEL rules, cel-python, cel-expr-python and cedarpy: not in this version",
+        "CEL rules beside cel-python, cel-expr-python and cedarpy: benchmarks.policy",
     ]
     return result
 
