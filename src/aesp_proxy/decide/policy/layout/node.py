@@ -1,11 +1,14 @@
-"""A policy's text as a tree that keeps what is around values: comments and blank lines."""
+"""A policy's text as a tree that keeps what is around values: comments and blank lines.
+
+The lists of comments are filled after the tree is made, while it is read.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
     """A scalar: its value, how it is written, and the very characters.
 
@@ -20,7 +23,7 @@ class Leaf:
     end_line: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """An entry of a mapping (with a key) or of a list.
 
@@ -36,7 +39,7 @@ class Item:
     beside: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """A mapping or a list. ``after`` are the comments below its last item."""
 

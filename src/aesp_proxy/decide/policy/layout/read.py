@@ -206,7 +206,7 @@ def _give(group: Group, waiting: list[Comment], above: int) -> int:
             below = list(takewhile(lambda each: each.column > group.column, mine))
             above = _below(cast("Group", previous.value), below, above)
             mine = mine[len(below) :]
-        item.before = _lines(mine, above, item.line)
+        item.before.extend(_lines(mine, above, item.line))
         above = item.line
         if isinstance(item.value, Group):
             above = _give(item.value, waiting, above)

@@ -8,6 +8,7 @@ where it fits into a line; a list in lines stays one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from aesp_proxy.decide.policy import schema
@@ -23,19 +24,16 @@ _APART: Final = ("", "guards", "rules")
 
 def write_layout(root: Group) -> str:
     """Return the text of a tree, its last line ended."""
-    lines = [*_head(root), *_table(root, schema.POLICY, "", 0)]
-    lines.extend(_stripped(root.after, 0))
-    return "\n".join(_without_doubles(lines)) + "\n"
+    head, bare = _head(root) if root.items else ([], root)
+    lines = [*head, *_table(bare, schema.POLICY, "", 0), *_stripped(root.after, 0)]
+    return "\n".join(_without_ends(lines)) + "\n"
 
 
-def _head(root: Group) -> Iterator[str]:
-    """Yield the comment that the file begins with; it stays above whatever key is first."""
-    before = root.items[0].before if root.items else []
-    while before and not before[0]:
-        before.pop(0)
-    yield from before
-    if root.items:
-        root.items[0].before = []
+def _head(root: Group) -> tuple[list[str], Group]:
+    """Take the comment that the file begins with off its first key, whatever key will be first."""
+    first, *rest = root.items
+    bare = replace(root, items=[replace(first, before=[]), *rest])
+    return first.before, bare
 
 
 def _table(group: Group, keys: Mapping[str, Field], path: str, indent: int) -> Iterator[str]:
@@ -204,7 +202,7 @@ def _stripped(comments: Sequence[str], indent: int) -> Iterator[str]:
     yield from (" " * indent + each if each else "" for each in comments)
 
 
-def _without_doubles(lines: Sequence[str]) -> Iterator[str]:
+def _without_ends(lines: Sequence[str]) -> Iterator[str]:
     """Yield lines without a blank one at the top or the end."""
     kept = list(lines)
     while kept and not kept[0]:

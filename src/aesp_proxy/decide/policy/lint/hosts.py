@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Network
 from typing import Final
 
@@ -74,7 +75,12 @@ def covers_host(outer: HostRule, inner: HostRule) -> bool:
         return False
     if not (outer.name or outer.suffix or outer.labels or outer.network):
         return True
-    return covers(replace(outer, port=0), inner)
+    return covers(_of_every_port(outer), inner)
+
+
+@lru_cache(maxsize=10_000)
+def _of_every_port(rule: HostRule) -> HostRule:
+    return replace(rule, port=0)
 
 
 def _broad(subject: Subject, rule: HostRule) -> Iterator[LintFinding]:
@@ -203,7 +209,7 @@ def _credentials(subject: Subject, allow: Sequence[HostRule]) -> Iterator[LintFi
 
 def hosts_may_meet(one: HostRule, other: HostRule) -> bool:
     """Tell whether two entries could name one host, whatever the port; no is always right."""
-    one, other = replace(one, port=0), replace(other, port=0)
+    one, other = _of_every_port(one), _of_every_port(other)
     if covers_host(one, other) or covers_host(other, one):
         return True
     if one.network is not None or other.network is not None:

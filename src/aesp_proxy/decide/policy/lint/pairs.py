@@ -20,7 +20,8 @@ _WITNESSES_MAX: Final = 400
 def look_at_pairs(subject: Subject, describe: Describe) -> Iterator[LintFinding]:
     """Yield what is wrong with rules beside each other.
 
-    Conflicts are told with a request that both match; without one they are not told.
+    Conflicts are told with a request that both match; without one they are not told. Of
+    very many pairs that may meet, only the first are tried.
     """
     reaches = [reach_of(rule) for rule in subject.rules.rules]
     useless: set[str] = set()

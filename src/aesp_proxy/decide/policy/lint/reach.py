@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aesp_proxy.decide.policy.cel.atoms import alternatives
-from aesp_proxy.decide.policy.cel.terms import Term
+from aesp_proxy.decide.policy.cel.terms import Term, asked_of
 from aesp_proxy.decide.policy.facts import KINDS_OF_ACTION
 from aesp_proxy.decide.policy.hosts import HostRule
 from aesp_proxy.decide.policy.lint.atoms import contradict, implies
@@ -33,10 +33,14 @@ _KIND_OF: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reach:
-    """A rule with its condition as alternatives of parts, those that are never true left out."""
+    """A rule with its condition as alternatives of parts, those that are never true left out.
+
+    ``facts`` are those that each alternative asks.
+    """
 
     rule: CompiledRule
     rows: tuple[tuple[Term, ...], ...]
+    facts: tuple[frozenset[str], ...]
     actions: frozenset[str]
 
 
@@ -48,7 +52,9 @@ def reach_of(rule: CompiledRule) -> Reach:
         for word, kinds in KINDS_OF_ACTION.items()
         if not rule.kinds.isdisjoint(kinds) and rule.names(word)
     )
-    return Reach(rule=rule, rows=tuple(r for r in rows if not is_empty(r)), actions=actions)
+    left = tuple(row for row in rows if not is_empty(row))
+    facts = tuple(frozenset[str]().union(*map(asked_of, row)) for row in left)
+    return Reach(rule=rule, rows=left, facts=facts, actions=actions)
 
 
 def is_empty(row: tuple[Term, ...]) -> bool:
@@ -65,6 +71,7 @@ def lies_within(inner: Reach, outer: Reach) -> bool:
         bool(inner.rule.kinds)
         and inner.rule.kinds <= outer.rule.kinds
         and inner.actions <= outer.actions
+        and any(facts <= inner.rule.condition.facts for facts in outer.facts)
         and names_all(inner.rule, outer.rule)
         and bool(inner.rows)
         and all(any(_row_implies(row, other) for other in outer.rows) for row in inner.rows)
