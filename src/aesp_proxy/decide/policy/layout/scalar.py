@@ -37,15 +37,11 @@ _FOLD_CHARS_MIN: Final = 40
 def scalar_text(leaf: Leaf) -> str:
     """Return a value on one line; a text in quotes loses them where it reads the same without.
 
-    A text with a backslash stays as it is written: what a doubled one means depends on the
-    quotes around it. So does one that looks like a number.
+    Where they stay they stay as they are: what a doubled backslash means depends on them.
     """
-    text = leaf.text
-    if leaf.style == "plain" or _is_plain(text):
-        return text
-    if "\\" in text or "\\" in leaf.raw:
-        return leaf.raw if "\n" not in leaf.raw else _quoted(text, leaf.style)
-    return _quoted(text, "single" if '"' in text else "double")
+    if leaf.style == "plain" or _is_plain(leaf.text):
+        return leaf.text
+    return leaf.raw if "\n" not in leaf.raw else _quoted(leaf.text, leaf.style)
 
 
 def _quoted(text: str, style: str) -> str:
@@ -68,7 +64,7 @@ def _is_plain(text: str) -> bool:
     """Tell whether a text without quotes is the same text, in a block and in brackets."""
     if text.lower() in _WORDS or text[0] not in _FIRST or not text.isprintable():
         return False
-    if not _FIRST.isdisjoint("{}[],") or any(sign in text for sign in "{}[],#\\"):
+    if any(sign in text for sign in "{}[],#\\"):
         return False
     return _reads_as(f"- {text}\n", text) and _reads_as(f"- [{text}]\n", text)
 
