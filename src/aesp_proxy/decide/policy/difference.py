@@ -8,7 +8,7 @@ nothing was found either way, that is said too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -55,6 +55,9 @@ class Change:
 Owed = Callable[[Decision], bool]
 """Tells whether a decision is that of an item."""
 
+Search = Callable[[Direction | None], Witness | None]
+"""Looks for an event that is decided differently in a direction; None is any way at all."""
+
 
 class Pair:
     """Two policies, compiled without the secret scanner, to decide events by both."""
@@ -62,39 +65,37 @@ class Pair:
     def __init__(self, before: Policy, after: Policy) -> None:
         self.before, self.after = before, after
         self._old, self._new = _compiled(before), _compiled(after)
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """The conditions of all rules of both."""
         snapshots = (self._old, self._new)
         rules = [rule for each in snapshots if each.rules is not None for rule in each.rules.rules]
-        return tuple(rule.condition.term for rule in rules)
-
-    @property
-    def facts(self) -> frozenset[str]:
-        """The facts that the rules of both read."""
-        return frozenset().union(*map(asked_of, self.terms))
+        terms = dict.fromkeys(rule.condition.term for rule in rules)
+        # The conditions of all rules of both, and the facts that they read.
+        self.terms: tuple[Term, ...] = tuple(terms)
+        self.facts = frozenset().union(*map(asked_of, self.terms))
 
     def decided(self, event: Event, context: Context) -> tuple[Decision, Decision]:
         """Decide an event by both."""
         return decide(event, self._old, context), decide(event, self._new, context)
 
     def differs(
-        self, facts: frozenset[str], *, strictly: bool = True, owed_to: Owed | None = None
+        self,
+        facts: frozenset[str],
+        *,
+        direction: Direction | None = None,
+        owed_to: Owed | None = None,
     ) -> Demand:
-        """Return the demand that the two decide differently: by verdict, or by reason too.
+        """Return the demand that the two decide differently, in a direction or in any way.
 
-        ``owed_to`` tells of a decision whether it is that of the item in question, so that
-        no other change is taken for this one.
+        Without a direction another reason is a difference too. ``owed_to`` tells of a decision
+        whether it is that of the item in question, so that no other change is taken for it.
         """
 
         def met(event: Event, context: Context) -> bool:
             old, new = self.decided(event, context)
             if owed_to is not None and not (owed_to(old) or owed_to(new)):
                 return False
-            if old.verdict is not new.verdict:
-                return True
-            return not strictly and (old.reason, old.guard) != (new.reason, new.guard)
+            if direction is not None:
+                return direction_of(old, new) is direction
+            return (old.verdict, old.reason, old.guard) != (new.verdict, new.reason, new.guard)
 
         return Demand(facts=facts, met=met, costly=True)
 
@@ -113,6 +114,20 @@ class Pair:
             direction=direction_of(old, new),
             why="",
         )
+
+    def searched(self, change: Change, search: Search) -> Iterator[Change]:
+        """Yield a change in each direction that it has, else as another reason, else as it is.
+
+        A rule that says something else may let pass here and refuse there: both are told.
+        """
+        found = False
+        for direction in (Direction.WEAKER, Direction.STRICTER):
+            proved = self.proved(change, search(direction))
+            if proved is not None:
+                found = True
+                yield proved
+        if not found:
+            yield self.proved(change, search(None)) or change
 
     def first_proved(
         self, change: Change, witnesses: Iterable[Witness], owed_to: Owed

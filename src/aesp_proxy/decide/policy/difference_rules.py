@@ -8,7 +8,7 @@ from typing import Final
 from aesp_proxy.decide.guards.secret_leak import SecretLeak, secret_leak
 from aesp_proxy.decide.policy.difference import Change, Direction, Pair, direction_of
 from aesp_proxy.decide.policy.hosts import parse_host_rule
-from aesp_proxy.decide.policy.policy import Policy, RuleItem, SecretSection, rule_meaning
+from aesp_proxy.decide.policy.policy import Effect, Policy, RuleItem, SecretSection, rule_meaning
 from aesp_proxy.decide.policy.sourced import Sourced
 from aesp_proxy.decide.policy.witness import (
     Values,
@@ -18,12 +18,13 @@ from aesp_proxy.decide.policy.witness import (
     witness_for,
     witness_of_rules,
 )
-from aesp_proxy.decide.policy.witness_event import PLAIN_HOST, PLAIN_PATH, PLAIN_TEXT
-from aesp_proxy.decide.rule import compile_rule
+from aesp_proxy.decide.policy.witness_event import PLAIN_HOST, PLAIN_PATH, PLAIN_TEXT, Witness
+from aesp_proxy.decide.rule import CompiledRule, compile_rule
 from aesp_proxy.model.decision import Decision, Finding, Severity
 from aesp_proxy.model.grant import Grant, GrantKind
 
 _ENTRIES_TRIED: Final = 12
+_RESTRICTING: Final = frozenset({Effect.DENY, Effect.ASK})
 _NO_WITNESS: Final = "no event was found that it makes a difference to"
 _PLACES: Final = frozenset({
     "request.action", "request.method", "request.host", "request.port", "request.resource.path",
@@ -63,12 +64,12 @@ def rule_changes(pair: Pair) -> Iterator[Change]:
     places = places_of(pair.before, pair.after)
     for policy_id, item in new.items():
         if policy_id not in old:
-            yield _rule(pair, "added", item, (item,), places)
+            yield from _rule(pair, "added", None, item, places)
         elif rule_meaning(old[policy_id]) != rule_meaning(item):
-            yield _rule(pair, "changed", item, (item, old[policy_id]), places)
+            yield from _rule(pair, "changed", old[policy_id], item, places)
     for policy_id, item in old.items():
         if policy_id not in new:
-            yield _rule(pair, "removed", item, (item,), places)
+            yield from _rule(pair, "removed", item, None, places)
 
 
 def _on(policy: Policy) -> dict[str, RuleItem]:
@@ -76,8 +77,11 @@ def _on(policy: Policy) -> dict[str, RuleItem]:
 
 
 def _rule(
-    pair: Pair, what: str, item: RuleItem, tried: Sequence[RuleItem], places: Values
-) -> Change:
+    pair: Pair, what: str, old: RuleItem | None, new: RuleItem | None, places: Values
+) -> Iterator[Change]:
+    item = new or old
+    if item is None:
+        return
     change = Change(
         key=f"rules.{item.policy_id.value}",
         what=what,
@@ -86,23 +90,36 @@ def _rule(
         direction=Direction.UNPROVED,
         why=_NO_WITNESS,
     )
+    was = None if old is None else compile_rule(old)
+    now = None if new is None else compile_rule(new)
     decider = f"rule:{item.policy_id.value}"
-    for strictly in (True, False):
-        for each in tried:
-            rule = compile_rule(each)
-            facts = _PLACES | pair.facts | rule.condition.facts
-            found = witness_of_rules(
-                [rule],
-                demands=(
-                    pair.differs(facts, strictly=strictly, owed_to=lambda d: d.guard == decider),
-                ),
-                values=places,
-                beside=pair.terms,
+
+    def search(direction: Direction | None) -> Witness | None:
+        for rule in _tried(was, now, direction):
+            differs = pair.differs(
+                _PLACES | pair.facts | rule.condition.facts,
+                direction=direction,
+                owed_to=lambda decision: decision.guard == decider,
             )
-            proved = pair.proved(change, found)
-            if proved is not None:
-                return proved
-    return change
+            found = witness_of_rules([rule], demands=(differs,), values=places, beside=pair.terms)
+            if found is not None:
+                return found
+        return None
+
+    yield from pair.searched(change, search)
+
+
+def _tried(
+    was: CompiledRule | None, now: CompiledRule | None, direction: Direction | None
+) -> Iterator[CompiledRule]:
+    """Yield the rules that can make a change in a direction: who refused then, who allows now."""
+    refusing, allowing = was, now
+    if direction is Direction.STRICTER:
+        refusing, allowing = now, was
+    if refusing is not None and (direction is None or refusing.effect in _RESTRICTING):
+        yield refusing
+    if allowing is not None and (direction is None or allowing.effect is Effect.ALLOW):
+        yield allowing
 
 
 def grant_changes(pair: Pair) -> Iterator[Change]:

@@ -15,6 +15,7 @@ from aesp_proxy.decide.policy.difference_rules import (
 )
 from aesp_proxy.decide.policy.policy import PatchSection, Policy
 from aesp_proxy.decide.policy.witness import Values, witness_for
+from aesp_proxy.decide.policy.witness_event import Witness
 
 _LINES_MAX: Final = 20_000
 _NO_WITNESS: Final = "no event was found that it makes a difference to"
@@ -71,7 +72,7 @@ def section_changes(pair: Pair) -> Iterator[Change]:
         change = Change(key=key, what="added" if old is None else "removed",
                         item="on" if old is None else "off", source=(new or old).source,
                         direction=Direction.UNPROVED, why=_NO_WITNESS)  # fmt: skip
-        yield _searched(pair, change, kinds, {**places, **_patches(pair)})
+        yield from _searched(pair, change, kinds, {**places, **_patches(pair)})
 
 
 def value_changes(pair: Pair) -> Iterator[Change]:
@@ -83,7 +84,7 @@ def value_changes(pair: Pair) -> Iterator[Change]:
                         before.egress.default_verdict.value, after.egress.default_verdict.value,
                         after.egress.source)  # fmt: skip
         if change is not None:
-            yield _searched(pair, change, _EGRESS, places)
+            yield from _searched(pair, change, _EGRESS, places)
     if before.tools is not None and after.tools is not None:
         yield from _tool_values(pair, places)
     if before.patch is not None and after.patch is not None:
@@ -97,12 +98,12 @@ def _tool_values(pair: Pair, places: Values) -> Iterator[Change]:
     change = _value("guards.mcp_tool.default_action", old.default_verdict.value,
                     new.default_verdict.value, new.source)  # fmt: skip
     if change is not None:
-        yield _searched(pair, change, ("tool",), places)
+        yield from _searched(pair, change, ("tool",), places)
     change = _value("guards.mcp_tool.max_args_size", old.args_bytes_max, new.args_bytes_max,
                     new.source)  # fmt: skip
     if change is not None:
         sizes = [size + 1 for size in (old.args_bytes_max, new.args_bytes_max) if size is not None]
-        yield _searched(pair, change, ("tool",), {**places, "request.size": sizes})
+        yield from _searched(pair, change, ("tool",), {**places, "request.size": sizes})
 
 
 def _patch_values(
@@ -116,7 +117,7 @@ def _patch_values(
     ):
         change = _value(f"guards.patch_integrity.{key}", was, now, new.source)
         if change is not None:
-            yield _searched(pair, change, ("patch",), {**places, **_patches(pair)})
+            yield from _searched(pair, change, ("patch",), {**places, **_patches(pair)})
 
 
 def _patches(pair: Pair) -> Values:
@@ -144,14 +145,16 @@ def _value(key: str, old: object, new: object, source: str) -> Change | None:
                   direction=Direction.UNPROVED, why=_NO_WITNESS)  # fmt: skip
 
 
-def _searched(pair: Pair, change: Change, kinds: tuple[str, ...], values: Values) -> Change:
-    for strictly in (True, False):
-        differs = pair.differs(frozenset(values) | pair.facts, strictly=strictly)
-        found = witness_for(kinds=kinds, demands=(differs,), values=values, beside=pair.terms)
-        proved = pair.proved(change, found)
-        if proved is not None:
-            return proved
-    return change
+def _searched(
+    pair: Pair, change: Change, kinds: tuple[str, ...], values: Values
+) -> Iterator[Change]:
+    facts = frozenset(values) | pair.facts
+
+    def search(direction: Direction | None) -> Witness | None:
+        differs = pair.differs(facts, direction=direction)
+        return witness_for(kinds=kinds, demands=(differs,), values=values, beside=pair.terms)
+
+    yield from pair.searched(change, search)
 
 
 def _settings(before: Policy, after: Policy) -> Iterator[Change]:

@@ -39,6 +39,7 @@ __all__ = [
 
 _TRIES_MAX: Final = 3_000
 _ASKED_MAX: Final = 400
+_BESIDE_MAX: Final = 64
 _ROUNDS_MAX: Final = 24
 _PAIR_VALUES_MAX: Final = 24
 
@@ -115,7 +116,7 @@ def witness_for(
     """
     for kind in kinds:
         wanted = [*conditions(kind, terms, refuted), *demands]
-        search = _Search(kind, wanted, [*terms, *refuted, *beside])
+        search = _Search(kind, wanted, [*terms, *refuted, *beside[:_BESIDE_MAX]])
         found = search.run(values or {})
         if found is not None:
             return found
@@ -207,7 +208,7 @@ class _Search:
         self._kind = kind
         self._demands = [demand for demand in demands if not demand.costly]
         self._costly = [demand for demand in demands if demand.costly]
-        self._terms = terms
+        self._terms = [(term, asked_of(term)) for term in terms]
         self._tries = 0
         self._asked = 0
         self._offered: frozenset[str] = frozenset()
@@ -219,7 +220,7 @@ class _Search:
                  for name in demand.facts} | set(offered)  # fmt: skip
         self._offered = frozenset(offered)
         for name in sorted(filter(self._can_be, names)):
-            named = [term for term in self._terms if name in asked_of(term)]
+            named = [term for term, asked in self._terms if name in asked]
             wanted = offered.get(name, ())
             values = (*wanted, *values_of(name, named, wanted))
             self._values[name] = list({repr(value): value for value in values}.values())
