@@ -272,4 +272,4 @@ def test_a_credential_for_a_host_that_nothing_allows_is_told(lint: Lint) -> None
 
 def test_what_has_no_effect_yet_is_a_note_at_its_place(lint: Lint) -> None:
     (found,) = lint("guards: {mcp_tool: {allow: [a]}}\nsettings: {verbose_logging: true}\n")
-    assert (found.check, found.place[1]) == ("load-warning", 4)
+    assert (found.check, found.place[1]) == ("loader-note", 4)

@@ -22,10 +22,13 @@ from aesp_proxy.decide.policy.globs import PathGlobs
 from aesp_proxy.decide.policy.lint.atoms import contradict, implies
 from aesp_proxy.decide.policy.lint.finding import LintFinding
 from aesp_proxy.decide.policy.lint.meeting import globs_meet
+from aesp_proxy.decide.policy.lint.run import lint as lint_all
+from aesp_proxy.decide.policy.lint.subject import subject_of
 from aesp_proxy.decide.policy.load import load_policy
 from aesp_proxy.decide.policy.sourced import Sourced
 from aesp_proxy.decide.policy.suite import parse_suite
 from aesp_proxy.decide.rules import Rules
+from aesp_proxy.errors import ConfigError
 
 Lint = Callable[..., list[LintFinding]]
 HEAD: Final = 'version: "1.2.0"\nname: p\nguards: {mcp_tool: {allow: [a]}}\nrules:\n'
@@ -388,3 +391,84 @@ def test_patterns_that_match_one_path_meet(one: str, other: str, path: str) -> N
     matched = [PathGlobs([Sourced(each, "p:1")], fold=True).find(path) for each in (one, other)]
     if None not in matched:
         assert globs_meet(one, other)
+
+
+RESOURCES: Final = (
+    "", '"*"', '"egress:*"', '"egress:a.example"', '"egress:*.example"', '"egress:a.example:443"',
+    '"egress:a*.example"', '"egress:10.0.0.0/8"', '"egress:10.1.0.0/16"', '"file:/w/**"',
+    '"file:/W/a/**"', '"file:**/a"', '"tool:read"', '"tool:*READ*"', '"tool:s/read"', '"tool:*"',
+    '"egress:a.example", "file:/w/a"',
+)  # fmt: skip
+ACTIONS: Final = (
+    "",
+    "http.get",
+    "http.*",
+    "tcp.connect",
+    "file.open",
+    "file.*",
+    "http.get, custom",
+)
+CONDITIONS: Final = (
+    "true", "request.port == 443", "request.port in [443, 80]", "request.port > 79",
+    "request.user.team == 'x'", "request.user.team in ['x', 'y']", "request.user.team != 'z'",
+    "has(request.user.team)", "request.user.team.startsWith('x') || request.port == 443",
+    "request.user.team == 'x' && request.port == 443",
+)  # fmt: skip
+ATTEMPTS: Final = tuple(
+    {**place, "request": {**place["request"], **({"user": {"team": team}} if team else {})}}
+    for team in ("", "x", "xy", "z")
+    for place in (
+        {"request": {"action": "http.get", "host": "a.example"}},
+        {"request": {"action": "http.get", "host": "A.b.example", "port": 8443}},
+        {"request": {"action": "http.get", "host": "10.1.2.3", "port": 80}},
+        {"request": {"action": "http.report", "host": "ab.example"}},
+        {"request": {"action": "tcp.connect", "host": "a.example", "port": 22}},
+        {"request": {"action": "file.open", "resource": {"path": "/w/a"}}},
+        {"request": {"action": "file.open", "resource": {"path": "/W/A/b"}}},
+        {"request": {"action": "file.delete", "resource": {"path": "/x", "resolved": "/w/a/b"}}},
+        {"request": {"action": "tool.call"}, "tool": {"name": "Read", "server": "s"}},
+        {"request": {"action": "tool.call"}, "tool": {"name": "s/read"}},
+        {"request": {"action": "custom"}},
+    )
+)
+EVENTS: Final = [made for facts in ATTEMPTS if (made := attempt(facts)) is not None]
+RULES: Final = st.lists(
+    st.tuples(
+        st.sampled_from(CONDITIONS),
+        st.sampled_from(["DENY", "ASK", "AUDIT", "ALLOW"]),
+        st.sampled_from(RESOURCES),
+        st.sampled_from(ACTIONS),
+    ),
+    min_size=2,
+    max_size=5,
+)
+
+
+@given(drawn=RULES)
+def test_what_is_called_useless_never_matches_alone(
+    drawn: list[tuple[str, str, str, str]],
+) -> None:
+    """A shadowed or duplicate rule matches no event that the other one does not match."""
+    texts = [
+        rule(f"r{number}", condition, effect, on or ('"*"' if effect == "ALLOW" else ""), actions)
+        for number, (condition, effect, on, actions) in enumerate(drawn)
+    ]
+    kept = [text for text in texts if loads(text)]
+    policy = load_policy(HEAD + "".join(kept), "p.yaml") if kept else None
+    if policy is None:
+        return
+    findings = lint_all(subject_of(policy, None, ()), attempt)
+    useless = [each for each in findings if each.check in ("rule-shadowed", "rule-duplicate")]
+    by_place = {item.source: item.policy_id.value for item in policy.rules}
+    matched = [set(Rules(policy.rules).matches(*event, ()).rules) for event in EVENTS]
+    for found in useless:
+        inner, outer = by_place[found.source], found.related[0].text
+        assert [each for each in matched if inner in each and outer not in each] == [], found
+
+
+def loads(text: str) -> bool:
+    try:
+        Rules(load_policy(HEAD + text, "p.yaml").rules)
+    except ConfigError:
+        return False
+    return True

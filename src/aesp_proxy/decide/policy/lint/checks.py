@@ -33,7 +33,7 @@ _ROWS: Final = (
         "Mend what the message says; until then nothing can be decided by it.",
     ),
     _row(
-        "load-warning",
+        "loader-note",
         _NOTE,
         "Something that is stated has no effect.",
         "Take it out, or read what the message says of it.",

@@ -27,7 +27,7 @@ def look_at_sections(subject: Subject) -> Iterator[LintFinding]:
     """Yield what is wrong with guards as a whole, with patterns, and with entries as written."""
     for warning in subject.policy.warnings:
         place, _, message = warning.partition(": ")
-        yield told("load-warning", message or warning, place if message else subject.policy.where)
+        yield told("loader-note", message or warning, place if message else subject.policy.where)
     yield from _off(subject)
     yield from _secrets(subject)
     yield from _patches(subject)
