@@ -47,6 +47,25 @@ def test_a_question_about_one_fact_is_an_atom(text, ask, keys, negated):
 
 
 @pytest.mark.parametrize(
+    ("text", "ask", "strict"),
+    [
+        ("request.port < 1", Ask.BELOW, True),
+        ("request.port <= 1", Ask.BELOW, False),
+        ("request.port > 1", Ask.ABOVE, True),
+        ("request.port >= 1", Ask.ABOVE, False),
+        ("1 < request.port", Ask.ABOVE, True),
+        ("1 <= request.port", Ask.ABOVE, False),
+        ("1 > request.port", Ask.BELOW, True),
+        ("1 >= request.port", Ask.BELOW, False),
+    ],
+)
+def test_a_bound_is_on_the_side_that_it_is_written_for(text, ask, strict):
+    atom = atom_of(read(text).term)
+    assert atom is not None
+    assert (atom.ask, atom.strict) == (ask, strict)
+
+
+@pytest.mark.parametrize(
     ("text", "ask"),
     [
         ("request.path.matches('a')", Ask.REGEX),

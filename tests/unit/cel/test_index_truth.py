@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import cel_rules
 import pytest
@@ -101,6 +102,10 @@ def _told(items: list[RuleItem]) -> str:
 def _check(seed: int, *, rules_max: int, events: int) -> int:
     chance = random.Random(seed)
     items = _usable([cel_rules.rule(chance, n) for n in range(chance.randrange(1, rules_max))])
+    return _compare(items, chance, seed=seed, events=events)
+
+
+def _compare(items: list[RuleItem], chance: random.Random, *, seed: int, events: int) -> int:
     rules = Rules(items)
     shuffled = Rules(chance.sample(items, len(items)))
     for _ in range(events):
@@ -133,6 +138,17 @@ def test_rules_asked_together_answer_as_each_alone(seed: int):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_hundred_rules_asked_together_answer_as_each_alone(seed: int):
     assert _check(seed, rules_max=120, events=15)
+
+
+def test_rules_of_one_question_each_answer_as_each_alone():
+    chance = random.Random(3)
+    drawn = [cel_rules.rule(chance, number) for number in range(400)]
+    plain = [
+        replace(item, condition=item.condition.of(cel_rules.atom(chance)), actions=(),
+                applies_to=item.applies_to[:1])
+        for item in drawn
+    ]  # fmt: skip
+    assert _compare(_usable(plain), chance, seed=3, events=40) > 10_000
 
 
 def test_the_random_rules_reach_every_table_and_every_way_out():
