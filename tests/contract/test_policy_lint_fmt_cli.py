@@ -156,6 +156,18 @@ def test_lint_looks_at_the_scope_of_a_hierarchy(policy: Call) -> None:
     assert policy("lint", "--root", str(ENTERPRISE), "--scope", "moon=1").returncode == 3
 
 
+def test_lint_reads_a_compiled_policy(
+    policy: Call, file: Callable[[str], str], tmp_path: Path
+) -> None:
+    done = policy("compile", "--policy", file(WARNED), "--out", "made.json")
+    assert done.returncode == 0
+    found = json.loads(policy("lint", "--format", "json", "made.json").stdout)["findings"]
+    assert [(each["check"], each["file"], each["line"]) for each in found] == [
+        ("host-too-broad", "p.yaml", 7)
+    ]
+    assert (tmp_path / "made.json").is_file()
+
+
 def test_lint_lists_every_check(policy: Call) -> None:
     done = policy("lint", "--list")
     assert done.returncode == 0

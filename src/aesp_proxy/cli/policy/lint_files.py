@@ -10,12 +10,11 @@ from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope, steps_o
 from aesp_proxy.daemon.policy_files import (
     check_secret_rules,
     lone_parents,
-    read_policy,
     read_text,
 )
 from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
 from aesp_proxy.decide.policy.compile import LevelInput, compiled, join_levels
-from aesp_proxy.decide.policy.compiled_json import is_compiled
+from aesp_proxy.decide.policy.compiled_json import BYTES_MAX, from_json, is_compiled
 from aesp_proxy.decide.policy.lint.finding import LintFinding
 from aesp_proxy.decide.policy.lint.run import lint
 from aesp_proxy.decide.policy.lint.subject import subject_of
@@ -36,9 +35,9 @@ def lint_file(path: Path) -> tuple[LintFinding, ...]:
     Told is what this file has a part in: what is wrong in a parent alone is the parent's.
     """
     where = str(path)
-    text = read_text(path)
+    text = read_text(path, compiled_bytes_max=BYTES_MAX)
     if is_compiled(text):
-        subject = subject_of(read_policy(path), None, ())
+        subject = subject_of(from_json(text, where), None, ())
         check_secret_rules(subject.policy)
         return lint(subject, attempt)
     files = read_chain(text, where, lone_parents(path, where))
