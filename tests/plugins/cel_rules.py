@@ -23,13 +23,13 @@ from aesp_proxy.model.principal import Principal
 
 HOSTS = ("a.example", "b.example", "x.a.example", "10.1.2.3", "192.168.0.7")
 PATHS = ("/", "/api/v1/x", "/api/v2/y", "/p7/abc", "/a.txt")
-FILES = ("/work/a.txt", "/work/b.py", "/etc/passwd", "/work/é/\udcff")
+FILES = ("/repo/a.txt", "/repo/b.py", "/etc/passwd", "/repo/é/\udcff")
 ROLES = ("dev", "admin", "ops", "qa")
 NETWORKS = ("10.0.0.0/8", "192.168.0.0/16", "10.1.2.3", "fd00::/8", "::/0")
 LEVELS = tuple(level.word for level in Level)
 ACTIONS = ("http.get", "http.post", "http.*", "tcp.connect", "file.open", "file.*", "tool.call")
 RESOURCES = ("egress:a.example", "egress:*.example", "egress:*", "egress:a.example:8443",
-             "egress:10.0.0.0/8", "file:/work/**", "file:**/*.py", "file:/etc/PASSWD", "tool:*",
+             "egress:10.0.0.0/8", "file:/repo/**", "file:**/*.py", "file:/etc/PASSWD", "tool:*",
              "tool:files/read", "tool:*/write", "*")  # fmt: skip
 TOOLS = (("files", "read"), ("files", "write"), ("FILES", "Read"), ("", "sh"))
 
@@ -83,7 +83,7 @@ def atom(chance: random.Random) -> str:
         "request.time.getHours('Europe/Berlin') >= 9",
         "tool.arguments.n == 1", "has(tool.arguments.n)", "tool.arguments.n > 1",
         f"findings.exists(f, f.severity == '{chance.choice(('error', 'warning'))}')",
-        "glob('/work/**', request.resource.path)", "host_matches('*.example', request.host)",
+        "glob('/repo/**', request.resource.path)", "host_matches('*.example', request.host)",
         "1 / session.egress_count == 1", "1.0 / session.risk_score > 2.0", "true", "false",
         "session.egress_count / 0 == 1",
     ))  # fmt: skip
