@@ -14,11 +14,12 @@ from typing import Final
 
 from aesp_proxy.decide.answer import NO_RULES, Answer, Guard, RuleMatches
 from aesp_proxy.decide.engine import ENGINE, ask_guard, decide
+from aesp_proxy.decide.rules import Rules
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.decide.trace import RuleTrace, explain
 from aesp_proxy.model.context import NO_CONTEXT, Context
 from aesp_proxy.model.decision import Decision, Finding
-from aesp_proxy.model.event import Event
+from aesp_proxy.model.event import EgressConnect, Event
 
 GUARD_NAMES: Final = (
     "egress_allowlist", "forbidden_path", "path_allowlist", "mcp_tool", "patch_integrity",
@@ -74,15 +75,18 @@ class Explanation:
 def explain_event(event: Event, snapshot: Snapshot, context: Context = NO_CONTEXT) -> Explanation:
     """Return how the decision on one event comes about. Never decides otherwise than ``decide``."""
     guards = tuple(_guards(event, snapshot))
-    stopped = next((g for g in guards if g.standing is Standing.NOT_ASKED), None) is not None
     findings = _findings(guards)
     traces: tuple[RuleTrace, ...] = ()
-    matches = NO_RULES
+    matches, opened = NO_RULES, ""
     if snapshot.rules is not None:
         traces = explain(snapshot.rules, event, context, findings)
-        if not stopped and not _fails_fast(guards, snapshot):
+        if not _fails_fast(guards, snapshot):
             matches = snapshot.rules.matches(event, context, findings)
+            if isinstance(event, EgressConnect) and not matches.allows:
+                matches, opened = _opened(snapshot.rules, event, matches)
     decider, why = _verdict(guards, matches)
+    if opened:
+        why = (*why, opened)
     if _fails_fast(guards, snapshot):
         why = (*why, "fail_fast: nothing is asked behind the first refusal")
     speaking = tuple(trace for trace in traces if trace.applies)
@@ -96,6 +100,14 @@ def explain_event(event: Event, snapshot: Snapshot, context: Context = NO_CONTEX
         decider=decider,
         why=why,
     )
+
+
+def _opened(rules: Rules, event: EgressConnect, matches: RuleMatches) -> tuple[RuleMatches, str]:
+    """Let a tunnel be opened as the engine does; with a sentence where it is."""
+    made = rules.opened(event, matches)
+    if not made.allows:
+        return made, ""
+    return made, "a rule may allow a request in the tunnel; each request in it is decided by itself"
 
 
 def _guards(event: Event, snapshot: Snapshot) -> Iterable[GuardTrace]:

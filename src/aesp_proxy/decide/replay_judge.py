@@ -81,9 +81,9 @@ class Judge:
         self._hash = policy.hash
         self._secrets = secrets
         self._scanner = _RecordedFindings()
-        self._stated = StatedRules()
-        self._snapshot = self._compiled()
         self._rules = Rules(policy.rules) if policy.rules else None
+        self._stated = StatedRules(self._rules)
+        self._snapshot = self._compiled()
         self._partial: dict[frozenset[str], PartialRules] = {}
         self._before_hash = "" if before is None else before.hash
         self._kept = frozenset() if before is None else _kept_rules(before, policy)

@@ -19,16 +19,17 @@ from aesp_proxy.decide.rule import CompiledRule
 from aesp_proxy.decide.rules import Plan, Rules
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.decision import Finding
-from aesp_proxy.model.event import Event
+from aesp_proxy.model.event import EgressConnect, Event
 
 
 class StatedRules(Rules):
     """Rules whose answers are stated beforehand, for the engine to count."""
 
-    __slots__ = ("stated",)
+    __slots__ = ("_all", "stated")
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules | None) -> None:
         super().__init__(())
+        self._all = rules
         self.stated: RuleMatches = NO_RULES
 
     def matches(
@@ -39,6 +40,10 @@ class StatedRules(Rules):
     ) -> RuleMatches:
         """Return what was stated."""
         return self.stated
+
+    def opened(self, event: EgressConnect, matches: RuleMatches) -> RuleMatches:
+        """Let a tunnel be opened as the rules themselves do."""
+        return matches if self._all is None else self._all.opened(event, matches)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,6 +170,12 @@ def test_a_refusal_that_a_rule_lifts_says_so():
     assert "lifted by the rule dev" in found.why[0]
 
 
+def test_a_tunnel_that_is_opened_for_its_requests_says_so():
+    found, _ = explained(RULE, "action=tcp.connect", "host=x.partner.com")
+    assert (found.decision.verdict.value, found.decider) == ("allow", "rule:dev")
+    assert "each request in it is decided by itself" in found.why[-1]
+
+
 FILES = """
 guards:
   path_allowlist: {file_access_allow: [/srv/data/a.csv], file_write_allow: [/srv/out/**]}

@@ -123,6 +123,14 @@ def test_an_allowing_rule_on_an_unrecorded_fact_is_undecided_where_it_could_lift
     assert judged.standing is Standing.UNDECIDED
 
 
+def test_a_tunnel_is_judged_as_it_would_be_opened():
+    words = ["action=tcp.connect", "host=other.test"]
+    judged = Judge(policy_of(rule("request.path == '/x'", "ALLOW")), {}).judge(
+        recorded(EGRESS, words)
+    )
+    assert (judged.standing, judged.verdict) == (Standing.JUDGED, "allow")
+
+
 def test_a_rule_that_both_policies_have_is_known_by_the_record():
     text = rule("'dev' in request.user.roles")
     before = policy_of(text)
