@@ -12,6 +12,7 @@ import pytest
 
 from aesp_proxy import cli
 from aesp_proxy.cli.exits import ExitCode, exit_code_for
+from aesp_proxy.cli.lazy import LazyGroup
 from aesp_proxy.cli.output import printable
 from aesp_proxy.cli.summary import render, summarise
 from aesp_proxy.errors import ConfigError, InputError, RecordError, TrustError, UnavailableError
@@ -25,7 +26,7 @@ def invoke(capsys, monkeypatch):
     def call(behaviour, *words: str) -> tuple[int, str]:
         command = click.Command("run", callback=behaviour)
         command.params.append(click.Option(["--state"], expose_value=False))
-        monkeypatch.setattr(cli._LazyGroup, "get_command", lambda *_: command)
+        monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
         with pytest.raises(SystemExit) as caught:
             cli.main(["run", *words])
         return caught.value.code, capsys.readouterr().err
