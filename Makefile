@@ -15,7 +15,7 @@ demo: setup ## Play an agent under enforcement and prove its record
 	@$(PY) docs/demo/demo.py
 
 test: setup ## Run the tests that need neither root nor internet
-	@$(PY) -m pytest -q --ignore=tests/live
+	@$(PY) -m pytest -q -n auto --maxprocesses=4 --dist=loadgroup --ignore=tests/live
 
 check: lint test ## Lint, types, contracts, generated documents, then the tests
 

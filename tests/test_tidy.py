@@ -11,6 +11,7 @@ import re
 import statistics
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,11 @@ SLEEPS = {
 }
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 
@@ -61,7 +67,7 @@ def lines_of(path: Path) -> int:
 
 def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield path, node
 
@@ -73,7 +79,7 @@ def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 def calls(path: Path) -> Iterator[tuple[str, int]]:
     """Every call in a file, as dotted text where it is that simple, and its line."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node.lineno
 
@@ -111,7 +117,7 @@ def test_every_module_says_what_it_is_for():
     silent = [
         name_of(path)
         for path in MODULES
-        if path.read_bytes().strip() and not ast.get_docstring(ast.parse(path.read_bytes()))
+        if path.read_bytes().strip() and not ast.get_docstring(tree_of(path))
     ]
     assert silent == []
 
@@ -122,7 +128,7 @@ def test_everything_is_caught_only_in_the_nets():
         place = name_of(path)
         if place in NETS or place.startswith(NET_FOLDERS):
             continue
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in ast.walk(tree_of(path)):
             # One that ends by raising again has cleaned up, not caught.
             if isinstance(node, ast.ExceptHandler) and not isinstance(node.body[-1], ast.Raise):
                 caught = ast.unparse(node.type) if node.type else ""
@@ -135,7 +141,7 @@ def test_no_assert_in_the_source():
     strays = [
         f"{name_of(path)}:{node.lineno}"
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_bytes()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Assert)
     ]
     assert strays == []
@@ -170,7 +176,7 @@ def test_pythons_own_regular_expressions_stay_out():
     users = {
         name_of(path)
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_bytes()))
+        for node in ast.walk(tree_of(path))
         if (isinstance(node, ast.Import) and any(alias.name == "re" for alias in node.names))
         or (isinstance(node, ast.ImportFrom) and node.module == "re")
     }
@@ -198,7 +204,7 @@ def test_no_public_dataclass_of_the_pure_code_is_mutable():
     for path in MODULES:
         if not name_of(path).startswith(("model/", "decide/", "normalize/")):
             continue
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 for decorator in node.decorator_list:
                     text = ast.unparse(decorator)

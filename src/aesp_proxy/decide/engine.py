@@ -9,6 +9,7 @@ code, never by its text: the text may hold what the event holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import assert_never
@@ -161,7 +162,8 @@ class _Strictest:
             self.take(answer, f"rule:{policy_id}", grants=answer.verdict is Verdict.ALLOW)
         told = self._told
         if told is None or (told.verdict.passes and not self._granted):
-            return _no_guard(snapshot, _section_for(event), event.action, self.findings)
+            refused = _no_guard(snapshot, _section_for(event), event.action, self.findings)
+            return replace(refused, rules=matches.rules, rule_errors=matches.errors)
         return _decision(told, self._decider, self.findings, snapshot, matches)
 
 
