@@ -108,11 +108,41 @@ class Pipeline:
         return known
 
     def connect(self, principal: Principal, host: Host, port: int) -> EventExchange:
-        """Decide a CONNECT."""
-        event = EgressConnect(
-            event_id="", time_ns=self.now_ns(), principal=principal, host=host, port=port
+        """Decide a CONNECT, or what a captured connection amounts to."""
+        return self._decided(self._connection(principal, host, port), "")
+
+    def raw(self, principal: Principal, host: Host, port: int) -> EventExchange:
+        """Decide whether bytes that are neither TLS nor HTTP may be relayed unread."""
+        return self._decided(self._connection(principal, host, port, raw=True), "")
+
+    def sealed(self, principal: Principal, host: Host, port: int) -> EventExchange:
+        """Decide whether the TLS of a host on the operator's list may be relayed unread."""
+        return self._decided(self._connection(principal, host, port, sealed=True), "")
+
+    def may_connect(self, principal: Principal, host: Host, port: int, *, raw: bool) -> bool:
+        """Tell what ``connect`` or ``raw`` would say; nothing is recorded, nothing may go out."""
+        snapshot = self.snapshot
+        event = self._connection(principal, host, port, raw=raw)
+        return decide(event, snapshot, self._context(snapshot)).verdict.passes
+
+    def _connection(
+        self,
+        principal: Principal,
+        host: Host,
+        port: int,
+        *,
+        raw: bool = False,
+        sealed: bool = False,
+    ) -> EgressConnect:
+        return EgressConnect(
+            event_id="",
+            time_ns=self.now_ns(),
+            principal=principal,
+            host=host,
+            port=port,
+            raw=raw,
+            sealed=sealed,
         )
-        return self._decided(event, "")
 
     def request(self, event: EgressRequest, tunnel: Tunnel | None) -> EventExchange:
         """Decide a request, its head complete."""
@@ -136,6 +166,10 @@ class Pipeline:
     def malformed(self, principal: Principal, error: InputError, target: str) -> Denial:
         """Refuse bytes that could not be read without doubt."""
         return self._refuse_bytes(principal, Reason.MALFORMED, str(error), target)
+
+    def unsupported(self, principal: Principal, message: str, target: str) -> Denial:
+        """Refuse a protocol, or a part of one, that is not spoken here."""
+        return self._refuse_bytes(principal, Reason.UNSUPPORTED, message, target)
 
     def limited(self, principal: Principal, message: str, target: str) -> Denial:
         """Refuse because a limit was reached before an event existed."""

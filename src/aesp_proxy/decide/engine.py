@@ -114,7 +114,7 @@ def _decide(event: Event, snapshot: Snapshot, context: Context) -> Decision:
     if snapshot.rules is None:
         return best.decision(event, snapshot, NO_RULES)
     matches = snapshot.rules.matches(event, context, best.findings)
-    if isinstance(event, EgressConnect) and not matches.allows:
+    if isinstance(event, EgressConnect) and not (matches.allows or event.unread):
         # What flows in the tunnel is decided request by request; nothing is dialled before.
         matches = snapshot.rules.opened(event, matches)
     return best.decision(event, snapshot, matches)

@@ -97,8 +97,12 @@ def _index(grant: Grant) -> _Index:
 def _names(index: _Index, event: Event) -> bool:
     match index, event:
         case HostIndex(), EgressRequest() | EgressConnect() | NetworkAccess():
-            by_name = event.host.address is None
-            return by_name and index.find(event.host, event.port) is not None
+            if event.host.address is not None:
+                return False
+            if isinstance(event, EgressConnect) and event.raw:
+                named = index.naming(event.host)
+                return any(rule.covers_raw(event.port, _WEB_PORTS) for rule in named)
+            return index.find(event.host, event.port) is not None
         case PathGlobs(), FileAccess() | PatchApply():
             both = {event.resolved, event.path}
             return all(index.find(path) is not None for path in both)

@@ -27,7 +27,13 @@ from aesp_proxy.model.event import (
 )
 from aesp_proxy.model.host import Host, parse_host
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.model.record import Record, RecordKind
+from aesp_proxy.model.record import (
+    CONTENT_KEY,
+    NOT_READ_RAW,
+    NOT_READ_SEALED,
+    Record,
+    RecordKind,
+)
 
 MASKED: Final = "/[masked]"
 _CLIPPED: Final = "…"
@@ -124,6 +130,8 @@ def _network(record: Record) -> Replayed:
             principal=_principal(record),
             host=host,
             port=record.target_port,
+            raw=(CONTENT_KEY, NOT_READ_RAW) in record.metadata,
+            sealed=(CONTENT_KEY, NOT_READ_SEALED) in record.metadata,
         )
         return _replayed(record, (event,), hidden=hidden)
     path = record.target_path or "/"

@@ -66,6 +66,9 @@ class Rules:
         if plan is None:
             return NO_RULES
         found = plan.holding(event, context, findings)
+        if isinstance(event, EgressConnect) and event.unread:
+            # To allow what nobody reads, a rule must say that it means connections.
+            found = [held for held in found if _may_allow_unread(held[0])]
         return _told(found) if found else NO_RULES
 
     def opened(self, event: EgressConnect, matches: RuleMatches) -> RuleMatches:
@@ -82,6 +85,10 @@ class Rules:
             rule.answer, message=f"requests in it may be allowed by the rule {rule.policy_id}"
         )
         return replace(matches, answers=(*matches.answers, (answer, rule.policy_id)), allows=True)
+
+
+def _may_allow_unread(rule: CompiledRule) -> bool:
+    return rule.effect is not Effect.ALLOW or rule.names_connect
 
 
 def _opens(rule: CompiledRule) -> bool:

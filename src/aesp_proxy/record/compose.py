@@ -20,7 +20,15 @@ from aesp_proxy.model.event import (
     ToolCall,
 )
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.model.record import Ending, Outcome, Record, RecordKind
+from aesp_proxy.model.record import (
+    CONTENT_KEY,
+    NOT_READ_RAW,
+    NOT_READ_SEALED,
+    Ending,
+    Outcome,
+    Record,
+    RecordKind,
+)
 
 _TEXT_CHARS_MAX = 1_024
 _RULES_MAX = 32
@@ -67,7 +75,7 @@ def decision_record(event: Event, decision: Decision, *, time_ns: int) -> Record
         applied_policies=_applied(decision),
         findings=decision.findings,
         event_id=event.event_id,
-        metadata=_rule_errors(decision),
+        metadata=(*_content_note(event), *_rule_errors(decision)),
     )
 
 
@@ -146,6 +154,7 @@ def outcome_record(
         bytes_in=ending.bytes_in,
         duration_us=duration_us,
         upstream_address=ending.upstream_address,
+        metadata=tuple(pair for pair in decided.metadata if pair[0] == CONTENT_KEY),
     )
 
 
@@ -160,6 +169,13 @@ def _applied(decision: Decision) -> tuple[str, ...]:
     more = len(decision.rules) - _RULES_MAX
     told = tuple(clip(rule) for rule in decision.rules[:_RULES_MAX])
     return (*policy, *told, f"and {more} more") if more > 0 else (*policy, *told)
+
+
+def _content_note(event: Event) -> tuple[tuple[str, str], ...]:
+    """Say of a connection that what flows in it is not read, and why."""
+    if not isinstance(event, EgressConnect) or not event.unread:
+        return ()
+    return ((CONTENT_KEY, NOT_READ_RAW if event.raw else NOT_READ_SEALED),)
 
 
 def _rule_errors(decision: Decision) -> tuple[tuple[str, str], ...]:

@@ -2,8 +2,9 @@
 
 Rules (threat rows 3, 7, 8, 11, 30): a raw address is allowed only by a rule that names
 addresses, never by a wildcard or the default; a rule without a port allows 80 and 443
-and blocks every port; the default speaks for 80 and 443 only. Answers that let pass are
-made once, with the policy.
+and blocks every port; the default speaks for 80 and 443 only. Bytes that are neither TLS nor
+HTTP pass only by a rule that says its port, and never to 80 and 443, where requests are
+expected and read. Answers that let pass are made once, with the policy.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class EgressAllowlist:
     def check(self, event: Event) -> Answer | None:
         """Answer for the three kinds of event that go out."""
         match event:
+            case EgressConnect(raw=True):
+                return self.answer_raw(event.host, event.port)
             case EgressRequest() | EgressConnect() | NetworkAccess():
                 return self.answer(event.host, event.port)
             case _:
@@ -65,6 +68,17 @@ class EgressAllowlist:
         if self.default is not None and port in WEB_PORTS:
             return self.default
         return self._not_allowed(host, port)
+
+    def answer_raw(self, host: Host, port: int) -> Answer:
+        """Answer for bytes that nobody will read: a rule must say the port, and not a web port."""
+        answer = self.answer(host, port)
+        if not answer.verdict.passes:
+            return answer
+        for rule in self.allow.naming(host):
+            means_it = host.address is None or names_address(rule, host.address)
+            if means_it and rule.covers_raw(port, WEB_PORTS):
+                return self.passes[rule.text]
+        return self._raw_not_allowed(host, port)
 
     def answer_addresses(
         self, host: Host, port: int, addresses: Sequence[_Address]
@@ -130,6 +144,24 @@ class EgressAllowlist:
             message=message,
             source=source,
             remediation=(_DO_NOT_RETRY, self._ask_for(host, port)),
+            implicit=True,
+        )
+
+    def _raw_not_allowed(self, host: Host, port: int) -> Answer:
+        place = _with_port(host, port)
+        if port in WEB_PORTS:
+            why = f"port {port} is for TLS and HTTP, which are read"
+            ask = "A rule with effect ALLOW and the action tcp.connect can let it pass unread."
+        else:
+            why = "no allow entry says the port"
+            ask = self._ask_for(host, port)
+        return Answer(
+            verdict=Verdict.DENY,
+            reason=Reason.HOST_NOT_ALLOWED,
+            severity=Severity.WARNING,
+            message=f"neither TLS nor HTTP to {place}: {why}",
+            source=self.section.source,
+            remediation=(_DO_NOT_RETRY, ask),
             implicit=True,
         )
 
