@@ -17,6 +17,7 @@ from aesp_proxy.errors import InputError
 from aesp_proxy.model.decision import Finding, Reason
 from aesp_proxy.model.event import (
     CustomEvent,
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -49,6 +50,7 @@ _OF_REQUEST: Final = _OF_HOST | {"request.scheme", "request.method", "request.pa
 _KNOWN: Final[Mapping[type, frozenset[str]]] = {
     EgressRequest: _WHO | _OF_REQUEST,
     EgressConnect: _WHO | _OF_HOST,
+    DnsQuery: _WHO | {"request.host"},
     FileAccess: _WHO | {"request.resource.path"},
     PatchApply: _WHO | {"request.resource.path"},
     ToolCall: _WHO | {"tool.server", "tool.name"},
@@ -105,6 +107,8 @@ def _attempt(record: Record) -> Replayed | Unjudgeable:
             return _file(record)
         case "tool":
             return _tool(record)
+        case "name":
+            return _query(record)
         case "custom":
             event: Event = CustomEvent(
                 event_id="", time_ns=record.time_ns, principal=_principal(record), kind=""
@@ -152,6 +156,22 @@ def _network(record: Record) -> Replayed:
     )
     missing = frozenset({"request.path"}) if masked else frozenset()
     return _replayed(record, (request,), missing=missing, hidden=hidden)
+
+
+def _query(record: Record) -> Replayed:
+    hidden = ""
+    if record.reason in (Reason.ADDRESS_FORBIDDEN, Reason.HOST_BLOCKED) and (
+        "resolves to " in record.message
+    ):
+        hidden = "the address that the host resolved to is not recorded"
+    event = DnsQuery(
+        event_id="",
+        time_ns=record.time_ns,
+        principal=_principal(record),
+        host=_host(record.target_host),
+        record_type=record.target_path,
+    )
+    return _replayed(record, (event,), hidden=hidden)
 
 
 def _host(text: str) -> Host:

@@ -24,7 +24,7 @@ from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Reason, Severity, Verdict
 
 _KINDS_OF_SELECTOR: Final[Mapping[SelectorKind, frozenset[str]]] = {
-    SelectorKind.EGRESS: frozenset({"request", "connect", "network"}),
+    SelectorKind.EGRESS: frozenset({"request", "connect", "network", "dns"}),
     SelectorKind.FILE: frozenset({"file", "patch"}),
     SelectorKind.TOOL: frozenset({"tool"}),
     SelectorKind.ANY: frozenset(EVENTS),

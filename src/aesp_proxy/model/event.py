@@ -85,6 +85,22 @@ class EgressRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DnsQuery:
+    """The agent asks for a name. ``record_type`` is a word (A, AAAA, TXT, TYPE999)."""
+
+    event_id: str
+    time_ns: int
+    principal: Principal
+    host: Host
+    record_type: str
+
+    @property
+    def action(self) -> str:
+        """The ``request.action`` of the facts."""
+        return "dns.query"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkAccess:
     """An announced connection (``check``, hooks): a host and port, maybe a URL."""
 
@@ -174,5 +190,12 @@ class CustomEvent:
 
 
 Event = (
-    EgressConnect | EgressRequest | NetworkAccess | FileAccess | PatchApply | ToolCall | CustomEvent
+    EgressConnect
+    | EgressRequest
+    | DnsQuery
+    | NetworkAccess
+    | FileAccess
+    | PatchApply
+    | ToolCall
+    | CustomEvent
 )

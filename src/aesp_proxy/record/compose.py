@@ -11,6 +11,7 @@ from typing import assert_never
 from aesp_proxy.model.decision import Decision, Finding, Reason, Verdict
 from aesp_proxy.model.event import (
     CustomEvent,
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -192,6 +193,8 @@ def _target(event: Event, decision: Decision) -> tuple[str, str, int, str]:
             return "network", event.host.name, event.port, path
         case EgressConnect() | NetworkAccess():
             return "network", event.host.name, event.port, ""
+        case DnsQuery():
+            return "name", event.host.name, 0, event.record_type
         case FileAccess() | PatchApply():
             return "file", "", 0, clip(event.resolved)
         case ToolCall():
@@ -206,6 +209,8 @@ def _resource(event: Event, host: str, port: int, path: str) -> str:
     if isinstance(event, EgressRequest):
         shown = f"[{host}]" if ":" in host else host
         return f"{event.scheme}://{shown}:{port}{path}"
+    if isinstance(event, DnsQuery):
+        return f"dns:{host}?type={path}"  # RFC 4501
     if isinstance(event, ToolCall):
         return f"{host}/{path}" if host else path
     return path or f"{host}:{port}"

@@ -51,6 +51,11 @@ class HostRule:
             return ports_without is None or port in ports_without
         return self.port in (0, port)
 
+    @property
+    def fixed(self) -> str:
+        """The last labels of a name that are as the rule says; all of them for a plain name."""
+        return self.name or self.suffix or (_tail(self.labels) if self.labels else "")
+
     def covers_raw(self, port: int, never: frozenset[int]) -> bool:
         """Tell whether the rule opens a port for bytes that nobody reads.
 
