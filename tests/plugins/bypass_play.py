@@ -19,10 +19,11 @@ from typing import Any
 
 import bypass_faults
 import bypass_record
+import entries
 import websockets.exceptions
 import websockets.sync.client
 from bypass_cases import Case
-from bypass_forms import Filled
+from bypass_forms import Filled, as_bytes
 from bypass_lab import POLICY_FILE, Labs
 from egress_lab import CANARY, Proxy, read_answer
 from h2_client import H2Client
@@ -258,6 +259,26 @@ def play_first(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> 
         _still_serves(proxy)
 
 
+def play_socks(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> None:
+    """SOCKS5 requests for names as they are written, or ``raw`` bytes of SOCKS."""
+    proxy = stage.labs[case.lab]
+    for host in given.get("hosts", ()):
+        watch = Watch(stage.labs, proxy, f"SOCKS to {host!r}")
+        sock, code = entries.socks(proxy.port, as_bytes(host), 443)
+        sock.close()
+        expected = entries.SOCKS_REPLIES.get(reason, entries.REFUSED)
+        assert code == expected, f"{watch.what}: replied {code}"
+        if reason != "allowed":
+            watch.refused(reason, [], begins=False)
+    if "raw" in given:
+        watch = Watch(stage.labs, proxy, f"SOCKS {given['raw']!r}")
+        with socket.create_connection(("127.0.0.1", proxy.port), 10) as sock:
+            sock.sendall(as_bytes(given["raw"]))
+            entries.rest(sock)
+        watch.refused(reason, [], begins=False)
+    _still_serves(proxy)
+
+
 def _raw(proxy: Proxy, data: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", proxy.port), 10) as sock:
         sock.sendall(data)
@@ -435,6 +456,7 @@ PLAYERS: dict[str, Callable[[Case, dict[str, Any], Stage, str], None]] = {
     "request": play_request,
     "host": play_host,
     "first": play_first,
+    "socks": play_socks,
     "h2": play_h2,
     "websocket": play_websocket,
     "event": play_event,

@@ -45,7 +45,7 @@ from aesp_proxy.intercept.port import Exchange
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import parse_authority
 from aesp_proxy.model.record import Ending
-from aesp_proxy.normalize.http import DEFAULT_PORTS, Target, Tunnel, egress_request
+from aesp_proxy.normalize.http import Target, Tunnel, egress_request
 from aesp_proxy.normalize.http_head import check_method
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class GuardedStream(HttpStream):
         if any(name.startswith(b":") or b"\0" in value for name, value in request.headers.fields):
             msg = "a pseudo-header or NUL among the fields"
             raise InputError(msg)
-        host, port = parse_authority(hosts.pop(), DEFAULT_PORTS[scheme])
+        host, port = parse_authority(hosts.pop(), self._owner.tunnel.default_port)
         path = request.path
         if not path.startswith("/") and path != "*":
             msg = "the :path is not a path"

@@ -1,0 +1,73 @@
+"""Clients of the entries that are not an HTTP proxy: SOCKS5, and captured connections."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+
+GREETING = b"\x05\x01\x00"
+SOCKS_REPLIES = {"allowed": 0, "malformed": 1, "unsupported": 1}
+REFUSED = 2
+
+
+def socks_request(host: bytes, port: int, *, command: int = 1) -> bytes:
+    """Make a request that names a host by name, whatever the name is."""
+    return bytes((5, command, 0, 3, len(host))) + host + struct.pack("!H", port)
+
+
+def socks(proxy_port: int, host: bytes, port: int) -> tuple[socket.socket, int]:
+    """Ask for a connection; return the socket and the code of the reply."""
+    sock = socket.create_connection(("127.0.0.1", proxy_port), 10)
+    sock.sendall(GREETING + socks_request(host, port))
+    assert take(sock, 2) == b"\x05\x00"
+    return sock, take(sock, 10)[1]
+
+
+def take(sock: socket.socket, count: int) -> bytes:
+    """Read exactly ``count`` bytes; ``EOFError`` with what there was."""
+    data = b""
+    while len(data) < count:
+        more = sock.recv(count - len(data))
+        if not more:
+            raise EOFError(data)
+        data += more
+    return data
+
+
+def rest(sock: socket.socket) -> bytes:
+    """Read until the peer has sent its last byte."""
+    data = b""
+    try:
+        while more := sock.recv(65_536):
+            data += more
+    except ConnectionError:
+        pass
+    return data
+
+
+def hello(server_name: str | None, *, alpn: tuple[str, ...] = ("http/1.1",)) -> bytes:
+    """Give the first bytes that the TLS of this machine sends for a name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(list(alpn))
+    outgoing = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=server_name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def with_extension(data: bytes, kind: int, value: bytes) -> bytes:
+    """Add an extension to a ClientHello in one record, lengths and all."""
+    body = bytearray(data[9:])
+    at = 34
+    at += 1 + body[at]
+    at += 2 + int.from_bytes(body[at : at + 2])
+    at += 1 + body[at]
+    extensions = bytes(body[at + 2 :]) + struct.pack("!HH", kind, len(value)) + value
+    body[at:] = struct.pack("!H", len(extensions)) + extensions
+    message = b"\x01" + len(body).to_bytes(3) + bytes(body)
+    return data[:3] + struct.pack("!H", len(message)) + message
