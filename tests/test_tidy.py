@@ -35,6 +35,7 @@ NETS = {
     "daemon/pipeline.py",
     "daemon/worker.py",
     "decide/engine.py",
+    "intercept/resolver/server.py",
 }
 NET_FOLDERS = ("intercept/egress/",)
 

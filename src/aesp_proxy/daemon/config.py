@@ -136,6 +136,68 @@ class Egress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resolver:
+    """How names are resolved, and how much an agent may ask and say by asking."""
+
+    upstreams: str = setting(
+        "", "Addresses of resolvers, `address` or `address:port`, separated by commas; default is "
+        "those of /etc/resolv.conf. When set, the proxy itself asks only them.",
+    )  # fmt: skip
+    search: str = setting(
+        "", "Domains in which a name of one label is looked for, separated by commas; default is "
+        "those of /etc/resolv.conf.",
+    )  # fmt: skip
+    types: str = setting(
+        "", "Types of record answered besides A, AAAA and PTR (TXT, MX, SRV ...), separated by "
+        "commas. HTTPS and SVCB never are.",
+    )  # fmt: skip
+    timeout_s: float = setting(
+        1.5, "Longest wait for one answer of one resolver; each is asked twice.",
+        minimum=0.1, maximum=30,
+    )  # fmt: skip
+    cache_entries_max: int = setting(10_000, "Most answers kept.", minimum=1, maximum=1_000_000)
+    ttl_s_max: int = setting(
+        300, "Longest time an answer is kept, whatever it says.", minimum=1, maximum=86_400
+    )
+    negative_ttl_s_max: int = setting(
+        30, "Longest time that a name or record does not exist.", minimum=1, maximum=3_600
+    )
+    queries_per_s_max: int = setting(
+        100, "Most queries of an agent looked at a second; five seconds' worth may come at once.",
+        minimum=1, maximum=100_000,
+    )  # fmt: skip
+    in_flight_max: int = setting(256, "Most queries under way at once.", minimum=1, maximum=10_000)
+    names_per_minute_max: int = setting(
+        60, "Most new names a minute under one suffix of which the policy allows any name; over it "
+        "they are refused, whether asked of the resolver or connected to.",
+        minimum=1, maximum=100_000,
+    )  # fmt: skip
+    names_per_hour_max: int = setting(600, "The same an hour.", minimum=1, maximum=1_000_000)
+    label_chars_max: int = setting(
+        48, "Longest label that an agent may choose freely.", minimum=1, maximum=63
+    )
+    name_chars_max: int = setting(
+        128, "Longest part of a name that an agent may choose freely.", minimum=1, maximum=253
+    )
+    name_bits_max: int = setting(
+        192, "Most information in that part, in bits, estimated by its characters; a random UUID "
+        "has about 130.", minimum=8, maximum=2_000,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """What `run` puts around the command."""
+
+    mode: str = setting(
+        "full",
+        "`full`: the command starts only when it is isolated; `degraded`: on a machine that does "
+        "not allow it, it starts with what works, and what is not enforced is said.",
+        choices=("full", "degraded"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
     """Who is said to act, in the record; empty fields are filled by `run`."""
 
@@ -180,6 +242,8 @@ class Settings:
     audit: Audit = Audit()
     forward: Forward = Forward()
     egress: Egress = Egress()
+    resolver: Resolver = Resolver()
+    isolation: Isolation = Isolation()
     agent: Agent = Agent()
     claims: ClaimSettings = ClaimSettings()
 

@@ -17,7 +17,7 @@ from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.port import Address
 from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
-from aesp_proxy.model.event import EgressConnect, EgressRequest
+from aesp_proxy.model.event import DnsQuery, EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.grpc import MessageReader
@@ -50,7 +50,7 @@ class EventExchange:
     def __init__(
         self,
         pipeline: Pipeline,
-        event: EgressConnect | EgressRequest,
+        event: EgressConnect | EgressRequest | DnsQuery,
         decision: Decision,
         snapshot: Snapshot,
     ) -> None:
@@ -83,8 +83,10 @@ class EventExchange:
         return self.denial is not None
 
     def connecting(self, host: Host, addresses: tuple[Address, ...]) -> Denial | None:
-        """Check the addresses that will be dialled, before they are."""
-        decision = address_decision(host, self._event.port, addresses, self._snapshot)
+        """Check the addresses that will be dialled, or told, before they are."""
+        event = self._event
+        port = None if isinstance(event, DnsQuery) else event.port
+        decision = address_decision(host, port, addresses, self._snapshot)
         return None if decision is None else self._turn(decision)
 
     def body(self, chunk: bytes) -> bytes:
@@ -219,7 +221,7 @@ class EventExchange:
         return str(record_id) if record_id is not None else NOT_RECORDED
 
 
-def _body_kind(event: EgressConnect | EgressRequest) -> tuple[str, bytes]:
+def _body_kind(event: EgressConnect | EgressRequest | DnsQuery) -> tuple[str, bytes]:
     """Give Content-Encoding (all fields joined) and Content-Type of a request."""
     if not isinstance(event, EgressRequest):
         return "", b""

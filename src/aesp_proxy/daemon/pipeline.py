@@ -19,13 +19,14 @@ from typing import Protocol
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.daemon.exchange import NOT_RECORDED, EventExchange
+from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.session import SessionCounter
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError, RecordError
 from aesp_proxy.model.context import NO_CONTEXT, Context
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
-from aesp_proxy.model.event import EgressConnect, EgressRequest
+from aesp_proxy.model.event import DnsQuery, EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.model.record import Record, RecordId
@@ -80,6 +81,7 @@ class Pipeline:
         scan: ScanLimits,
         wall_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
+        names: NameBudget | None = None,
     ) -> None:
         self.snapshot = snapshot
         self._journal = journal
@@ -87,6 +89,7 @@ class Pipeline:
         self.session = session
         self.scan = scan
         self._monotonic_ns = monotonic_ns
+        self._names = names
         self.now_ns = wall_ns
         self._principals: dict[str, Principal] = {}
 
@@ -148,7 +151,20 @@ class Pipeline:
         """Decide a request, its head complete."""
         return self._decided(event, name_mismatch(event, tunnel))
 
-    def _decided(self, event: EgressConnect | EgressRequest, mismatch: str) -> EventExchange:
+    def query(self, principal: Principal, host: Host, record_type: str) -> EventExchange:
+        """Decide whether a name may be asked for."""
+        event = DnsQuery(
+            event_id="",
+            time_ns=self.now_ns(),
+            principal=principal,
+            host=host,
+            record_type=record_type,
+        )
+        return self._decided(event, "")
+
+    def _decided(
+        self, event: EgressConnect | EgressRequest | DnsQuery, mismatch: str
+    ) -> EventExchange:
         snapshot = self.snapshot
         try:
             decision = (
@@ -156,6 +172,11 @@ class Pipeline:
                 if mismatch
                 else decide(event, snapshot, self._context(snapshot))
             )
+            if self._names is not None and decision.verdict.passes:
+                # Before the name is resolved: resolving is what tells it.
+                too_much = self._names.refused(event.host, snapshot, self._monotonic_ns() / 1e9)
+                if too_much:
+                    decision = self.refusal(Reason.LIMIT_EXCEEDED, too_much)
         except Exception as error:  # noqa: BLE001 - net 3: decide() never raises; if it did, the answer is no
             decision = self.refusal(Reason.ENGINE_FAILED, f"no decision: {type(error).__name__}")
         return EventExchange(self, event, decision, snapshot)
@@ -179,11 +200,22 @@ class Pipeline:
         """Refuse because the interceptor itself failed (net 4)."""
         return self._refuse_bytes(principal, Reason.INTERCEPTOR_FAILED, message, target)
 
+    def query_refused(self, principal: Principal, reason: Reason, message: str) -> Denial:
+        """Refuse a query, or many, of which no name can be told."""
+        return self._refuse_bytes(principal, reason, message, "", action="dns.query")
+
     def _refuse_bytes(
-        self, principal: Principal, reason: Reason, message: str, target: str
+        self,
+        principal: Principal,
+        reason: Reason,
+        message: str,
+        target: str,
+        action: str = "tcp.connect",
     ) -> Denial:
         decision = self.refusal(reason, message)
-        record = refusal_record(principal, decision, target=target, time_ns=self.now_ns())
+        record = refusal_record(
+            principal, decision, target=target, time_ns=self.now_ns(), action=action
+        )
         return self.deny(record, decision, principal)
 
     def refusal(self, reason: Reason, message: str) -> Decision:

@@ -14,6 +14,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -21,14 +22,20 @@ import uvloop
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
 from aesp_proxy.daemon.fingerprint import load_fingerprint_key
+from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
 from aesp_proxy.daemon.policy_files import load_snapshot
+from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.session import SessionCounter, claims_of
 from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
 from aesp_proxy.intercept.egress.master import EgressMaster, verify_contract
+from aesp_proxy.intercept.names import Names
+from aesp_proxy.intercept.resolver.listeners import DnsListeners
+from aesp_proxy.intercept.resolver.resolver import Resolver
+from aesp_proxy.intercept.resolver.server import DnsInterceptor
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal, JournalOptions, Mode
 from aesp_proxy.record.spool_check import check_newest_batch
@@ -40,24 +47,48 @@ _EXIT_RUNTIME = 4
 _READ_BYTES = 65_536
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sockets:
+    """What was inherited to listen on."""
+
+    listen: socket.socket
+    dns_udp: tuple[socket.socket, ...] = ()
+    dns_tcp: tuple[socket.socket, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What runs, and is to be stopped."""
+
+    interceptor: EgressInterceptor
+    journal: Journal
+    listeners: DnsListeners | None
+
+
 def main() -> None:
     """Run until told to stop; never a traceback for what an operator can mend."""
     parser = ArgumentParser(prog="aesp_proxy.daemon.worker")
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--dns-udp-fd", type=int, action="append", default=[])
+    parser.add_argument("--dns-tcp-fd", type=int, action="append", default=[])
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="aesp-proxy worker: %(message)s")
     control = socket.socket(fileno=arguments.control_fd)
-    listener = socket.socket(fileno=arguments.listen_fd)
-    sys.exit(uvloop.run(_run(control, listener)))
+    sockets = Sockets(
+        listen=socket.socket(fileno=arguments.listen_fd),
+        dns_udp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_udp_fd),
+        dns_tcp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_tcp_fd),
+    )
+    sys.exit(uvloop.run(_run(control, sockets)))
 
 
-async def _run(control: socket.socket, listener: socket.socket) -> int:
+async def _run(control: socket.socket, sockets: Sockets) -> int:
     control.setblocking(False)
     frames = _frames(control)
     loop = asyncio.get_running_loop()
     try:
-        worker = await _start(await anext(frames), listener)
+        started = await _start(await anext(frames), sockets)
     except StopAsyncIteration:
         return _EXIT_RUNTIME
     except AespError as error:
@@ -68,26 +99,27 @@ async def _run(control: socket.socket, listener: socket.socket) -> int:
         text = f"the worker cannot start: {error}"
         await loop.sock_sendall(control, failed_frame(exit_code=_EXIT_RUNTIME, message=text))
         return _EXIT_RUNTIME
-    interceptor, journal = worker
-    port = listener.getsockname()[1]
-    await loop.sock_sendall(control, ready_frame(port=port, epoch=journal.epoch))
+    port = sockets.listen.getsockname()[1]
+    await loop.sock_sendall(control, ready_frame(port=port, epoch=started.journal.epoch))
     try:
         grace_s = await _until_stop(frames)
-        await interceptor.stop(grace_s)
+        await started.interceptor.stop(grace_s)
+        if started.listeners is not None:
+            started.listeners.stop()
     finally:
-        journal.close()
+        started.journal.close()
     return 0
 
 
-async def _start(
-    frame: dict[str, object], listener: socket.socket
-) -> tuple[EgressInterceptor, Journal]:
+async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
     raw, session_id, ca_dir = frame.get("settings"), frame.get("session_id"), frame.get("ca_dir")
     if frame.get("type") != "config" or not isinstance(raw, dict):
         msg = f"the supervisor sent {frame.get('type')!r} before the configuration"
         raise InputError(msg)
     settings = Settings.from_worker(raw)
     verify_contract()
+    asked = bool(sockets.dns_udp or sockets.dns_tcp or settings.resolver.upstreams)
+    resolver = own_resolver(settings, clock=time.monotonic) if asked else None
     check_newest_batch(settings.state_dir)
     snapshot = load_snapshot(
         settings.policy,
@@ -120,14 +152,35 @@ async def _start(
         ),
         wall_ns=time.time_ns,
         monotonic_ns=time.monotonic_ns,
+        names=NameBudget(budget_limits(settings.resolver), now=time.monotonic()),
     )
     interceptor = EgressInterceptor(
-        gate=pipeline, master=master, settings=_egress_settings(settings)
+        gate=pipeline, master=master, settings=_egress_settings(settings, resolver)
     )
-    await interceptor.listen(listener)
+    await interceptor.listen(sockets.listen)
+    names = Names()
+    listeners = None
+    if resolver is not None and (sockets.dns_udp or sockets.dns_tcp):
+        dns = DnsInterceptor(
+            gate=pipeline,
+            resolver=resolver,
+            names=names,
+            limits=server_limits(settings.resolver),
+            clock=time.monotonic,
+        )
+        listeners = await _listen_dns(sockets, dns)
     gc.collect()
     gc.freeze()  # what is loaded now lives as long as the process
-    return interceptor, journal
+    return Started(interceptor=interceptor, journal=journal, listeners=listeners)
+
+
+async def _listen_dns(sockets: Sockets, dns: DnsInterceptor) -> DnsListeners:
+    listeners = DnsListeners(dns)
+    for sock in sockets.dns_udp:
+        listeners.serve_udp(sock)
+    for sock in sockets.dns_tcp:
+        await listeners.serve_tcp(sock)
+    return listeners
 
 
 def _identity(settings: Settings, session_id: str) -> Identity:
@@ -141,7 +194,7 @@ def _identity(settings: Settings, session_id: str) -> Identity:
     )
 
 
-def _egress_settings(settings: Settings) -> EgressSettings:
+def _egress_settings(settings: Settings, resolver: Resolver | None) -> EgressSettings:
     limits = settings.limits
     return EgressSettings(
         head=HeadLimits(
@@ -153,6 +206,7 @@ def _egress_settings(settings: Settings) -> EgressSettings:
         idle_s_max=limits.idle_s_max,
         connections_max=limits.connections_max,
         connect_s_max=settings.upstream.connect_timeout_s,
+        lookup=None if resolver is None else resolver.addresses,
         static=static_addresses(dict(settings.upstream.resolve)),
     )
 

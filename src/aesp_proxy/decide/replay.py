@@ -158,7 +158,9 @@ def _network(record: Record) -> Replayed:
     return _replayed(record, (request,), missing=missing, hidden=hidden)
 
 
-def _query(record: Record) -> Replayed:
+def _query(record: Record) -> Replayed | Unjudgeable:
+    if not record.target_host:
+        return Unjudgeable(why="its target is not recorded")
     hidden = ""
     if record.reason in (Reason.ADDRESS_FORBIDDEN, Reason.HOST_BLOCKED) and (
         "resolves to " in record.message

@@ -81,14 +81,19 @@ def decision_record(event: Event, decision: Decision, *, time_ns: int) -> Record
 
 
 def refusal_record(
-    principal: Principal, decision: Decision, *, target: str, time_ns: int
+    principal: Principal,
+    decision: Decision,
+    *,
+    target: str,
+    time_ns: int,
+    action: str = "tcp.connect",
 ) -> Record:
     """Compose the record of a refusal that came before there was an event."""
     return Record(
         kind=RecordKind.DECISION,
         time_ns=time_ns,
         event_type="policy_violation",
-        action="tcp.connect",
+        action=action,
         outcome=Outcome.DENIED,
         verdict=decision.verdict.value,
         reason=decision.reason.value,
@@ -96,7 +101,7 @@ def refusal_record(
         severity=decision.severity.word,
         message=clip(decision.message),
         resource=clip(target),
-        target_type="network",
+        target_type="name" if action == "dns.query" else "network",
         principal_id=principal.principal_id,
         tenant_id=principal.tenant_id,
         session_id=principal.session_id,
