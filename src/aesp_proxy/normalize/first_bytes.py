@@ -47,11 +47,11 @@ def recognise(data: bytes) -> Protocol | None:
         return Protocol.HTTP2 if len(data) >= len(_HTTP2_PREFACE) else None
     line, newline, _ = data.removeprefix(b"\r\n").partition(b"\n")
     words = line.split()
-    if words and words[0] in _METHODS and len(line) > len(words[0]):
+    if words and words[0] in _METHODS and line.startswith(words[0]) and len(line) > len(words[0]):
         return Protocol.HTTP1
-    if newline:
-        says_http = bool(words) and words[-1].upper().startswith(b"HTTP/")
-        return Protocol.HTTP1 if says_http else Protocol.OTHER
     if len(line) > _LINE_BYTES_MAX or line.translate(None, _TEXT):
         return Protocol.OTHER
-    return None
+    if not newline:
+        return None
+    says_http = bool(words) and words[-1].upper().startswith(b"HTTP/")
+    return Protocol.HTTP1 if says_http else Protocol.OTHER

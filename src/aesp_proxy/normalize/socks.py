@@ -55,7 +55,7 @@ def read_greeting(data: bytes) -> int | None:
     Raises ``InputError``, and ``UnsupportedSocksError`` where every method offered wants
     credentials.
     """
-    if data[:1] != bytes((SOCKS5,)):
+    if data[:1] not in (b"", b"\x05"):
         raise InputError("the greeting is not SOCKS5")
     if len(data) < 2 or len(data) < 2 + data[1]:
         return None
