@@ -154,11 +154,14 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
         monotonic_ns=time.monotonic_ns,
         names=NameBudget(budget_limits(settings.resolver), now=time.monotonic()),
     )
+    names = Names()
     interceptor = EgressInterceptor(
-        gate=pipeline, master=master, settings=_egress_settings(settings, resolver)
+        gate=pipeline,
+        master=master,
+        settings=_egress_settings(settings, resolver),
+        names_of=lambda address: names.of(address, now=time.monotonic()),
     )
     await interceptor.listen(sockets.listen)
-    names = Names()
     listeners = None
     if resolver is not None and (sockets.dns_udp or sockets.dns_tcp):
         dns = DnsInterceptor(
