@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import threading
 
 GREETING = b"\x05\x01\x00"
 SOCKS_REPLIES = {"allowed": 0, "malformed": 1, "unsupported": 1}
@@ -71,3 +72,70 @@ def with_extension(data: bytes, kind: int, value: bytes) -> bytes:
     body[at:] = struct.pack("!H", len(extensions)) + extensions
     message = b"\x01" + len(body).to_bytes(3) + bytes(body)
     return data[:3] + struct.pack("!H", len(message)) + message
+
+
+class Peer:
+    """A TCP server for one connection at a time that speaks first, or only answers.
+
+    ``received`` is what it was sent. After the client's last byte it says ``bye`` and closes.
+    """
+
+    def __init__(self, first: bytes = b"", bye: bytes = b"") -> None:
+        self.received: list[bytes] = []
+        self._first, self._bye = first, bye
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                sock, _ = self._server.accept()
+            except OSError:
+                return
+            with sock:
+                sock.settimeout(20)
+                self.received.append(b"")
+                with contextlib.suppress(OSError):
+                    sock.sendall(self._first)
+                    while data := sock.recv(65_536):
+                        self.received[-1] += data
+                    sock.sendall(self._bye)
+
+    def stop(self) -> None:
+        """Stop accepting and wait for what is under way."""
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join(20)
+
+
+class TlsPeer:
+    """A TLS server with a certificate of its own making; counts what it was asked."""
+
+    def __init__(self, certificate: str, answer: bytes) -> None:
+        self.served: list[bytes] = []
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._context, self._answer = context, answer
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                plain, _ = self._server.accept()
+            except OSError:
+                return
+            plain.settimeout(20)
+            with contextlib.suppress(OSError), self._context.wrap_socket(plain, True) as sock:
+                self.served.append(sock.recv(65_536))
+                sock.sendall(self._answer)
+
+    def stop(self) -> None:
+        """Stop accepting and wait for what is under way."""
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join(20)

@@ -89,6 +89,7 @@ class EgressInterceptor:
         self._conversations: set[Conversation] = set()
         self._mode = ProxyMode.parse("regular")
         self._names_of = names_of
+        self._destination_of = original_destination
         self._servers: list[asyncio.Server] = []
         self.silence_s = settings.silence_s
         self._sweeper: asyncio.Task[None] | None = None
@@ -191,7 +192,7 @@ class EgressInterceptor:
     def _captured(self, conversation: Conversation, transport: asyncio.Transport) -> Layer | None:
         try:
             descriptor = transport.get_extra_info("socket").fileno()
-            destination = original_destination(descriptor)
+            destination = self._destination_of(descriptor)
         except OSError:  # the client has gone already
             return None
         context = conversation.context
