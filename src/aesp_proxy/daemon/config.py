@@ -133,6 +133,14 @@ class Egress:
         "HTTP/2 costs 3.5 times the CPU of HTTP/1.1: offered where the client needs it, or never.",
         choices=("when_needed", "never"),
     )
+    passthrough: str = setting(
+        "", "Hosts whose TLS is not taken off (their clients pin certificates), separated by "
+        "commas: `host`, `*.host`, `host:port`. The policy must allow them; nothing in it is read.",
+    )  # fmt: skip
+    silence_s: float = setting(
+        0.3, "Silence of a client after which the server is taken to speak first (ports other than "
+        "80 and 443).", minimum=0.01, maximum=60,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +188,7 @@ class Resolver:
         128, "Longest part of a name that an agent may choose freely.", minimum=1, maximum=253
     )
     name_bits_max: int = setting(
-        192, "Most information in that part, in bits, estimated by its characters; a random UUID "
+        224, "Most information in that part, in bits, estimated by its characters; a random UUID "
         "has about 130.", minimum=8, maximum=2_000,
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ class NameLimits:
 
     label_chars_max: int = 48
     name_chars_max: int = 128
-    bits_max: int = 192
+    bits_max: int = 224
 
 
 def fixed_part(host: Host, snapshot: Snapshot) -> str:
