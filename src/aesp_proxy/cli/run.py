@@ -16,7 +16,7 @@ import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -26,10 +26,11 @@ from aesp_proxy.errors import AespError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from aesp_proxy.cli.walls import Environment, Walled
     from aesp_proxy.daemon.config import Settings
-    from aesp_proxy.daemon.process import Helpers
     from aesp_proxy.daemon.supervisor import Plan, RunEnd
     from aesp_proxy.launch.child import Child
+    from aesp_proxy.launch.terminal import Terminal
     from aesp_proxy.model.record import Record
 
 _NOT_FOUND: Final = 127
@@ -53,6 +54,11 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--forward", type=str, metavar="DIR", help="What `aggregator enroll` made.")
 @click.option(
+    "--allow-degraded",
+    is_flag=True,
+    help="Go on where the machine does not allow isolation; what is not enforced is said.",
+)
+@click.option(
     "--set", "more", multiple=True, metavar="NAME=VALUE", help="Any setting of docs/settings.md."
 )
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
@@ -65,6 +71,7 @@ def run(
     listen: str | None,
     audit_mode: str | None,
     forward: str | None,
+    allow_degraded: bool,
     more: tuple[str, ...],
     quiet: bool,
     command: tuple[str, ...],
@@ -77,6 +84,8 @@ def run(
     named = {"policy": policy, "state_dir": state, "audit.mode": audit_mode, "forward.dir": forward}
     flags = {name: value for name, value in named.items() if value is not None}
     flags |= _listen_flags(listen) | _more_flags(more)
+    if allow_degraded:
+        flags["isolation.mode"] = "degraded"
     return _run(_settings(flags, config, command), command, quiet=quiet)
 
 
@@ -127,35 +136,83 @@ def _user() -> str:
 
 
 def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
-    from aesp_proxy.daemon.process import start_helpers
+    from aesp_proxy.launch import reaper
+    from aesp_proxy.launch.terminal import Terminal
 
     session_id = secrets.token_hex(8)
     log = settings.state_dir / "log" / f"run-{session_id}.log"
-    settings, listener, environment = _prepare(settings)
+    environment = _prepare(settings)
     if os.sep not in command[0] and shutil.which(command[0], os.F_OK) is None:
-        listener.close()
         error_line(f"{command[0]}: command not found")
         return _NOT_FOUND
-    arguments = _sealer_arguments(settings)
-    helpers = start_helpers(settings, listener, log=log, sealer_arguments=arguments)
+    reaper.become_subreaper()
+    terminal = Terminal()
+    try:
+        return _walled(_Start(settings, session_id, log, command, quiet), environment, terminal)
+    finally:
+        # A reaper that was killed has left its orphans to us.
+        reaper.end_descendants(grace_s=1.0)
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
+
+
+class _Start(NamedTuple):
+    """What a run starts from."""
+
+    settings: Settings
+    session_id: str
+    log: Path
+    command: Sequence[str]
+    quiet: bool
+
+
+def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
+    """Wall the command in, start the helpers on the sockets made there, supervise all."""
+    from aesp_proxy.cli.walls import wall_in
+    from aesp_proxy.daemon.process import start_helpers
+
+    walled = wall_in(start.settings, start.command, environment)
+    _say_open(walled, quiet=start.quiet)
+    port = walled.listener.getsockname()[1]
+    settings = replace(start.settings, listen=replace(start.settings.listen, port=port))
+    try:
+        helpers = start_helpers(
+            settings,
+            walled.listener,
+            log=start.log,
+            more=walled.more,
+            sealer_arguments=_sealer_arguments(settings),
+        )
+    except AespError:
+        walled.close()
+        raise
     # They take a second to load; what we need ourselves is loaded meanwhile.
-    from aesp_proxy.daemon.supervisor import Plan
-    from aesp_proxy.launch.child import Child
+    import trio
+
+    from aesp_proxy.daemon.supervisor import Ended, Plan, supervise
 
     plan = Plan(
         settings=settings,
-        session_id=session_id,
-        log=log,
-        notice=(lambda _: None) if quiet else error_line,
+        session_id=start.session_id,
+        log=start.log,
+        notice=(lambda _: None) if start.quiet else error_line,
     )
-    child = Child(command, environment)
-    end = _supervised(plan, child, helpers)
-    return _account(plan, child, end, command, quiet=quiet)
+    end = trio.run(supervise, plan, walled.child, helpers)
+    if end.exit_code > _SIGNALLED or end.ended is not Ended.CHILD:
+        terminal.restore()
+    code = _account(plan, walled.child, end, start.command, quiet=start.quiet)
+    _say_open(walled, quiet=start.quiet)
+    return code
 
 
-def _prepare(settings: Settings) -> tuple[Settings, socket.socket, dict[str, str]]:
-    """Check and make all that a run needs: settings with the port, listener, environment."""
-    from aesp_proxy.daemon.listener import bind
+def _say_open(walled: Walled, *, quiet: bool) -> None:
+    """Say what is not enforced, at the start and again at the end."""
+    for each in walled.open:
+        _say(f"not enforced: {each}", quiet=quiet)
+
+
+def _prepare(settings: Settings) -> Environment:
+    """Check and make all that a run needs; return how its environment is made."""
     from aesp_proxy.daemon.state_dir import prepare_state_dir
     from aesp_proxy.launch.ca import ensure_ca
     from aesp_proxy.launch.environment import ProxyAddress, child_environment
@@ -165,33 +222,11 @@ def _prepare(settings: Settings) -> tuple[Settings, socket.socket, dict[str, str
     ca = ensure_ca(settings.ca_dir, now=datetime.now(UTC))
     java = shutil.which("java") is not None
     trust = ensure_trust(ca.certificate, environ=os.environ, java=java)
-    listener = bind(settings)
-    host, port = listener.getsockname()[:2]
-    settings = replace(settings, listen=replace(settings.listen, port=port))
-    proxy = ProxyAddress(host=host, port=port)
-    return settings, listener, child_environment(os.environ, proxy=proxy, trust=trust)
 
+    def environment(proxy: ProxyAddress) -> dict[str, str]:
+        return child_environment(os.environ, proxy=proxy, trust=trust)
 
-def _supervised(plan: Plan, child: Child, helpers: Helpers) -> RunEnd:
-    import trio
-
-    from aesp_proxy.daemon.supervisor import Ended, supervise
-    from aesp_proxy.launch import reaper
-    from aesp_proxy.launch.terminal import Terminal
-
-    reaper.become_subreaper()
-    terminal = Terminal()
-    try:
-        child.prepare()
-        end = trio.run(supervise, plan, child, helpers)
-        if end.exit_code > _SIGNALLED or end.ended is not Ended.CHILD:
-            terminal.restore()
-        return end
-    finally:
-        # A reaper that was killed has left its orphans to us.
-        reaper.end_descendants(grace_s=1.0)
-        if plan.log.exists() and not plan.log.stat().st_size:
-            plan.log.unlink()
+    return environment
 
 
 def _sealer_arguments(settings: Settings) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -130,22 +131,27 @@ def start_helpers(
     listener: socket.socket,
     *,
     log: Path,
+    more: Sequence[tuple[str, socket.socket]] = (),
     sealer_arguments: Sequence[str] = (),
     worker_command: Sequence[str] = (),
     sealer_command: Sequence[str] = (),
 ) -> Helpers:
     """Start worker and sealer; takes over ``listener``, which the worker accepts on.
 
-    An empty command means our own module. UnavailableError when one cannot be
+    ``more`` are other sockets for the worker, each with the option that tells it. An
+    empty command means our own module. UnavailableError when one cannot be
     started; then neither runs.
     """
     # TERM, not KILL: a sealer that is left alone still seals everything before it goes.
     sealer_command = sealer_command or module_command(SEALER_MODULE, death_signal=signal.SIGTERM)
     worker_command = worker_command or module_command(WORKER_MODULE, death_signal=signal.SIGKILL)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with listener, theirs:
-        fds = (theirs.fileno(), listener.fileno())
-        to_worker = ("--control-fd", str(fds[0]), "--listen-fd", str(fds[1]))
+    given = (("--control-fd", theirs), ("--listen-fd", listener), *more)
+    with ExitStack() as stack:
+        for _, each in given:
+            stack.enter_context(each)
+        fds = [each.fileno() for _, each in given]
+        to_worker = tuple(word for name, each in given for word in (name, str(each.fileno())))
         to_sealer = ("--state", str(settings.state_dir), *sealer_arguments)
         worker = HelperProcess("proxy", (*worker_command, *to_worker), log=log, pass_fds=fds)
         sealer = HelperProcess("sealer", (*sealer_command, *to_sealer), log=log, has_stdin=True)

@@ -28,10 +28,12 @@ from aesp_proxy.daemon.policy_files import load_snapshot
 from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.session import SessionCounter, claims_of
+from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
 from aesp_proxy.intercept.egress.master import EgressMaster, verify_contract
+from aesp_proxy.intercept.egress.sealed import sealed_hosts
 from aesp_proxy.intercept.names import Names
 from aesp_proxy.intercept.resolver.listeners import DnsListeners
 from aesp_proxy.intercept.resolver.resolver import Resolver
@@ -52,6 +54,7 @@ class Sockets:
     """What was inherited to listen on."""
 
     listen: socket.socket
+    transparent: tuple[socket.socket, ...] = ()
     dns_udp: tuple[socket.socket, ...] = ()
     dns_tcp: tuple[socket.socket, ...] = ()
 
@@ -70,6 +73,7 @@ def main() -> None:
     parser = ArgumentParser(prog="aesp_proxy.daemon.worker")
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--transparent-fd", type=int, action="append", default=[])
     parser.add_argument("--dns-udp-fd", type=int, action="append", default=[])
     parser.add_argument("--dns-tcp-fd", type=int, action="append", default=[])
     arguments = parser.parse_args()
@@ -77,6 +81,7 @@ def main() -> None:
     control = socket.socket(fileno=arguments.control_fd)
     sockets = Sockets(
         listen=socket.socket(fileno=arguments.listen_fd),
+        transparent=tuple(socket.socket(fileno=fd) for fd in arguments.transparent_fd),
         dns_udp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_udp_fd),
         dns_tcp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_tcp_fd),
     )
@@ -132,28 +137,7 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
         upstream_roots=upstream_roots(settings.upstream.ca_file, settings.state_dir),
         http2=settings.egress.http2 != "never",
     )
-    journal = Journal.open(
-        settings.state_dir,
-        options=JournalOptions(
-            mode=Mode(settings.audit.mode),
-            sync_ms=settings.audit.sync_ms,
-            spool_bytes_max=settings.audit.spool_bytes_max,
-        ),
-    )
-    pipeline = Pipeline(
-        snapshot=snapshot,
-        journal=journal,
-        identity=_identity(settings, str(session_id)),
-        session=SessionCounter(started_ns=time.time_ns(), claims=claims_of(settings.claims)),
-        scan=ScanLimits(
-            window_bytes=settings.scan.window_bytes,
-            inflated_bytes_max=settings.scan.inflate_bytes_max,
-            inflate_ratio_max=settings.scan.inflate_ratio_max,
-        ),
-        wall_ns=time.time_ns,
-        monotonic_ns=time.monotonic_ns,
-        names=NameBudget(budget_limits(settings.resolver), now=time.monotonic()),
-    )
+    pipeline, journal = _pipeline(settings, snapshot, str(session_id))
     names = Names()
     interceptor = EgressInterceptor(
         gate=pipeline,
@@ -162,6 +146,8 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
         names_of=lambda address: names.of(address, now=time.monotonic()),
     )
     await interceptor.listen(sockets.listen)
+    for sock in sockets.transparent:
+        await interceptor.listen_transparent(sock)
     listeners = None
     if resolver is not None and (sockets.dns_udp or sockets.dns_tcp):
         dns = DnsInterceptor(
@@ -175,6 +161,32 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
     gc.collect()
     gc.freeze()  # what is loaded now lives as long as the process
     return Started(interceptor=interceptor, journal=journal, listeners=listeners)
+
+
+def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[Pipeline, Journal]:
+    journal = Journal.open(
+        settings.state_dir,
+        options=JournalOptions(
+            mode=Mode(settings.audit.mode),
+            sync_ms=settings.audit.sync_ms,
+            spool_bytes_max=settings.audit.spool_bytes_max,
+        ),
+    )
+    pipeline = Pipeline(
+        snapshot=snapshot,
+        journal=journal,
+        identity=_identity(settings, session_id),
+        session=SessionCounter(started_ns=time.time_ns(), claims=claims_of(settings.claims)),
+        scan=ScanLimits(
+            window_bytes=settings.scan.window_bytes,
+            inflated_bytes_max=settings.scan.inflate_bytes_max,
+            inflate_ratio_max=settings.scan.inflate_ratio_max,
+        ),
+        wall_ns=time.time_ns,
+        monotonic_ns=time.monotonic_ns,
+        names=NameBudget(budget_limits(settings.resolver), now=time.monotonic()),
+    )
+    return pipeline, journal
 
 
 async def _listen_dns(sockets: Sockets, dns: DnsInterceptor) -> DnsListeners:
@@ -211,6 +223,8 @@ def _egress_settings(settings: Settings, resolver: Resolver | None) -> EgressSet
         connect_s_max=settings.upstream.connect_timeout_s,
         lookup=None if resolver is None else resolver.addresses,
         static=static_addresses(dict(settings.upstream.resolve)),
+        silence_s=settings.egress.silence_s,
+        sealed=sealed_hosts(settings.egress.passthrough),
     )
 
 

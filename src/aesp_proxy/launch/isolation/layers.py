@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -79,12 +79,12 @@ class Report(NamedTuple):
         """Return the layers without which ``run`` does not go on."""
         return [each for each in Layer if MEANINGS[each].required and not self.stands(each)]
 
-    def not_enforced(self) -> list[str]:
-        """Say what is open, one line for each layer that does not stand."""
+    def not_enforced(self, wanted: Collection[Layer]) -> list[str]:
+        """Say what is open, one line for each layer of ``wanted`` that does not stand."""
         return [
             f"{each}: {MEANINGS[each].open_without} ({self.why(each)})"
             for each in Layer
-            if not self.stands(each)
+            if each in wanted and not self.stands(each)
         ]
 
     def why(self, layer: Layer) -> str:
