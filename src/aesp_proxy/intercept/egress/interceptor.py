@@ -22,6 +22,7 @@ from aesp_proxy.intercept.egress.conversation import Conversation, Wire
 from aesp_proxy.intercept.egress.dialler import Dialler, Lookup, StaticAddress
 from aesp_proxy.intercept.egress.edge import Edge
 from aesp_proxy.intercept.egress.http1 import Http1
+from aesp_proxy.intercept.egress.sealed import NOTHING_SEALED
 from aesp_proxy.intercept.egress.stock import GuardedHttp
 from aesp_proxy.intercept.egress.tls import AgentTls
 from aesp_proxy.intercept.egress.transparent import Captured, NamesOf, original_destination
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 
 _SWEEP_S = 1.0
 _BACKLOG = 1024
-NOTHING_SEALED = HostIndex((), ports_without=None, any_is_address=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
