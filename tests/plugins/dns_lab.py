@@ -90,12 +90,14 @@ class Upstream:
                 return [self._wire(query, [f"{name} 60 IN A {PUBLIC}"])]
             case "case":
                 return [self._wire(query).lower()]
-            case "forged":
+            case "forged" | "lies":
                 lies = []
                 for number in range(8):
                     forged = dns.message.from_wire(self._wire(query, lie))
                     forged.id = (query.id + 1 + number) % 65_536
                     lies.append(forged.to_wire())
+                if deed == "lies":
+                    return lies
                 return [b"\0", *lies, self._wire(query, [f"{name} 60 IN A {PUBLIC}"])]
             case "garbage":
                 return [self._wire(query)[:-9] + b"\xff" * 40]
@@ -278,7 +280,7 @@ def dns_lab(tmp_path: Path) -> Iterator[Callable[..., DnsLab]]:
     started: list[DnsLab] = []
 
     def begin(policy: str = POLICY, **settings: object) -> DnsLab:
-        directory = tmp_path / str(len(started))
+        directory = tmp_path / f"dns-{len(started)}"
         directory.mkdir()
         started.append(DnsLab(directory, policy, **settings))  # type: ignore[arg-type]
         return started[-1]

@@ -296,6 +296,13 @@ def test_an_answer_that_is_cut_or_has_another_case_is_asked_for_over_tcp(dns_lab
     assert [over for over, _, _ in lab.upstream.seen] == ["udp", "tcp"]
 
 
+def test_forged_answers_alone_are_no_answer(dns_lab):
+    lab: DnsLab = dns_lab(timeout_s=0.1)
+    lab.upstream.say("allowed.test", "A", "lies")
+    assert lab.rcode("allowed.test") == "SERVFAIL"
+    assert lab.reasons() == ["allowed", "upstream_failed"]
+
+
 def test_forged_answers_that_guess_the_id_wrong_are_waited_past(dns_lab):
     lab: DnsLab = dns_lab()
     lab.upstream.say("allowed.test", "A", "forged")
