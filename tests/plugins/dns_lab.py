@@ -218,6 +218,17 @@ class DnsLab:
             writer.write(len(answer).to_bytes(2) + answer)
         writer.close()
 
+    def call(self, what: Callable[[], None]) -> None:
+        """Have something done where the resolver runs."""
+        done = threading.Event()
+
+        def run() -> None:
+            what()
+            done.set()
+
+        self._loop.call_soon_threadsafe(run)
+        assert done.wait(10)
+
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(20)

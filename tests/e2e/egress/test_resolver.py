@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import dns.edns
@@ -315,3 +316,45 @@ def test_each_query_upstream_is_spelled_by_chance(dns_lab):
         lab.ask("long-name-of-many-letters.sub.test")
         lab.now += 400
     assert len(set(lab.upstream.spelled)) > 1
+
+
+# sockets ---------------------------------------------------------------------------------
+
+
+def test_a_wildcard_socket_answers_from_the_address_it_was_asked_at(dns_lab):
+    lab: DnsLab = dns_lab()
+    wildcard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    wildcard.bind(("0.0.0.0", 0))
+    port = wildcard.getsockname()[1]
+    lab.call(lambda: lab.listeners.serve_udp(wildcard))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.connect(("127.0.0.5", port))  # a connected socket takes nothing from elsewhere
+        query = dns.message.make_query("localhost", "A")
+        client.send(query.to_wire())
+        assert query.is_response(dns.message.from_wire(client.recv(1_000)))
+
+
+def test_many_queries_come_over_one_connection_and_silence_ends_it(dns_lab):
+    lab: DnsLab = dns_lab(idle_s_max=0.2)
+    query = dns.message.make_query("localhost", "A")
+    with socket.create_connection(("127.0.0.1", lab.port), 10) as client:
+        for _ in range(3):
+            dns.query.send_tcp(client, query)
+            answer, _ = dns.query.receive_tcp(client)
+            assert query.is_response(answer)
+        assert client.recv(1) == b""
+
+
+def test_more_connections_than_allowed_and_frames_that_are_too_long_are_closed(dns_lab):
+    lab: DnsLab = dns_lab(connections_max=1)
+    with socket.create_connection(("127.0.0.1", lab.port), 10) as first:
+        dns.query.send_tcp(first, dns.message.make_query("localhost", "A"))
+        dns.query.receive_tcp(first)
+        with socket.create_connection(("127.0.0.1", lab.port), 10) as second:
+            assert second.recv(1) == b""
+        first.sendall(b"\xff\xff" + b"\0" * 1_025)
+        answer, _ = dns.query.receive_tcp(first)
+        assert answer.rcode() == dns.rcode.FORMERR
+        assert first.recv(1) == b""
+    assert lab.reasons() == ["malformed"]

@@ -19,7 +19,8 @@ from aesp_proxy.normalize.dns import QUERY_BYTES_MAX
 if TYPE_CHECKING:
     from aesp_proxy.intercept.resolver.server import DnsInterceptor
 
-_IP_PKTINFO: Final = 8  # not in the socket module before 3.14
+_IP_PKTINFO: Final = 8  # linux/in.h; not in the socket module before 3.14
+_IPV6_FREEBIND: Final = 78  # linux/in6.h
 _INFO4: Final = Struct("=i4s4s")  # in_pktinfo: interface, local address, destination
 _INFO6: Final = Struct("=16si")  # in6_pktinfo: address, interface
 _CONTROL_BYTES: Final = 128
@@ -44,6 +45,8 @@ class DnsListeners:
         sock.setblocking(False)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            # Unlike IPv4, IPv6 does not take an address that is local only by its route.
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         asyncio.get_running_loop().add_reader(sock, self._readable, sock)
