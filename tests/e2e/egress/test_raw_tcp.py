@@ -127,7 +127,8 @@ def test_a_port_that_no_entry_says_is_refused(raw: Proxy, peer: Peer, speaks: by
         sock.sendall(speaks)
         assert rest(sock) == b""
     assert peer.received == []
-    assert [r.reason for r in raw.journal.records] == ["address_forbidden"]
+    assert [r.reason for r in raw.journal.records] == ["host_not_allowed"]
+    assert "port 2222 of ssh.test is not allowed" in raw.journal.records[0].message
 
 
 def test_names_that_are_both_allowed_leave_the_address(raw: Proxy, peer: Peer) -> None:

@@ -104,7 +104,16 @@ def test_without_a_server_name_the_one_allowed_name_of_the_address_is_meant(prox
         assert b"AESP-Reason: name_mismatch" in read_answer(tls)
 
 
-@pytest.mark.parametrize("names", [(), ("evil.test",), ("allowed.test", "a.sub.test")])
+def test_the_one_name_of_an_address_is_told_when_it_is_refused(proxy: Proxy) -> None:
+    proxy.names[SOMEWHERE] = ("evil.test",)
+    with pytest.raises(ssl.SSLError), captured_tls(proxy, None):
+        pass
+    assert "evil.test" in refused(proxy, "host_blocked")
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("evil.test", "unknown.test"), ("allowed.test", "a.sub.test")]
+)
 def test_without_a_name_an_address_is_an_address(proxy: Proxy, names: tuple[str, ...]) -> None:
     proxy.names[SOMEWHERE] = names
     with pytest.raises(ssl.SSLError), captured_tls(proxy, None):

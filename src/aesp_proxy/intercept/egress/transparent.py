@@ -116,15 +116,21 @@ class Captured(Opening):
         return f"{self._destination}:{self._port}"
 
     def _known_as(self, *, raw: bool) -> Host:
-        """Return the one allowed name of the destination; where there is no such, the address."""
+        """Return the one allowed name of the destination; where there is no such, the address.
+
+        Where that would be refused too, its one name is told, for a refusal that says more.
+        """
+        known = set(map(parse_host, self._names_of(self._address)))
+        allowed = {host for host in known if self._may_connect(host, raw=raw)}
+        if len(allowed) == 1:
+            return allowed.pop()
+        if len(known) == 1 and not self._may_connect(self._destination, raw=raw):
+            return known.pop()
+        return self._destination
+
+    def _may_connect(self, host: Host, *, raw: bool) -> bool:
         conversation = self._conversation
-        may_connect, principal = conversation.gate.may_connect, conversation.principal
-        allowed = {
-            host
-            for host in map(parse_host, self._names_of(self._address))
-            if may_connect(principal, host, self._port, raw=raw)
-        }
-        return allowed.pop() if len(allowed) == 1 else self._destination
+        return conversation.gate.may_connect(conversation.principal, host, self._port, raw=raw)
 
 
 def _named(server_name: str) -> Host:
