@@ -176,11 +176,11 @@ class Resolver:
     )  # fmt: skip
     in_flight_max: int = setting(256, "Most queries under way at once.", minimum=1, maximum=10_000)
     names_per_minute_max: int = setting(
-        60, "Most new names a minute under one suffix of which the policy allows any name; over it "
+        30, "Most new names a minute under one suffix of which the policy allows any name; over it "
         "they are refused, whether asked of the resolver or connected to.",
         minimum=1, maximum=100_000,
     )  # fmt: skip
-    names_per_hour_max: int = setting(600, "The same an hour.", minimum=1, maximum=1_000_000)
+    names_per_hour_max: int = setting(300, "The same an hour.", minimum=1, maximum=1_000_000)
     label_chars_max: int = setting(
         48, "Longest label that an agent may choose freely.", minimum=1, maximum=63
     )

@@ -26,8 +26,8 @@ _MINUTE_S, _HOUR_S = 60.0, 3_600.0
 class BudgetLimits:
     """New names under one suffix, and the bounds of one name."""
 
-    names_per_minute_max: int = 60
-    names_per_hour_max: int = 600
+    names_per_minute_max: int = 30
+    names_per_hour_max: int = 300
     of_one: NameLimits = field(default_factory=NameLimits)
 
 
