@@ -194,6 +194,23 @@ class Resolver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a session may send out; counted by each worker process for itself."""
+
+    requests_per_minute_max: int = setting(
+        0, "Most requests a minute; 0 for no bound.", minimum=0, maximum=1_000_000
+    )
+    requests_max: int = setting(
+        0, "Most requests of a session; 0 for no bound. A connection relayed unread is one.",
+        minimum=0, maximum=10**12,
+    )  # fmt: skip
+    bytes_out_max: int = setting(
+        0, "Most bytes that a session may send (targets, fields, bodies, messages); 0 for no "
+        "bound.", minimum=0, maximum=10**15,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
     """What `run` puts around the command."""
 
@@ -251,6 +268,7 @@ class Settings:
     forward: Forward = Forward()
     egress: Egress = Egress()
     resolver: Resolver = Resolver()
+    budget: Budget = Budget()
     isolation: Isolation = Isolation()
     agent: Agent = Agent()
     claims: ClaimSettings = ClaimSettings()

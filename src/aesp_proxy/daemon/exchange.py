@@ -75,8 +75,7 @@ class EventExchange:
             self._ended = True
         else:
             self._seq = record_id.seq
-            if isinstance(event, EgressRequest):
-                pipeline.session.let_out()
+            pipeline.let_out(event)
 
     def is_refused(self) -> bool:
         """Whether it must not go on."""
@@ -91,6 +90,8 @@ class EventExchange:
 
     def body(self, chunk: bytes) -> bytes:
         """Scan body bytes; return those that may leave now."""
+        if not self.spend(len(chunk)):
+            return b""
         scan = self._scan or self._open_body()
         if scan is None:
             return chunk
@@ -113,6 +114,8 @@ class EventExchange:
         scan, scanner = self._scan, self._snapshot.scanner
         if scan is not None:
             held = self._released(scan.finish)
+        if trailers and not self.spend(sum(len(name) + len(value) for name, value in trailers)):
+            return b""
         if trailers and scanner is not None:
             lines = b"".join(b"%b: %b\n" % field for field in trailers)
             self._released(lambda: Release(findings=scanner.scan(lines, "trailers")))
@@ -120,8 +123,17 @@ class EventExchange:
 
     def message(self, data: bytes, location: str) -> bytes:
         """Scan one whole message; return it, or nothing when it may not leave."""
+        if not self.spend(len(data)):
+            return b""
         scan = self._scan or self._open_scan(location, "", 0)
         return data if scan is None else self._released(lambda: scan.feed(data))
+
+    def spend(self, count: int) -> bool:
+        """Count bytes that are about to leave; False, and refused, when they may not."""
+        over = self._pipeline.may_send(count)
+        if over is not None:
+            self._turn(over)
+        return over is None
 
     def _open_body(self) -> BodyScan | None:
         encoding, content_type = _body_kind(self._event)

@@ -14,10 +14,11 @@ Net 3: whatever fails between 1 and 4 is a denial (``record_failed`` or
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aesp_proxy.act.denial import Denial
+from aesp_proxy.daemon.budget import GUARD, RATE_GUARD, SendBudget
 from aesp_proxy.daemon.exchange import NOT_RECORDED, EventExchange
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.session import SessionCounter
@@ -34,6 +35,8 @@ from aesp_proxy.normalize.http import Tunnel, name_mismatch
 from aesp_proxy.record.compose import refusal_record
 
 _DO_NOT_RETRY = "Do not retry: the same request will be refused again."
+_BOUNDS = "The operator bounds what a session may send: the settings budget.*."
+_WAIT = "Wait a minute, then go on more slowly: the operator bounds requests a minute."
 
 
 class Recorder(Protocol):
@@ -82,6 +85,7 @@ class Pipeline:
         wall_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
         names: NameBudget | None = None,
+        budget: SendBudget | None = None,
     ) -> None:
         self.snapshot = snapshot
         self._journal = journal
@@ -90,6 +94,7 @@ class Pipeline:
         self.scan = scan
         self._monotonic_ns = monotonic_ns
         self._names = names
+        self.budget = budget
         self.now_ns = wall_ns
         self._principals: dict[str, Principal] = {}
 
@@ -177,9 +182,41 @@ class Pipeline:
                 too_much = self._names.refused(event.host, snapshot, self._monotonic_ns() / 1e9)
                 if too_much:
                     decision = self.refusal(Reason.LIMIT_EXCEEDED, too_much)
+            if self.budget is not None and decision.verdict.passes:
+                decision = self._in_budget(self.budget, event, decision)
         except Exception as error:  # noqa: BLE001 - net 3: decide() never raises; if it did, the answer is no
             decision = self.refusal(Reason.ENGINE_FAILED, f"no decision: {type(error).__name__}")
         return EventExchange(self, event, decision, snapshot)
+
+    def _in_budget(
+        self,
+        budget: SendBudget,
+        event: EgressConnect | EgressRequest | DnsQuery,
+        decision: Decision,
+    ) -> Decision:
+        over = budget.refused(event, self._monotonic_ns() / 1e9)
+        return decision if over is None else self.over_budget(*over)
+
+    def over_budget(self, guard: str, message: str) -> Decision:
+        """Make the decision of a refusal by the operator's bounds."""
+        wait = guard == RATE_GUARD
+        steps = (_WAIT,) if wait else (_DO_NOT_RETRY, _BOUNDS)
+        decision = self.refusal(Reason.LIMIT_EXCEEDED, message)
+        return replace(decision, guard=guard, remediation=steps)
+
+    def may_send(self, count: int) -> Decision | None:
+        """Count bytes that are about to leave; the refusal when they are too many."""
+        budget = self.budget
+        if budget is None or budget.spend(count):
+            return None
+        return self.over_budget(GUARD, budget.told_bytes())
+
+    def let_out(self, event: EgressConnect | EgressRequest | DnsQuery) -> None:
+        """Count what is let out, its decision recorded."""
+        if isinstance(event, EgressRequest):
+            self.session.let_out()
+        if self.budget is not None:
+            self.budget.let_out(event, self._monotonic_ns() / 1e9)
 
     def _context(self, snapshot: Snapshot) -> Context:
         return NO_CONTEXT if snapshot.rules is None else self.session.context()

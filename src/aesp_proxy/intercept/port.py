@@ -35,6 +35,12 @@ class Exchange(Protocol):
     def connecting(self, host: Host, addresses: tuple[Address, ...]) -> Denial | None:
         """Check the addresses that will be dialled, before they are."""
 
+    def spend(self, count: int) -> bool:
+        """Count bytes that leave unread; False, and refused, when they are too many.
+
+        ``body``, ``message`` and ``finish_body`` do it themselves.
+        """
+
     def body(self, chunk: bytes) -> bytes:
         """Scan body bytes; return those that may leave now. Look at ``denial`` after."""
 

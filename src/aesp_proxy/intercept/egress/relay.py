@@ -44,8 +44,12 @@ class _Pipe(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on (asyncio callback)."""
+        relay = self.relay
+        if self is relay.outward and not relay.exchange.spend(len(data)):
+            relay.conversation.abort()
+            return
         self.count += len(data)
-        self.relay.conversation.active_at = self.relay.now()
+        relay.conversation.active_at = relay.now()
         self.other.write(data)
 
     def eof_received(self) -> bool:
@@ -80,9 +84,14 @@ class Relay:
     """Both directions of one connection."""
 
     def __init__(
-        self, conversation: Conversation, client: asyncio.Transport, server: asyncio.Transport
+        self,
+        conversation: Conversation,
+        exchange: Exchange,
+        client: asyncio.Transport,
+        server: asyncio.Transport,
     ) -> None:
         self.conversation = conversation
+        self.exchange = exchange
         self.now = asyncio.get_running_loop().time
         self.outward = _Pipe(self, server)
         self.inward = _Pipe(self, client)
@@ -172,7 +181,7 @@ class Unread(Layer):
             self._over = True
             self._conversation.close()
             return None
-        relay = self._relay = Relay(self._conversation, *transports)
+        relay = self._relay = Relay(self._conversation, self._exchange, *transports)
         if self._held:
             relay.outward.data_received(self._held)
         if not self.context.client.state & ConnectionState.CAN_READ:
