@@ -31,19 +31,14 @@ _NEVER: Final = frozenset({RecordType.HTTPS, RecordType.SVCB, RecordType.AXFR, R
 def own_resolver(settings: Settings, *, clock: Callable[[], float]) -> Resolver:
     """Make the resolver; upstreams and search domains not set are those of this machine, now.
 
-    Raises ``ConfigError`` where there is no upstream or a setting cannot be read.
+    Raises ``ConfigError`` where a setting cannot be read. Where nobody is named, names
+    without an address of the operator's do not resolve, and nothing else is amiss.
     """
     chosen = settings.resolver
     servers, search = parse_servers(_words(chosen.upstreams)), parse_search(_words(chosen.search))
     if not servers or not search:
         of_machine, search_of_machine = servers_of(_resolv_conf())
         servers, search = servers or of_machine, search or search_of_machine
-    if not servers:
-        raise ConfigError(
-            f"{RESOLV_CONF} names no resolver",
-            where="resolver.upstreams",
-            remedy="set the addresses of resolvers, separated by commas",
-        )
     return Resolver(
         upstreams=Upstreams(servers, timeout_s=chosen.timeout_s),
         static=_static(settings),

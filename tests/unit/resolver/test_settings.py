@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from aesp_proxy.daemon import resolving
 from aesp_proxy.daemon.config import Settings, build
 from aesp_proxy.daemon.config_values import Given
-from aesp_proxy.errors import ConfigError
+from aesp_proxy.errors import ConfigError, UnavailableError
 from aesp_proxy.intercept.resolver.upstream import parse_search, parse_servers, servers_of
 
 
@@ -47,11 +48,13 @@ def settings(tmp_path: Path, **given: object) -> Settings:
     return build([{"state_dir": Given(value=str(tmp_path), where="here")} | layer])
 
 
-def test_a_machine_without_resolvers_must_be_told_of_one(tmp_path, monkeypatch):
+def test_on_a_machine_without_resolvers_a_name_fails_and_says_what_is_missing(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(resolving, "RESOLV_CONF", tmp_path / "none")
-    with pytest.raises(ConfigError, match="names no resolver"):
-        resolving.own_resolver(settings(tmp_path), clock=lambda: 0.0)
-    assert resolving.own_resolver(settings(tmp_path, upstreams="192.0.2.1"), clock=lambda: 0.0)
+    resolver = resolving.own_resolver(settings(tmp_path), clock=lambda: 0.0)
+    with pytest.raises(UnavailableError, match="neither resolver"):
+        asyncio.run(resolver.addresses("a.example"))
 
 
 def test_limits_and_types_come_from_the_settings(tmp_path):

@@ -49,7 +49,7 @@ class Upstreams:
 
     async def ask(self, name: str, record_type: int) -> Resolved:
         """Return what a canonical name has; ``UnavailableError`` where nobody says."""
-        told = "no upstream resolver is set"
+        told = "neither resolver.upstreams nor resolv.conf names a resolver"
         for _ in range(self._rounds):
             for offset in range(len(self._servers)):
                 at = (self._first + offset) % len(self._servers)
