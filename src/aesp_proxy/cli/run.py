@@ -169,7 +169,7 @@ class _Start(NamedTuple):
 def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
     """Wall the command in, start the helpers on the sockets made there, supervise all."""
     from aesp_proxy.cli.walls import wall_in
-    from aesp_proxy.daemon.process import start_helpers
+    from aesp_proxy.daemon.process import sealer_arguments, start_helpers
 
     walled = wall_in(start.settings, start.command, environment)
     _say_open(walled, quiet=start.quiet)
@@ -181,7 +181,7 @@ def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
             walled.listener,
             log=start.log,
             more=walled.more,
-            sealer_arguments=_sealer_arguments(settings),
+            sealer_arguments=sealer_arguments(settings),
         )
     except AespError:
         walled.close()
@@ -227,16 +227,6 @@ def _prepare(settings: Settings) -> Environment:
         return child_environment(os.environ, proxy=proxy, trust=trust)
 
     return environment
-
-
-def _sealer_arguments(settings: Settings) -> tuple[str, ...]:
-    audit = settings.audit
-    arguments = [
-        "--seal-bytes-max", str(audit.seal_bytes_max), "--seal-s-max", str(audit.seal_s_max),
-    ]  # fmt: skip
-    if settings.forward.dir is not None or settings.forward_dir.is_dir():
-        arguments += ["--forward", str(settings.forward_dir)]
-    return tuple(arguments)
 
 
 def _account(plan: Plan, child: Child, end: RunEnd, command: Sequence[str], *, quiet: bool) -> int:

@@ -22,13 +22,12 @@ import uvloop
 from aesp_proxy.daemon.budget import SendBudget, SendLimits
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
-from aesp_proxy.daemon.fingerprint import load_fingerprint_key
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
-from aesp_proxy.daemon.policy_files import load_snapshot
 from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.session import SessionCounter, claims_of
+from aesp_proxy.daemon.worker_control import ControlLoop, PolicySource
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.egress.dialler import static_addresses
@@ -67,6 +66,8 @@ class Started:
     interceptor: EgressInterceptor
     journal: Journal
     listeners: DnsListeners | None
+    pipeline: Pipeline
+    source: PolicySource
 
 
 def main() -> None:
@@ -106,9 +107,16 @@ async def _run(control: socket.socket, sockets: Sockets) -> int:
         await loop.sock_sendall(control, failed_frame(exit_code=_EXIT_RUNTIME, message=text))
         return _EXIT_RUNTIME
     port = sockets.listen.getsockname()[1]
+    serve = ControlLoop(
+        control=control,
+        pipeline=started.pipeline,
+        source=started.source,
+        connections=lambda: started.interceptor.connections,
+    )
     await loop.sock_sendall(control, ready_frame(port=port, epoch=started.journal.epoch))
     try:
-        grace_s = await _until_stop(frames)
+        await serve.serving()
+        grace_s = await serve.run(frames)
         await started.interceptor.stop(grace_s)
         if started.listeners is not None:
             started.listeners.stop()
@@ -127,12 +135,8 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
     asked = bool(sockets.dns_udp or sockets.dns_tcp or settings.resolver.upstreams)
     resolver = own_resolver(settings, clock=time.monotonic) if asked else None
     check_newest_batch(settings.state_dir)
-    snapshot = load_snapshot(
-        settings.policy,
-        fingerprint_key=load_fingerprint_key(settings.state_dir),
-        serial=1,
-        cache_dir=settings.state_dir / "cache",
-    )
+    source = PolicySource(state_dir=settings.state_dir, path=settings.policy)
+    snapshot = source.load(frame)
     master = EgressMaster(
         ca_dir=Path(str(ca_dir)),
         upstream_roots=upstream_roots(settings.upstream.ca_file, settings.state_dir),
@@ -161,7 +165,13 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
         listeners = await _listen_dns(sockets, dns)
     gc.collect()
     gc.freeze()  # what is loaded now lives as long as the process
-    return Started(interceptor=interceptor, journal=journal, listeners=listeners)
+    return Started(
+        interceptor=interceptor,
+        journal=journal,
+        listeners=listeners,
+        pipeline=pipeline,
+        source=source,
+    )
 
 
 def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[Pipeline, Journal]:
@@ -238,17 +248,6 @@ def _egress_settings(settings: Settings, resolver: Resolver | None) -> EgressSet
         silence_s=settings.egress.silence_s,
         sealed=sealed_hosts(settings.egress.passthrough),
     )
-
-
-async def _until_stop(frames: AsyncIterator[dict[str, object]]) -> float:
-    """Wait for the end: seconds of grace, 0 when the supervisor is dead."""
-    async for frame in frames:
-        if frame.get("type") == "stop":
-            grace_s = frame.get("grace_s")
-            return float(grace_s) if isinstance(grace_s, int | float) else 0.0
-        msg = f"the supervisor sent a frame of type {frame.get('type')!r}"
-        raise InputError(msg)
-    return 0.0
 
 
 async def _frames(control: socket.socket) -> AsyncIterator[dict[str, object]]:

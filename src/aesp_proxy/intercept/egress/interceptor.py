@@ -95,6 +95,11 @@ class EgressInterceptor:
         self._sweeper: asyncio.Task[None] | None = None
         self._emptied = asyncio.Event()
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._conversations)
+
     async def listen(self, sock: socket.socket) -> None:
         """Accept on a bound TCP socket (made with IPPROTO_TCP, or Nagle costs 44 ms)."""
         await self._accept(sock, lambda: _ClientWire(self))
