@@ -211,6 +211,21 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """How the service runs (`aesp-proxy daemon`)."""
+
+    workers: int = setting(
+        1, "Worker processes sharing the port; what is limited or counted is so in each: "
+        "connections and budgets are divided among them.", minimum=1, maximum=64,
+    )  # fmt: skip
+    run_dir: Path | None = setting(
+        None, "Directory of the control socket, mode 0700; default is systemd's "
+        "$RUNTIME_DIRECTORY, /run/aesp-proxy for root, else aesp-proxy under $XDG_RUNTIME_DIR, "
+        "or `run` in the state directory.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
     """What `run` puts around the command."""
 
@@ -269,6 +284,7 @@ class Settings:
     egress: Egress = Egress()
     resolver: Resolver = Resolver()
     budget: Budget = Budget()
+    daemon: Daemon = Daemon()
     isolation: Isolation = Isolation()
     agent: Agent = Agent()
     claims: ClaimSettings = ClaimSettings()
