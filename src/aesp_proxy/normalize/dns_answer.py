@@ -87,6 +87,8 @@ def read_answer(data: bytes, record_type: int) -> Resolved:
     except (dns.exception.DNSException, ValueError, struct.error, IndexError) as error:
         told = type(error).__name__
         raise InputError(f"an upstream resolver's answer cannot be read: {told}") from None
+    if [int(asked.rdtype) for asked in message.question] != [record_type]:
+        raise InputError("an upstream resolver's answer is to another question")
     exists = message.rcode() != _NXDOMAIN
     ttl_s = max(0, min(int(chain.minimum_ttl), 2**31 - 1))
     if chain.answer is None or not exists:

@@ -206,6 +206,11 @@ def test_what_there_is_not_holds_as_long_as_its_zone_says(rcode, exists):
     assert read_answer(upstream_answer(rcode=rcode), 1).ttl_s == 0
 
 
+def test_an_answer_to_a_question_of_another_type_is_none():
+    with pytest.raises(InputError, match="another question"):
+        read_answer(upstream_answer("a.example. 5 IN A 192.0.2.1"), 28)
+
+
 def test_a_loop_and_a_very_long_answer_are_bounded():
     loop = ["a.example. 5 IN CNAME b.test.", "b.test. 5 IN CNAME a.example."]
     with pytest.raises(InputError, match="cannot be read"):
