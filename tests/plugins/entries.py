@@ -74,6 +74,12 @@ def with_extension(data: bytes, kind: int, value: bytes) -> bytes:
     return data[:3] + struct.pack("!H", len(message)) + message
 
 
+def hello_of(server_name: bytes) -> bytes:
+    """Give a ClientHello whose server name is these bytes, whatever they are."""
+    entry = struct.pack("!BH", 0, len(server_name)) + server_name
+    return with_extension(hello(None), 0, struct.pack("!H", len(entry)) + entry)
+
+
 class Peer:
     """A TCP server for one connection at a time that speaks first, or only answers.
 
