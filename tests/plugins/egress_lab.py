@@ -240,6 +240,7 @@ class Proxy:
             wall_ns=time.time_ns,
             monotonic_ns=time.monotonic_ns,
         )
+        self._tls = settings.pop("tls", None)
         self._ca_dir, self._settings = ca_dir, settings
         self._captured: dict[tuple[str, int], tuple[Address, int]] = {}
         self.names: dict[str, tuple[str, ...]] = {}
@@ -259,7 +260,9 @@ class Proxy:
         self.interceptor = EgressInterceptor(
             gate=self.pipeline,
             names_of=lambda address: self.names.get(str(address), ()),
-            master=EgressMaster(ca_dir=self._ca_dir, upstream_roots=self.origin.roots, http2=True),
+            master=EgressMaster(
+                ca_dir=self._ca_dir, upstream_roots=self.origin.roots, http2=True, tls=self._tls
+            ),
             settings=EgressSettings(
                 head=HeadLimits(),
                 static=static_addresses(static),

@@ -52,6 +52,23 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """TLS with the agent and with upstream, which is always verified."""
+
+    version_min: str = setting(
+        "1.2", "Oldest version spoken, with the agent and with upstream.", choices=("1.2", "1.3")
+    )
+    ciphers: str = setting(
+        "", "Suites, by OpenSSL's names, with colons between; those that begin with `TLS_` are "
+        "of TLS 1.3. Default is a built-in list.",
+    )  # fmt: skip
+    client_certificates: Pairs = setting(
+        (), "Certificates the proxy shows upstream: `host`, `*.host` or `host:port` to a PEM file "
+        "of certificate, chain and key that only its owner may read.", form="files",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one client may ask of the proxy; over a limit the attempt is refused."""
 
@@ -277,6 +294,7 @@ class Settings:
     policy: Path | None = setting(None, "Policy file; default is the built-in baseline.")
     listen: Listen = Listen()
     upstream: Upstream = Upstream()
+    tls: Tls = Tls()
     limits: Limits = Limits()
     scan: Scan = Scan()
     audit: Audit = Audit()

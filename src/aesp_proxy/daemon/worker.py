@@ -24,6 +24,7 @@ from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
+from aesp_proxy.daemon.reaching import tls_settings
 from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.session import SessionCounter, claims_of
@@ -141,6 +142,7 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
         ca_dir=Path(str(ca_dir)),
         upstream_roots=upstream_roots(settings.upstream.ca_file, settings.state_dir),
         http2=settings.egress.http2 != "never",
+        tls=tls_settings(settings.tls),
     )
     pipeline, journal = _pipeline(settings, snapshot, str(session_id))
     names = Names()

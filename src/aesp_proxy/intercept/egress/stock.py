@@ -40,6 +40,7 @@ from mitmproxy.websocket import WebSocketData
 
 from aesp_proxy.act.denial import Denial, body_for, response_fields
 from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.egress.upstream import is_untrusted
 from aesp_proxy.intercept.egress.websocket import GuardedWebsocket
 from aesp_proxy.intercept.port import Exchange
 from aesp_proxy.model.decision import Reason
@@ -171,7 +172,7 @@ class GuardedStream(HttpStream):
         if error:
             denial = exchange.denial
             if denial is None:
-                untrusted = "ertificate" in error
+                untrusted = is_untrusted(error)
                 reason = Reason.UPSTREAM_UNTRUSTED if untrusted else Reason.UPSTREAM_FAILED
                 denial = exchange.fail(self._ending(reason, error))
             yield from self._refuse(denial)

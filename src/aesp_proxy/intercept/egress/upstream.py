@@ -92,6 +92,14 @@ class Upstream:
         return dialled_address(self.server)
 
 
+def is_untrusted(error: str) -> bool:
+    """Whether OpenSSL would not take the upstream's certificate (mitmproxy tells by text).
+
+    An alert speaks of ours: the upstream wants a certificate, or another one.
+    """
+    return "ertificate" in error and " alert " not in error
+
+
 def dialled_address(server: Server) -> str:
     """Give the address that was dialled, as ADDRESS:PORT; empty before that."""
     peer = server.peername
