@@ -102,6 +102,17 @@ def test_the_operators_addresses_are_told_without_asking_and_without_a_check(dns
     assert lab.upstream.seen == []
 
 
+def test_for_a_loopback_address_the_agent_is_told_one_that_leads_to_the_proxy(dns_lab):
+    lab: DnsLab = dns_lab(static={"allowed.test": "127.0.0.1", "a.sub.test": "::1"})
+    assert lab.addresses("allowed.test") == ["198.18.0.1"]
+    assert lab.addresses("a.sub.test", "AAAA") == ["2001:2::2"]
+    assert lab.addresses("allowed.test") == ["198.18.0.1"]
+    late = lab.now + 80_000
+    assert lab.names.of(dns_address("198.18.0.1"), now=late) == ("allowed.test",)
+    assert lab.names.of(dns_address("2001:2::2"), now=late) == ("a.sub.test",)
+    assert "127.0.0.1" in {record.message for record in lab.journal.records}
+
+
 def test_a_name_of_one_label_is_looked_for_in_the_operators_domains(dns_lab):
     policy = POLICY.replace('"allowed.test"', '"git"')
     lab: DnsLab = dns_lab(policy, search=("no.example", "corp.example"))

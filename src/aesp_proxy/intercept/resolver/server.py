@@ -18,10 +18,11 @@ from typing import Final, Protocol
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.errors import InputError, UnavailableError
-from aesp_proxy.intercept.names import Names
+from aesp_proxy.intercept.names import KEEP_S_MAX, Names
 from aesp_proxy.intercept.port import Exchange
 from aesp_proxy.intercept.resolver.rate import QueryRate
 from aesp_proxy.intercept.resolver.resolver import Resolver, is_local
+from aesp_proxy.intercept.resolver.stand_ins import StandIns
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.principal import Principal
@@ -88,6 +89,7 @@ class DnsInterceptor:
         self._gate = gate
         self._resolver = resolver
         self._names = names
+        self._stand_ins = StandIns()
         self.limits = limits
         self._types = ADDRESS_TYPES | limits.types
         self._clock = clock
@@ -160,9 +162,11 @@ class DnsInterceptor:
                 denial = exchange.connecting(question.host, found.addresses)
                 if denial is not None:
                     return _refused(question, denial)
-        self._names.remember(name, found.addresses, ttl_s=found.ttl_s, now=self._clock())
+        told = self._stand_ins.told(name, found)
+        ttl_s = found.ttl_s if told is found else KEEP_S_MAX
+        self._names.remember(name, told.addresses, ttl_s=ttl_s, now=self._clock())
         exchange.end(Ending(detail=_shown(found)))
-        return _told(question, found, stream=stream)
+        return _told(question, told, stream=stream)
 
     def _reverse(self, question: Question) -> bytes:
         """Answer a reverse lookup by the newest name that was answered with the address."""
