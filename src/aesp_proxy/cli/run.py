@@ -26,7 +26,7 @@ from aesp_proxy.errors import AespError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aesp_proxy.cli.walls import Environment, Walled
+    from aesp_proxy.cli.walls import Environment
     from aesp_proxy.daemon.config import Settings
     from aesp_proxy.daemon.supervisor import Plan, RunEnd
     from aesp_proxy.launch.child import Child
@@ -172,7 +172,7 @@ def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
     from aesp_proxy.daemon.process import sealer_arguments, start_helpers
 
     walled = wall_in(start.settings, start.command, environment)
-    _say_open(walled, quiet=start.quiet)
+    _say_open(walled.open, quiet=start.quiet)
     port = walled.listener.getsockname()[1]
     settings = replace(start.settings, listen=replace(start.settings.listen, port=port))
     try:
@@ -201,13 +201,13 @@ def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
     if end.exit_code > _SIGNALLED or end.ended is not Ended.CHILD:
         terminal.restore()
     code = _account(plan, walled.child, end, start.command, quiet=start.quiet)
-    _say_open(walled, quiet=start.quiet)
+    _say_open(walled.missing, quiet=start.quiet)
     return code
 
 
-def _say_open(walled: Walled, *, quiet: bool) -> None:
-    """Say what is not enforced, at the start and again at the end."""
-    for each in walled.open:
+def _say_open(what: Sequence[str], *, quiet: bool) -> None:
+    """Say what is not enforced."""
+    for each in what:
         _say(f"not enforced: {each}", quiet=quiet)
 
 

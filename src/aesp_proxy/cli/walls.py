@@ -36,12 +36,17 @@ _OPTIONS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walled:
-    """A command that waits inside, the proxy's sockets, and what is not enforced."""
+    """A command that waits inside, the proxy's sockets, and what is not enforced.
+
+    ``open`` has a line for every layer that does not stand, ``missing`` for those alone
+    without which ``run`` would not have started.
+    """
 
     child: Child
     listener: socket.socket
     more: tuple[tuple[str, socket.socket], ...] = ()
     open: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def close(self) -> None:
         """End the command that waits, and close the sockets."""
@@ -79,6 +84,7 @@ def wall_in(settings: Settings, command: Sequence[str], environment: Environment
         listener=prepared.of(Kind.EXPLICIT)[0],
         more=tuple((_OPTIONS[kind], sock) for kind, sock in prepared.listeners if kind in _OPTIONS),
         open=tuple(report.not_enforced(EVERYTHING)),
+        missing=tuple(report.not_enforced(report.missing())),
     )
 
 
@@ -98,8 +104,13 @@ def _without_network(
         listener.close()
         raise
     outcomes = {**report.outcomes, Layer.NETWORK: tried.outcomes.get(Layer.NETWORK, 1)}
-    left = Report(outcomes).not_enforced(frozenset(EVERYTHING) - _OF_THE_NETWORK)
-    return Walled(child=child, listener=listener, open=tuple(left))
+    report = Report(outcomes)
+    return Walled(
+        child=child,
+        listener=listener,
+        open=tuple(report.not_enforced(frozenset(Layer) - _OF_THE_NETWORK)),
+        missing=tuple(report.not_enforced(report.missing())),
+    )
 
 
 def _discard(child: Child, prepared: Prepared) -> None:

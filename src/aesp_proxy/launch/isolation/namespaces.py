@@ -48,17 +48,25 @@ def attempt(flag: int) -> int:
 def map_ids(pid: int) -> int:
     """Give the ids of ``pid``'s new user namespace the meaning that they have here.
 
-    From outside: root maps all that this namespace knows, an ordinary user the own id
-    only, for which setgroups(2) must be given up. Returns 0 or the errno.
+    From outside: root maps all that this namespace knows, an ordinary user (and a root
+    without CAP_SETUID) the own id only, for which setgroups(2) must be given up. Returns
+    0 or the errno.
     """
+    if os.geteuid() == 0 and _written(pid, uid_map=_identity("uid_map")) == 0:
+        return _written(pid, gid_map=_identity("gid_map"))
+    return _written(
+        pid,
+        setgroups="deny",
+        uid_map=f"{os.geteuid()} {os.geteuid()} 1",
+        gid_map=f"{os.getegid()} {os.getegid()} 1",
+    )
+
+
+def _written(pid: int, **texts: str) -> int:
+    """Write files of ``pid`` under /proc; return 0 or the errno of the first that failed."""
     try:
-        if os.geteuid() == 0:
-            for kind in ("uid_map", "gid_map"):
-                _write(pid, kind, _identity(kind))
-        else:
-            _write(pid, "setgroups", "deny")
-            _write(pid, "uid_map", f"{os.geteuid()} {os.geteuid()} 1")
-            _write(pid, "gid_map", f"{os.getegid()} {os.getegid()} 1")
+        for name, text in texts.items():
+            _write(pid, name, text)
     except OSError as error:
         return error.errno or errno.EPERM
     return 0
