@@ -8,11 +8,9 @@ starts. Standard output belongs to the command; what we say goes to standard err
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shlex
 import shutil
-import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from aesp_proxy.cli.flags import listen_flags, more_flags, settings_of
 from aesp_proxy.cli.output import error_line, line
 from aesp_proxy.errors import AespError
 
@@ -83,56 +82,11 @@ def run(
     """
     named = {"policy": policy, "state_dir": state, "audit.mode": audit_mode, "forward.dir": forward}
     flags = {name: value for name, value in named.items() if value is not None}
-    flags |= _listen_flags(listen) | _more_flags(more)
+    flags |= listen_flags(listen) | more_flags(more)
     if allow_degraded:
         flags["isolation.mode"] = "degraded"
-    return _run(_settings(flags, config, command), command, quiet=quiet)
-
-
-def _listen_flags(listen: str | None) -> dict[str, str]:
-    if listen is None:
-        return {}
-    from aesp_proxy.daemon.config_values import split_port
-
-    host, port = split_port(listen)
-    if not host or not (port or listen.endswith(":0")):
-        message = f"{listen!r} is not HOST:PORT"
-        raise click.UsageError(message)
-    return {"listen.host": host, "listen.port": port or "0"}
-
-
-def _more_flags(more: Sequence[str]) -> dict[str, str]:
-    flags = {}
-    for item in more:
-        name, equals, value = item.partition("=")
-        if not equals:
-            message = f"--set {item!r} is not NAME=VALUE"
-            raise click.UsageError(message)
-        flags[name.strip()] = value
-    return flags
-
-
-def _settings(flags: dict[str, str], config: Path | None, command: Sequence[str]) -> Settings:
-    from aesp_proxy.daemon.config_load import load
-
-    settings = load(environ=os.environ, is_root=os.geteuid() == 0, flags=flags, file=config)
-    agent, user = settings.agent, _user()
-    return replace(
-        settings,
-        agent=replace(
-            agent,
-            principal_id=agent.principal_id or user,
-            id=agent.id or f"{user}@{socket.gethostname()}",
-            type=agent.type or Path(command[0]).name,
-        ),
-    )
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"uid-{os.geteuid()}"
+    settings = settings_of(flags, config, agent_type=Path(command[0]).name)
+    return _run(settings, command, quiet=quiet)
 
 
 def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:

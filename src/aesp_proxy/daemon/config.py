@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from aesp_proxy.daemon.config_service import Daemon
 from aesp_proxy.daemon.config_values import Given, Key, Pairs, read_value, setting
 from aesp_proxy.errors import ConfigError
 
@@ -224,21 +225,6 @@ class Budget:
     bytes_out_max: int = setting(
         0, "Most bytes that a session may send (targets, fields, bodies, messages); 0 for no "
         "bound.", minimum=0, maximum=10**15,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Daemon:
-    """How the service runs (`aesp-proxy daemon`)."""
-
-    workers: int = setting(
-        1, "Worker processes sharing the port; what is limited or counted is so in each: "
-        "connections and budgets are divided among them.", minimum=1, maximum=64,
-    )  # fmt: skip
-    run_dir: Path | None = setting(
-        None, "Directory of the control socket, mode 0700; default is systemd's "
-        "$RUNTIME_DIRECTORY, /run/aesp-proxy for root, else aesp-proxy under $XDG_RUNTIME_DIR, "
-        "or `run` in the state directory.",
     )  # fmt: skip
 
 

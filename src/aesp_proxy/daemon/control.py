@@ -21,6 +21,7 @@ to worker  ``config``         ``settings`` (``Settings.to_worker()``),
                               instead of the settings' (see ``policy_kept``), or empty
 to worker  ``reload``         ``kept``, ``serial``: read that policy whole, swap it in,
                               answer ``serving``; what fails ends in ``failed``
+to worker  ``refused``        ``message``: record that another policy was not taken, and why
 to worker  ``count``          no fields: answer ``counts``, which also tells that the
                               worker is not stuck
 to worker  ``stop``           ``grace_s`` (float): accept nothing new, finish what is
@@ -53,6 +54,7 @@ from aesp_proxy.errors import InputError
 
 FRAME_BYTES_MAX: Final = 1 << 20
 _LENGTH_BYTES: Final = 4
+_MESSAGE_CHARS_MAX: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,11 @@ def config_frame(
 def reload_frame(*, kept: str, serial: int) -> bytes:
     """Encode the order to decide by another policy from now on."""
     return encode_frame({"type": "reload", "kept": kept, "serial": serial})
+
+
+def refused_frame(message: str) -> bytes:
+    """Encode the order to record that a policy was not taken."""
+    return encode_frame({"type": "refused", "message": message[:_MESSAGE_CHARS_MAX]})
 
 
 def count_frame() -> bytes:

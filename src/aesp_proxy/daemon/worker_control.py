@@ -21,6 +21,7 @@ from aesp_proxy.daemon.policy_files import load_snapshot, snapshot_of
 from aesp_proxy.daemon.policy_kept import read_kept
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, InputError
+from aesp_proxy.model.record import Outcome, Record, RecordKind
 
 _EXIT_RUNTIME = 4
 
@@ -65,6 +66,8 @@ class ControlLoop:
                     return float(grace_s) if isinstance(grace_s, int | float) else 0.0
                 case "reload":
                     await self._reload(frame)
+                case "refused":
+                    self._record(str(frame.get("message", "")), Outcome.FAILURE)
                 case "count":
                     await self._send(counts_frame(self._counts()))
                 case other:
@@ -92,7 +95,28 @@ class ControlLoop:
             await self._send(failed_frame(exit_code=_EXIT_RUNTIME, message=str(error)))
             raise
         self.pipeline.snapshot = snapshot
+        self._record(f"decides by {snapshot.policy_name!a} from now on", Outcome.SUCCESS)
         await self.serving()
+
+    def _record(self, message: str, outcome: Outcome) -> None:
+        """Put into the record what became of a reload; a decision names its policy anyway."""
+        snapshot = self.pipeline.snapshot
+        taken = outcome is Outcome.SUCCESS
+        record = Record(
+            kind=RecordKind.LIFECYCLE,
+            time_ns=self.pipeline.now_ns(),
+            event_type="policy.reloaded" if taken else "policy.reload_refused",
+            action="policy.reload",
+            outcome=outcome,
+            verdict="",
+            reason="",
+            guard="",
+            severity="info" if taken else "error",
+            message=message,
+            resource=snapshot.policy_hash,
+            metadata=(("serial", str(snapshot.serial)),),
+        )
+        self.pipeline.record(record)
 
     def _counts(self) -> Counts:
         session = self.pipeline.session
