@@ -267,6 +267,16 @@ def test_a_flood_is_told_once_a_second_and_not_looked_at(dns_lab):
     assert lab.rcode("y.evil.example") == "NXDOMAIN"
 
 
+def test_more_queries_at_once_than_allowed_are_not_looked_at(dns_lab):
+    lab: DnsLab = dns_lab(in_flight_max=1, timeout_s=5)
+    lab.upstream.say("allowed.test", "A", "silent")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
+        waiting.connect(("127.0.0.1", lab.port))
+        waiting.send(dns.message.make_query("allowed.test", "A").to_wire())
+        assert lab.rcode("evil.example") == "SERVFAIL"
+    assert lab.reasons() == ["allowed", "limit_exceeded"]
+
+
 def test_what_cannot_be_recorded_is_not_answered(dns_lab):
     lab: DnsLab = dns_lab()
     lab.journal.broken = True

@@ -10,11 +10,16 @@ import pytest
 from aesp_proxy.decide.engine import address_decision, decide
 from aesp_proxy.decide.grants import Grants
 from aesp_proxy.decide.policy.load import load_policy
+from aesp_proxy.decide.policy.witness_event import stated
+from aesp_proxy.decide.replay import Replayed, replayed
 from aesp_proxy.decide.snapshot import Snapshot, build_snapshot
+from aesp_proxy.model.context import NO_CONTEXT
 from aesp_proxy.model.event import DnsQuery
 from aesp_proxy.model.grant import Grant, GrantKind
 from aesp_proxy.model.host import parse_host
 from aesp_proxy.model.principal import Principal
+from aesp_proxy.normalize.described import described
+from aesp_proxy.record.compose import decision_record
 
 WHO = Principal(principal_id="u", agent_id="a", agent_type="", session_id="s")
 GUARD = """
@@ -160,3 +165,17 @@ def test_an_exception_for_a_host_lets_its_name_be_asked_for(pattern, name, expec
                   until_ns=10, source="ex.yaml:9")  # fmt: skip
     snapshot = replace(lists([], ["bad.example"]), grants=Grants((grant,)))
     assert reason(snapshot, name) == expected
+
+
+def test_what_was_asked_can_be_told_described_and_replayed():
+    asked = query("a.test")
+    decided = decide(asked, lists(["a.test"], []))
+    record = decision_record(asked, decided, time_ns=asked.time_ns)
+    assert (record.action, record.resource) == ("dns.query", "dns:a.test?type=A")
+    again = replayed(record)
+    assert isinstance(again, Replayed)
+    assert again.events == (asked,)
+    facts = stated(asked, NO_CONTEXT)
+    assert (facts["request.action"], facts["request.host"]) == ("dns.query", "a.test")
+    made, _ = described({"request": {"action": "dns.query", "host": "a.test"}}, time_ns=1)
+    assert isinstance(made, DnsQuery)
