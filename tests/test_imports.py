@@ -31,7 +31,7 @@ HOMES = {
     "uvicorn": ("aggregator",),
     "sqlite3": ("aggregator/store",),
     "httpx": ("forward", "aggregator", "cli/aggregator.py"),
-    "ctypes": ("launch/reaper.py", "daemon/spawned.py"),
+    "ctypes": ("launch", "daemon/spawned.py"),
 }
 
 
