@@ -141,7 +141,7 @@ def settings_page() -> str:
         " win over the variables, and where Java is installed `JAVA_TOOL_OPTIONS` gets its proxy"
         " and a trust store. Programs that trust neither the system's roots nor any of these"
         " (pinned certificates, GnuTLS programs other than wget) refuse the proxy's certificates."
-        " A program that ignores the proxy variables is not caught by them.\n"
+        " A program that ignores the proxy variables is caught by [isolation](egress.md).\n"
     )
     title = "## The environment of the command\n"
     parts = ["# Settings\n", NOTE, how, settings, title, variables, more]

@@ -30,6 +30,7 @@ from aesp_proxy.model.context import Level
 KINDS = {
     "request": "an HTTP request",
     "connect": "a tunnel that is asked for",
+    "dns": "a name that is asked for",
     "network": "a connection of a program",
     "file": "a file that is touched",
     "patch": "a patch that is applied",

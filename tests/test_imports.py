@@ -16,14 +16,22 @@ HOMES = {
     "hyperscan": ("decide/secrets/hyperscan.py",),
     "re2": ("decide", "normalize"),
     "cryptography": ("record", "keys.py", "launch/trust.py", "aggregator", "forward"),
-    "trio": ("daemon/supervisor.py", "daemon/process.py", "launch", "cli/run.py"),
+    "trio": (
+        "daemon/supervisor.py",
+        "daemon/ending.py",
+        "daemon/service",
+        "launch",
+        "cli/run.py",
+        "cli/daemon.py",
+    ),
+    "inotify_simple": ("daemon/service/watch.py",),
     "click": ("cli",),
     "rich": ("cli",),
     "starlette": ("aggregator",),
     "uvicorn": ("aggregator",),
     "sqlite3": ("aggregator/store",),
     "httpx": ("forward", "aggregator", "cli/aggregator.py"),
-    "ctypes": ("launch/reaper.py", "daemon/spawned.py"),
+    "ctypes": ("launch", "daemon/spawned.py"),
 }
 
 

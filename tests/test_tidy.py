@@ -36,6 +36,7 @@ NETS = {
     "daemon/pipeline.py",
     "daemon/worker.py",
     "decide/engine.py",
+    "intercept/resolver/server.py",
 }
 NET_FOLDERS = ("intercept/egress/",)
 

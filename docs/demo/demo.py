@@ -286,6 +286,8 @@ def play(console: Console, *, brief: bool = False) -> int:
 
 def main() -> int:
     """Play it on this terminal; colour only where there is one."""
+    # Where a machine does not allow isolation, the agent is told so and played all the same.
+    os.environ.setdefault("AESP_ISOLATION_MODE", "degraded")
     width = None if sys.stdout.isatty() else COLUMNS
     try:
         return play(Console(highlight=False, width=width))

@@ -246,6 +246,27 @@ def read_bounded(path: Path) -> bytes:
     return data
 
 
+def read_private(path: Path) -> bytes:
+    """Read a small file of secrets; ConfigError, too, when others than its owner may."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(PEM_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", where=str(path), remedy="check path and mode"
+        ) from error
+    if mode & 0o077:
+        raise ConfigError(
+            f"others may read it (mode {mode & 0o777:04o})",
+            where=str(path),
+            remedy=f"chmod 0600 {path}",
+        )
+    if len(data) > PEM_BYTES_MAX:
+        raise ConfigError("is too large for a secret", where=str(path))
+    return data
+
+
 def make_private_dir(path: Path) -> None:
     """Make a directory that only its owner may enter (0700), and tighten it if it is wider."""
     try:

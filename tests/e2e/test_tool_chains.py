@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from isolation_probe import run_options
 
 from aesp_proxy import keys
 from aesp_proxy.model.record import RecordKind
@@ -167,7 +168,17 @@ def played(place: Path) -> Played:
         "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
     }
     ran = subprocess.run(
-        [str(PROGRAM), "run", "--config", "config.yaml", "--", sys.executable, "-c", DRIVER],
+        [
+            str(PROGRAM),
+            "run",
+            *run_options(),
+            "--config",
+            "config.yaml",
+            "--",
+            sys.executable,
+            "-c",
+            DRIVER,
+        ],
         env={**os.environ, **more},
         cwd=place,
         capture_output=True,

@@ -19,16 +19,25 @@ from typing import Any
 
 import bypass_faults
 import bypass_record
+import entries
 import websockets.exceptions
 import websockets.sync.client
 from bypass_cases import Case
-from bypass_forms import Filled
+from bypass_forms import Filled, as_bytes
 from bypass_lab import POLICY_FILE, Labs
 from egress_lab import CANARY, Proxy, read_answer
 from h2_client import H2Client
 
 ROOT = Path(__file__).parent.parent.parent
-ENTRIES = {"tls": "allowed.test", "cleartext": "plain.test", "absolute": "plain.test"}
+ENTRIES = {
+    "tls": "allowed.test",
+    "cleartext": "plain.test",
+    "absolute": "plain.test",
+    "socks": "allowed.test",
+    "captured": "allowed.test",
+    "captured-cleartext": "plain.test",
+}
+SOMEWHERE = "203.0.113.7"
 STATUSES = {
     "malformed": 400,
     "limit_exceeded": 431,
@@ -45,6 +54,7 @@ _KNOWN = frozenset(
     }
 )  # fmt: skip
 _SHOWN_BYTES = 8
+_SOCKS_NAME_MAX = 255
 
 RunCli = Callable[..., tuple[int, str, str]]
 
@@ -120,7 +130,7 @@ class Watch:
 
 
 def play_request(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> None:
-    """HTTP/1 through each entry: CONNECT with TLS, CONNECT with plain HTTP, absolute form."""
+    """HTTP/1 through each entry: CONNECT, SOCKS and captured, with TLS and plain; absolute form."""
     proxy = stage.labs[case.lab]
     for name, answers in given.get("answers", {}).items():
         stage.labs.resolver.say(name, answers)
@@ -136,7 +146,10 @@ def play_request(case: Case, given: dict[str, Any], stage: Stage, reason: str) -
         what = f"{given['kind']} by {entry}: {data[:120]!r}"
         watch = Watch(stage.labs, proxy, what)
         answer = _send(proxy, entry, host, given, data)
-        _judge_answer(answer, given, reason, what)
+        if answer is None:  # neither a SOCKS reply nor a TLS alert has words
+            assert reason != "allowed", f"{what}: refused"
+        else:
+            _judge_answer(answer, given, reason, what)
         if reason == "allowed":
             proxy.wait_for(lambda w=watch: w.seen and w.seen[-1].complete, what)
             watch.passed(filled.forms)
@@ -169,10 +182,10 @@ def _judge_more(watch: Watch, given: dict[str, Any]) -> None:
         assert part.encode() not in watch.at_origin(), f"the origin saw {part}"
 
 
-def _send(proxy: Proxy, entry: str, host: str, given: dict[str, Any], data: bytes) -> bytes:
+def _send(proxy: Proxy, entry: str, host: str, given: dict[str, Any], data: bytes) -> bytes | None:
     with _entered(proxy, entry, host, given) as (sock, refusal):
-        if refusal:
-            return refusal
+        if sock is None or refusal:
+            return refusal or None
         with bypass_faults.FAULTS[given.get("fault", "none")](proxy):
             cut = given.get("cut", 0)
             at = data.index(CANARY) + cut if cut else 0
@@ -188,8 +201,12 @@ def _send(proxy: Proxy, entry: str, host: str, given: dict[str, Any], data: byte
 @contextmanager
 def _entered(
     proxy: Proxy, entry: str, host: str, given: dict[str, Any]
-) -> Iterator[tuple[socket.socket, bytes]]:
-    """Give a socket behind the entry, or the refusal of its CONNECT."""
+) -> Iterator[tuple[socket.socket | None, bytes]]:
+    """Give a socket behind the entry, or the refusal of its CONNECT; no socket: without words."""
+    if entry == "socks" or entry.startswith("captured"):
+        with _entered_otherwise(proxy, entry, host, given) as sock:
+            yield sock, b""
+        return
     if entry == "absolute":
         with socket.create_connection(("127.0.0.1", proxy.port), 10) as sock:
             yield sock, b""
@@ -203,6 +220,31 @@ def _entered(
         else:
             with _wrapped(proxy, sock, given.get("sni", host)) as tls:
                 yield tls, b""
+
+
+@contextmanager
+def _entered_otherwise(
+    proxy: Proxy, entry: str, host: str, given: dict[str, Any]
+) -> Iterator[socket.socket | None]:
+    """Come in by SOCKS or captured; nothing where that is refused."""
+    name, _, port = host.partition(":")
+    if entry == "socks":
+        sock, code = entries.socks(proxy.port, name.encode(), int(port or 443))
+    else:
+        web = 443 if entry == "captured" else 80
+        place = proxy.capture(SOMEWHERE, int(port or web))
+        sock, code = socket.create_connection(place, 10), 0
+    with sock:
+        if code or entry == "captured-cleartext":
+            yield None if code else sock
+            return
+        try:
+            tls = _wrapped(proxy, sock, given.get("sni", name))
+        except (ssl.SSLError, ConnectionError):
+            yield None
+            return
+        with tls:
+            yield tls
 
 
 def _wrapped(proxy: Proxy, sock: socket.socket, sni: str, alpn: str = "http/1.1") -> ssl.SSLSocket:
@@ -220,8 +262,8 @@ def _still_serves(proxy: Proxy) -> None:
 
 
 def play_host(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> None:
-    """Host spellings: in CONNECT to 443 and 80, in absolute form, announced to ``check``."""
-    entries = given.get("entries", ["connect", "absolute", "check"])
+    """Host spellings: in CONNECT to 443 and 80, absolute form, SOCKS, SNI, told to ``check``."""
+    through = given.get("entries", ["connect", "absolute", "check", "socks", "captured"])
     proxy = stage.labs[case.lab]
     for host in given["hosts"]:
         spelled = Filled(host="", url="", proxy_port=proxy.port).text(host)
@@ -230,18 +272,44 @@ def play_host(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> N
             "cleartext": b"CONNECT %b:80 HTTP/1.1\r\nHost: %b:80\r\n\r\n",
             "absolute": b"GET http://%b/ HTTP/1.1\r\nHost: %b\r\n\r\n",
         }
-        heads = {name: head for name, head in heads.items() if name in entries} | (
-            {"cleartext": heads["cleartext"]} if "connect" in entries else {}
+        heads = {name: head for name, head in heads.items() if name in through} | (
+            {"cleartext": heads["cleartext"]} if "connect" in through else {}
         )
         for entry, head in heads.items():
             watch = Watch(stage.labs, proxy, f"host {host!r} by {entry}")
             answer = _raw(proxy, head % (spelled, spelled))
             _judge_answer(answer, given, reason, watch.what)
             watch.refused(reason, [], begins=False)
-    if "check" in entries:
+        if "socks" in through and len(spelled) <= _SOCKS_NAME_MAX:
+            _spell_to_socks(stage.labs, proxy, spelled, reason)
+        if "captured" in through:
+            _spell_in_tls(stage.labs, proxy, spelled, reason)
+    if "check" in through:
         events = [_network(host) for host in given["hosts"]]
         _judge_check(events, None, stage, reason)
     _still_serves(proxy)
+
+
+def _spell_to_socks(labs: Labs, proxy: Proxy, spelled: bytes, reason: str) -> None:
+    watch = Watch(labs, proxy, f"host {spelled!r} by SOCKS")
+    sock, code = entries.socks(proxy.port, spelled, 443)
+    sock.close()
+    expected = entries.SOCKS_REPLIES.get(reason, entries.REFUSED)
+    assert code == expected, f"{watch.what}: replied {code}"
+    if reason != "allowed":
+        watch.refused(reason, [], begins=False)
+
+
+def _spell_in_tls(labs: Labs, proxy: Proxy, spelled: bytes, reason: str) -> None:
+    """Spell a host as the server name of captured TLS, where an address is malformed too."""
+    watch = Watch(labs, proxy, f"host {spelled!r} as a server name")
+    with socket.create_connection(proxy.capture(SOMEWHERE, 443), 10) as sock:
+        sock.sendall(entries.hello_of(spelled))
+        assert entries.rest(sock)[:1] == b"\x15", f"{watch.what}: no alert"
+    proxy.wait_for(lambda: watch.records, f"{watch.what}: recorded")
+    told = watch.records[0].reason
+    assert told in {reason, "malformed"}, f"{watch.what}: {told}"
+    watch.refused(told, [], begins=False)
 
 
 def play_first(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> None:
@@ -256,6 +324,20 @@ def play_first(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> 
     else:
         watch.refused(reason, filled.forms, begins=False)
         _still_serves(proxy)
+
+
+def play_socks(case: Case, given: dict[str, Any], stage: Stage, reason: str) -> None:
+    """SOCKS5 requests for names as they are written, or ``raw`` bytes of SOCKS."""
+    proxy = stage.labs[case.lab]
+    for host in given.get("hosts", ()):
+        _spell_to_socks(stage.labs, proxy, as_bytes(host), reason)
+    if "raw" in given:
+        watch = Watch(stage.labs, proxy, f"SOCKS {given['raw']!r}")
+        with socket.create_connection(("127.0.0.1", proxy.port), 10) as sock:
+            sock.sendall(as_bytes(given["raw"]))
+            entries.rest(sock)
+        watch.refused(reason, [], begins=False)
+    _still_serves(proxy)
 
 
 def _raw(proxy: Proxy, data: bytes) -> bytes:
@@ -435,6 +517,7 @@ PLAYERS: dict[str, Callable[[Case, dict[str, Any], Stage, str], None]] = {
     "request": play_request,
     "host": play_host,
     "first": play_first,
+    "socks": play_socks,
     "h2": play_h2,
     "websocket": play_websocket,
     "event": play_event,

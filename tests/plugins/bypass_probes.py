@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from isolation_probe import run_options
+
 PROGRAM = Path(sys.executable).parent / "aesp-proxy"
 _TIME_S = 40
 _RUNNER = """
@@ -53,7 +55,8 @@ def run_probes(codes: dict[str, str], directory: Path, policy: Path) -> dict[str
             "LAB_STATE": str(directory / "state"),
             "LAB_SCRATCH": str(directory),
         }
-        words = ["run", "--state", str(directory / "state"), "--policy", str(own_policy), "--"]
+        words = ["run", *run_options(), "--state", str(directory / "state")]
+        words += ["--policy", str(own_policy), "--"]
         command = [str(PROGRAM), *words, sys.executable, "-I", "-c", _RUNNER, str(asked), str(told)]
         ran = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=_TIME_S, check=False

@@ -11,6 +11,7 @@ from aesp_proxy.decide.policy.sourced import Sourced
 from aesp_proxy.model.context import Claims, Context, Contract, Level, Resource, Session
 from aesp_proxy.model.decision import Finding, Severity
 from aesp_proxy.model.event import (
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -27,7 +28,16 @@ FILES = ("/repo/a.txt", "/repo/b.py", "/etc/passwd", "/repo/é/\udcff")
 ROLES = ("dev", "admin", "ops", "qa")
 NETWORKS = ("10.0.0.0/8", "192.168.0.0/16", "10.1.2.3", "fd00::/8", "::/0")
 LEVELS = tuple(level.word for level in Level)
-ACTIONS = ("http.get", "http.post", "http.*", "tcp.connect", "file.open", "file.*", "tool.call")
+ACTIONS = (
+    "http.get",
+    "http.post",
+    "http.*",
+    "tcp.connect",
+    "dns.query",
+    "file.open",
+    "file.*",
+    "tool.call",
+)
 RESOURCES = ("egress:a.example", "egress:*.example", "egress:*", "egress:a.example:8443",
              "egress:10.0.0.0/8", "file:/repo/**", "file:**/*.py", "file:/etc/PASSWD", "tool:*",
              "tool:files/read", "tool:*/write", "*")  # fmt: skip
@@ -144,6 +154,8 @@ def event(chance: random.Random) -> Event:
             port=port, target=path, path=path, query="", headers=headers, http_version="1.1",
             sni=chance.choice(("", "a.example")), content_length=chance.choice((None, 0, 1000)),
         )  # fmt: skip
+    if roll == 2 and host.address is None and chance.random() < 0.5:
+        return DnsQuery(**plain, host=host, record_type="A")
     if roll == 2:
         return EgressConnect(**plain, host=host, port=port)
     if roll == 3:
@@ -227,6 +239,8 @@ def facts(event: Event, context: Context, found: tuple[Finding, ...]) -> dict[st
         known.update({"request.host": event.host.name, "request.port": event.port,
                       "request.destination_ip": event.host.address})  # fmt: skip
     match event:
+        case DnsQuery():
+            known["request.host"] = event.host.name
         case EgressRequest():
             headers: dict[str, str] = {}
             for name, value in event.headers:

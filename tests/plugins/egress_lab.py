@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 import socket
 import ssl
 import tempfile
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,8 @@ from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import RecordError
 from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
+from aesp_proxy.intercept.egress.transparent import original_destination
+from aesp_proxy.intercept.port import Address
 from aesp_proxy.keys import KeyPair, Purpose, issue_leaf, make_ca
 from aesp_proxy.model.context import Claims
 from aesp_proxy.model.record import Record, RecordId
@@ -236,7 +240,10 @@ class Proxy:
             wall_ns=time.time_ns,
             monotonic_ns=time.monotonic_ns,
         )
+        self._tls = settings.pop("tls", None)
         self._ca_dir, self._settings = ca_dir, settings
+        self._captured: dict[tuple[str, int], tuple[Address, int]] = {}
+        self.names: dict[str, tuple[str, ...]] = {}
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), daemon=True)
         self._thread.start()
@@ -252,7 +259,10 @@ class Proxy:
         static |= {"plain.test": f"127.0.0.1:{plain}", "down.test": "127.0.0.1:1"}
         self.interceptor = EgressInterceptor(
             gate=self.pipeline,
-            master=EgressMaster(ca_dir=self._ca_dir, upstream_roots=self.origin.roots, http2=True),
+            names_of=lambda address: self.names.get(str(address), ()),
+            master=EgressMaster(
+                ca_dir=self._ca_dir, upstream_roots=self.origin.roots, http2=True, tls=self._tls
+            ),
             settings=EgressSettings(
                 head=HeadLimits(),
                 static=static_addresses(static),
@@ -263,10 +273,33 @@ class Proxy:
         sock.bind(("127.0.0.1", 0))
         self.port = sock.getsockname()[1]
         await self.interceptor.listen(sock)
+        self.interceptor._destination_of = self._destination_of
         self._ready.set()
         await self._stopping.wait()
         await self.interceptor.stop(0)
         self.origin.stop()
+
+    def capture(self, address: str, port: int) -> tuple[str, int]:
+        """Capture connections to an address and port; return where to connect instead.
+
+        As behind a packet filter that redirects: what the kernel would tell of the original
+        destination, this tells.
+        """
+
+        async def listen() -> tuple[str, int]:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+            sock.bind(("127.0.0.1", 0))
+            place: tuple[str, int] = sock.getsockname()
+            self._captured[place] = ip_address(address), port
+            await self.interceptor.listen_transparent(sock)
+            return place
+
+        return asyncio.run_coroutine_threadsafe(listen(), self._loop).result(10)
+
+    def _destination_of(self, descriptor: int) -> tuple[Address, int]:
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            place = sock.getsockname()
+        return self._captured.get(place) or original_destination(descriptor)
 
     def stop(self) -> None:
         self.origin.release.set()

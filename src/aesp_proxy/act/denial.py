@@ -30,9 +30,13 @@ _CODES = {
 }
 _DEFAULT_CODE = ("POLICY_VIOLATION", 403)
 _RETRY_MS = {Reason.RECORD_FAILED: 5_000, Reason.UPSTREAM_FAILED: 1_000}
+# The operator's bounds on a session are no fault of a request's size (RFC 6585 section 4).
+_BUDGET = ("QUOTA_EXCEEDED", 429)
+_BUDGET_RETRY_MS = {"budget": 0, "budget_rate": 60_000}
 _PHRASES = {
     400: "Bad Request",
     403: "Forbidden",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     502: "Bad Gateway",
 }
@@ -51,13 +55,23 @@ class Denial:
     @property
     def status(self) -> int:
         """The HTTP status that says it."""
-        return _CODES.get(self.decision.reason, _DEFAULT_CODE)[1]
+        return _code(self.decision)[1]
+
+
+def _code(decision: Decision) -> tuple[str, int]:
+    if decision.guard in _BUDGET_RETRY_MS:
+        return _BUDGET
+    return _CODES.get(decision.reason, _DEFAULT_CODE)
+
+
+def _retry_ms(decision: Decision) -> int:
+    return _BUDGET_RETRY_MS.get(decision.guard) or _RETRY_MS.get(decision.reason, 0)
 
 
 def enterprise_error(denial: Denial) -> dict[str, object]:
     """Give the problem document: EnterpriseError fields, RFC 9457 members, ``reason``."""
     decision = denial.decision
-    code, status = _CODES.get(decision.reason, _DEFAULT_CODE)
+    code, status = _code(decision)
     return {
         "type": PROBLEM_TYPE + decision.reason.value,
         "title": "Refused by policy" if status == 403 else _PHRASES[status],
@@ -76,7 +90,7 @@ def enterprise_error(denial: Denial) -> dict[str, object]:
         "tenant_id": denial.tenant_id,
         "principal_id": denial.principal_id,
         "correlation_id": denial.correlation_id,
-        "retry_after_ms": _RETRY_MS.get(decision.reason, 0),
+        "retry_after_ms": _retry_ms(decision),
         "security_implications": [
             f"{finding.rule} in {finding.location}: {finding.masked}"
             for finding in decision.findings
@@ -127,7 +141,7 @@ def response_fields(denial: Denial, content_type: str, body: bytes) -> list[tupl
         ("AESP-Reason", denial.decision.reason.value),
         ("AESP-Correlation-Id", denial.correlation_id),
     ]
-    if retry_ms := _RETRY_MS.get(denial.decision.reason):
+    if retry_ms := _retry_ms(denial.decision):
         fields.append(("Retry-After", str(max(1, retry_ms // 1000))))
     return fields
 

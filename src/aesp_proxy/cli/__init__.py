@@ -23,8 +23,14 @@ from aesp_proxy.errors import AespError
 
 _COMMANDS: Final[Table] = {
     "run": ("aesp_proxy.cli.run:run", "Run a command whose traffic is decided and recorded."),
+    "daemon": ("aesp_proxy.cli.daemon:daemon", "Serve as the proxy of this host."),
+    "status": ("aesp_proxy.cli.status:status", "Say how the service of this host is."),
     "check": ("aesp_proxy.cli.check:check", "Decide events from a file, without running anything."),
     "policy": ("aesp_proxy.cli.policy:policy", "Compile policies, check them, say what they mean."),
+    "doctor": (
+        "aesp_proxy.cli.doctor:doctor",
+        "Say what this machine can enforce, or attack it to see.",
+    ),
     "audit": ("aesp_proxy.cli.audit:audit", "Read, verify and ship the record."),
     "aggregator": (
         "aesp_proxy.cli.aggregator:aggregator",

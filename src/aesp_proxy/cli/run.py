@@ -8,28 +8,28 @@ starts. Standard output belongs to the command; what we say goes to standard err
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shlex
 import shutil
-import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from aesp_proxy.cli.flags import listen_flags, more_flags, settings_of
 from aesp_proxy.cli.output import error_line, line
 from aesp_proxy.errors import AespError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from aesp_proxy.cli.walls import Environment
     from aesp_proxy.daemon.config import Settings
-    from aesp_proxy.daemon.process import Helpers
     from aesp_proxy.daemon.supervisor import Plan, RunEnd
     from aesp_proxy.launch.child import Child
+    from aesp_proxy.launch.terminal import Terminal
     from aesp_proxy.model.record import Record
 
 _NOT_FOUND: Final = 127
@@ -53,6 +53,11 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--forward", type=str, metavar="DIR", help="What `aggregator enroll` made.")
 @click.option(
+    "--allow-degraded",
+    is_flag=True,
+    help="Go on where the machine does not allow isolation; what is not enforced is said.",
+)
+@click.option(
     "--set", "more", multiple=True, metavar="NAME=VALUE", help="Any setting of docs/settings.md."
 )
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
@@ -65,6 +70,7 @@ def run(
     listen: str | None,
     audit_mode: str | None,
     forward: str | None,
+    allow_degraded: bool,
     more: tuple[str, ...],
     quiet: bool,
     command: tuple[str, ...],
@@ -76,86 +82,91 @@ def run(
     """
     named = {"policy": policy, "state_dir": state, "audit.mode": audit_mode, "forward.dir": forward}
     flags = {name: value for name, value in named.items() if value is not None}
-    flags |= _listen_flags(listen) | _more_flags(more)
-    return _run(_settings(flags, config, command), command, quiet=quiet)
-
-
-def _listen_flags(listen: str | None) -> dict[str, str]:
-    if listen is None:
-        return {}
-    from aesp_proxy.daemon.config_values import split_port
-
-    host, port = split_port(listen)
-    if not host or not (port or listen.endswith(":0")):
-        message = f"{listen!r} is not HOST:PORT"
-        raise click.UsageError(message)
-    return {"listen.host": host, "listen.port": port or "0"}
-
-
-def _more_flags(more: Sequence[str]) -> dict[str, str]:
-    flags = {}
-    for item in more:
-        name, equals, value = item.partition("=")
-        if not equals:
-            message = f"--set {item!r} is not NAME=VALUE"
-            raise click.UsageError(message)
-        flags[name.strip()] = value
-    return flags
-
-
-def _settings(flags: dict[str, str], config: Path | None, command: Sequence[str]) -> Settings:
-    from aesp_proxy.daemon.config_load import load
-
-    settings = load(environ=os.environ, is_root=os.geteuid() == 0, flags=flags, file=config)
-    agent, user = settings.agent, _user()
-    return replace(
-        settings,
-        agent=replace(
-            agent,
-            principal_id=agent.principal_id or user,
-            id=agent.id or f"{user}@{socket.gethostname()}",
-            type=agent.type or Path(command[0]).name,
-        ),
-    )
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"uid-{os.geteuid()}"
+    flags |= listen_flags(listen) | more_flags(more)
+    if allow_degraded:
+        flags["isolation.mode"] = "degraded"
+    settings = settings_of(flags, config, agent_type=Path(command[0]).name)
+    return _run(settings, command, quiet=quiet)
 
 
 def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
-    from aesp_proxy.daemon.process import start_helpers
+    from aesp_proxy.launch import reaper
+    from aesp_proxy.launch.terminal import Terminal
 
     session_id = secrets.token_hex(8)
     log = settings.state_dir / "log" / f"run-{session_id}.log"
-    settings, listener, environment = _prepare(settings)
+    environment = _prepare(settings)
     if os.sep not in command[0] and shutil.which(command[0], os.F_OK) is None:
-        listener.close()
         error_line(f"{command[0]}: command not found")
         return _NOT_FOUND
-    arguments = _sealer_arguments(settings)
-    helpers = start_helpers(settings, listener, log=log, sealer_arguments=arguments)
+    reaper.become_subreaper()
+    terminal = Terminal()
+    try:
+        return _walled(_Start(settings, session_id, log, command, quiet), environment, terminal)
+    finally:
+        # A reaper that was killed has left its orphans to us.
+        reaper.end_descendants(grace_s=1.0)
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
+
+
+class _Start(NamedTuple):
+    """What a run starts from."""
+
+    settings: Settings
+    session_id: str
+    log: Path
+    command: Sequence[str]
+    quiet: bool
+
+
+def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
+    """Wall the command in, start the helpers on the sockets made there, supervise all."""
+    from aesp_proxy.cli.walls import wall_in
+    from aesp_proxy.daemon.process import sealer_arguments, start_helpers
+
+    walled = wall_in(start.settings, start.command, environment)
+    _say_open(walled.open, quiet=start.quiet)
+    port = walled.listener.getsockname()[1]
+    settings = replace(start.settings, listen=replace(start.settings.listen, port=port))
+    try:
+        helpers = start_helpers(
+            settings,
+            walled.listener,
+            log=start.log,
+            more=walled.more,
+            sealer_arguments=sealer_arguments(settings),
+        )
+    except AespError:
+        walled.close()
+        raise
     # They take a second to load; what we need ourselves is loaded meanwhile.
-    from aesp_proxy.daemon.supervisor import Plan
-    from aesp_proxy.launch.child import Child
+    import trio
+
+    from aesp_proxy.daemon.supervisor import Ended, Plan, supervise
 
     plan = Plan(
         settings=settings,
-        session_id=session_id,
-        log=log,
-        notice=(lambda _: None) if quiet else error_line,
+        session_id=start.session_id,
+        log=start.log,
+        notice=(lambda _: None) if start.quiet else error_line,
     )
-    child = Child(command, environment)
-    end = _supervised(plan, child, helpers)
-    return _account(plan, child, end, command, quiet=quiet)
+    end = trio.run(supervise, plan, walled.child, helpers)
+    if end.exit_code > _SIGNALLED or end.ended is not Ended.CHILD:
+        terminal.restore()
+    code = _account(plan, walled.child, end, start.command, quiet=start.quiet)
+    _say_open(walled.missing, quiet=start.quiet)
+    return code
 
 
-def _prepare(settings: Settings) -> tuple[Settings, socket.socket, dict[str, str]]:
-    """Check and make all that a run needs: settings with the port, listener, environment."""
-    from aesp_proxy.daemon.listener import bind
+def _say_open(what: Sequence[str], *, quiet: bool) -> None:
+    """Say what is not enforced."""
+    for each in what:
+        _say(f"not enforced: {each}", quiet=quiet)
+
+
+def _prepare(settings: Settings) -> Environment:
+    """Check and make all that a run needs; return how its environment is made."""
     from aesp_proxy.daemon.state_dir import prepare_state_dir
     from aesp_proxy.launch.ca import ensure_ca
     from aesp_proxy.launch.environment import ProxyAddress, child_environment
@@ -165,43 +176,11 @@ def _prepare(settings: Settings) -> tuple[Settings, socket.socket, dict[str, str
     ca = ensure_ca(settings.ca_dir, now=datetime.now(UTC))
     java = shutil.which("java") is not None
     trust = ensure_trust(ca.certificate, environ=os.environ, java=java)
-    listener = bind(settings)
-    host, port = listener.getsockname()[:2]
-    settings = replace(settings, listen=replace(settings.listen, port=port))
-    proxy = ProxyAddress(host=host, port=port)
-    return settings, listener, child_environment(os.environ, proxy=proxy, trust=trust)
 
+    def environment(proxy: ProxyAddress) -> dict[str, str]:
+        return child_environment(os.environ, proxy=proxy, trust=trust)
 
-def _supervised(plan: Plan, child: Child, helpers: Helpers) -> RunEnd:
-    import trio
-
-    from aesp_proxy.daemon.supervisor import Ended, supervise
-    from aesp_proxy.launch import reaper
-    from aesp_proxy.launch.terminal import Terminal
-
-    reaper.become_subreaper()
-    terminal = Terminal()
-    try:
-        child.prepare()
-        end = trio.run(supervise, plan, child, helpers)
-        if end.exit_code > _SIGNALLED or end.ended is not Ended.CHILD:
-            terminal.restore()
-        return end
-    finally:
-        # A reaper that was killed has left its orphans to us.
-        reaper.end_descendants(grace_s=1.0)
-        if plan.log.exists() and not plan.log.stat().st_size:
-            plan.log.unlink()
-
-
-def _sealer_arguments(settings: Settings) -> tuple[str, ...]:
-    audit = settings.audit
-    arguments = [
-        "--seal-bytes-max", str(audit.seal_bytes_max), "--seal-s-max", str(audit.seal_s_max),
-    ]  # fmt: skip
-    if settings.forward.dir is not None or settings.forward_dir.is_dir():
-        arguments += ["--forward", str(settings.forward_dir)]
-    return tuple(arguments)
+    return environment
 
 
 def _account(plan: Plan, child: Child, end: RunEnd, command: Sequence[str], *, quiet: bool) -> int:

@@ -76,7 +76,4 @@ def render(summary: Summary, *, state_dir: str, epoch: int) -> list[str]:
     lines.append(
         f"record: {state_dir} (epoch {epoch}); verify: aesp-proxy audit verify {state_dir}"
     )
-    lines.append(
-        "only programs that heed the proxy variables passed through here; others are not caught yet"
-    )
     return lines

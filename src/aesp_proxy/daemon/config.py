@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from aesp_proxy.daemon.config_service import Daemon
 from aesp_proxy.daemon.config_values import Given, Key, Pairs, read_value, setting
 from aesp_proxy.errors import ConfigError
 
@@ -49,6 +50,23 @@ class Upstream:
     connect_timeout_s: float = setting(
         10.0, "Longest wait for a connection and its handshake.", minimum=0.1, maximum=300
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """TLS with the agent and with upstream, which is always verified."""
+
+    version_min: str = setting(
+        "1.2", "Oldest version spoken, with the agent and with upstream.", choices=("1.2", "1.3")
+    )
+    ciphers: str = setting(
+        "", "Suites, by OpenSSL's names, with colons between; those that begin with `TLS_` are "
+        "of TLS 1.3. Default is a built-in list.",
+    )  # fmt: skip
+    client_certificates: Pairs = setting(
+        (), "Certificates the proxy shows upstream: `host`, `*.host` or `host:port` to a PEM file "
+        "of certificate, chain and key that only its owner may read.", form="files",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +151,93 @@ class Egress:
         "HTTP/2 costs 3.5 times the CPU of HTTP/1.1: offered where the client needs it, or never.",
         choices=("when_needed", "never"),
     )
+    passthrough: str = setting(
+        "", "Hosts whose TLS is not taken off (their clients pin certificates), separated by "
+        "commas: `host`, `*.host`, `host:port`. The policy must allow them; nothing in it is read.",
+    )  # fmt: skip
+    silence_s: float = setting(
+        0.3, "Silence of a client after which the server is taken to speak first (ports other than "
+        "80 and 443).", minimum=0.01, maximum=60,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolver:
+    """How names are resolved, and how much an agent may ask and say by asking."""
+
+    upstreams: str = setting(
+        "", "Addresses of resolvers, `address` or `address:port`, separated by commas; default is "
+        "those of /etc/resolv.conf. When set, the proxy itself asks only them.",
+    )  # fmt: skip
+    search: str = setting(
+        "", "Domains in which a name of one label is looked for, separated by commas; default is "
+        "those of /etc/resolv.conf.",
+    )  # fmt: skip
+    types: str = setting(
+        "", "Types of record answered besides A, AAAA and PTR (TXT, MX, SRV ...), separated by "
+        "commas. HTTPS and SVCB never are.",
+    )  # fmt: skip
+    timeout_s: float = setting(
+        1.5, "Longest wait for one answer of one resolver; each is asked twice.",
+        minimum=0.1, maximum=30,
+    )  # fmt: skip
+    cache_entries_max: int = setting(10_000, "Most answers kept.", minimum=1, maximum=1_000_000)
+    ttl_s_max: int = setting(
+        300, "Longest time an answer is kept, whatever it says.", minimum=1, maximum=86_400
+    )
+    negative_ttl_s_max: int = setting(
+        30, "Longest time that a name or record does not exist.", minimum=1, maximum=3_600
+    )
+    queries_per_s_max: int = setting(
+        100, "Most queries of an agent looked at a second; five seconds' worth may come at once.",
+        minimum=1, maximum=100_000,
+    )  # fmt: skip
+    in_flight_max: int = setting(256, "Most queries under way at once.", minimum=1, maximum=10_000)
+    names_per_minute_max: int = setting(
+        30, "Most new names a minute under one suffix of which the policy allows any name; over it "
+        "they are refused, whether asked of the resolver or connected to.",
+        minimum=1, maximum=100_000,
+    )  # fmt: skip
+    names_per_hour_max: int = setting(300, "The same an hour.", minimum=1, maximum=1_000_000)
+    label_chars_max: int = setting(
+        48, "Longest label that an agent may choose freely.", minimum=1, maximum=63
+    )
+    name_chars_max: int = setting(
+        128, "Longest part of a name that an agent may choose freely.", minimum=1, maximum=253
+    )
+    name_bits_max: int = setting(
+        224, "Most information in that part, in bits, estimated by its characters; a random UUID "
+        "has about 130.", minimum=8, maximum=2_000,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a session may send out; counted by each worker process for itself."""
+
+    requests_per_minute_max: int = setting(
+        0, "Most requests a minute; 0 for no bound.", minimum=0, maximum=1_000_000
+    )
+    requests_max: int = setting(
+        0, "Most requests of a session; 0 for no bound. A connection relayed unread is one.",
+        minimum=0, maximum=10**12,
+    )  # fmt: skip
+    bytes_out_max: int = setting(
+        0, "Most bytes that a session may send (targets, fields, bodies, messages); 0 for no "
+        "bound.", minimum=0, maximum=10**15,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """What `run` puts around the command."""
+
+    mode: str = setting(
+        "full",
+        "`full`: the command starts only when it is isolated; `degraded`: on a machine that does "
+        "not allow it, it starts with what works, and what is not enforced is said.",
+        choices=("full", "degraded"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,11 +280,16 @@ class Settings:
     policy: Path | None = setting(None, "Policy file; default is the built-in baseline.")
     listen: Listen = Listen()
     upstream: Upstream = Upstream()
+    tls: Tls = Tls()
     limits: Limits = Limits()
     scan: Scan = Scan()
     audit: Audit = Audit()
     forward: Forward = Forward()
     egress: Egress = Egress()
+    resolver: Resolver = Resolver()
+    budget: Budget = Budget()
+    daemon: Daemon = Daemon()
+    isolation: Isolation = Isolation()
     agent: Agent = Agent()
     claims: ClaimSettings = ClaimSettings()
 

@@ -86,7 +86,14 @@ def _flatten(path: Path, node: yaml.Node, prefix: str, layer: dict[str, Given]) 
             plain = _plain(path, value)
             if KEYS[dotted].kind is Path and isinstance(plain, str) and plain:
                 plain = str(path.parent.absolute() / plain)
+            if KEYS[dotted].form == "files" and isinstance(plain, list):
+                plain = [[host, _below(path, file)] for host, file in plain]
             layer[dotted] = Given(value=plain, where=_place(path, value))
+
+
+def _below(path: Path, file: object) -> object:
+    """Make a path absolute that is relative to the settings file."""
+    return str(path.parent.absolute() / file) if isinstance(file, str) and file else file
 
 
 def _entries(path: Path, node: yaml.Node, where: str) -> list[tuple[str, yaml.Node, yaml.Node]]:

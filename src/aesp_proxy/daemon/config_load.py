@@ -50,6 +50,12 @@ def _given(key: Key | None, text: str, where: str) -> Given:
     """Take text as given; a path is made absolute, as a child may stand elsewhere."""
     if key is not None and key.kind is Path and text:
         text = str(Path(text).absolute())
+    if key is not None and key.form == "files":
+        pairs = (item.partition("=") for item in text.split(",") if item.strip())
+        text = ",".join(
+            f"{host}={Path(file.strip()).absolute()}" if file.strip() else host
+            for host, _, file in pairs
+        )
     return Given(value=text, where=where, text=True)
 
 

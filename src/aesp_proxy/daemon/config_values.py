@@ -86,8 +86,10 @@ def read_value(key: Key, given: Given) -> object:
     if key.kind is Path:
         return Path(_text(key, value, where))
     if key.kind is tuple:
-        return _pairs(value, where)
+        return _pairs(value, where, files=key.form == "files")
     if key.kind is str:
+        if key.choices and isinstance(value, float):
+            value = f"{value:g}"  # YAML takes 1.2 for a number
         return _checked_text(key, _text(key, value, where), where)
     return _checked_number(key, value, where)
 
@@ -143,7 +145,9 @@ def _checked_number(key: Key, value: object, where: str) -> float:
     return typing.cast("float", number)
 
 
-def _pairs(value: object, where: str) -> Pairs:
+def _pairs(value: object, where: str, *, files: bool) -> Pairs:
+    read = _checked_file if files else _checked_resolve
+    remedy = "host[:port] to a file" if files else "host[:port] to address[:port]"
     items = list(value.items()) if isinstance(value, Mapping) else value
     if not isinstance(items, list | tuple):
         raise ConfigError(f"{_word(value)} is not a map", where=where)
@@ -151,15 +155,27 @@ def _pairs(value: object, where: str) -> Pairs:
     for item in items:
         match item:
             case [str(name), str(target)] | (str(name), str(target)):
-                pairs.append((_checked_name(name, where), _checked_target(target, where)))
+                pairs.append(read(name, target, where))
             case _:
                 raise ConfigError(
-                    f"{_word(item)} does not say where a host is", where=where,
-                    remedy="host[:port] to address[:port]",
-                )  # fmt: skip
+                    f"{_word(item)} does not say where a host is", where=where, remedy=remedy
+                )
     if len({name for name, _ in pairs}) != len(pairs):
         raise ConfigError("names a host twice", where=where)
     return tuple(sorted(pairs))
+
+
+def _checked_resolve(name: str, target: str, where: str) -> tuple[str, str]:
+    return _checked_name(name, where), _checked_target(target, where)
+
+
+def _checked_file(name: str, target: str, where: str) -> tuple[str, str]:
+    """Check the shape of a host rule and a path; what they name is looked at when they are used."""
+    if not name or not target or any(ord(c) < 33 or ord(c) == 127 for c in name):
+        raise ConfigError(f"{name!r} does not name a host and its file", where=where)
+    if any(ord(c) < 32 or ord(c) == 127 for c in target):
+        raise ConfigError("holds a control character", where=where)
+    return name, target
 
 
 def _checked_name(name: str, where: str) -> str:

@@ -16,7 +16,14 @@ session of its own, so the terminal's signals pass it by.
 direction  frame              fields
 ========== ================== =====================================================
 to worker  ``config``         ``settings`` (``Settings.to_worker()``),
-                              ``session_id``, ``ca_dir`` (text): always the first
+                              ``session_id``, ``ca_dir`` (text): always the first;
+                              ``kept`` (text) and ``serial``: a kept policy to read
+                              instead of the settings' (see ``policy_kept``), or empty
+to worker  ``reload``         ``kept``, ``serial``: read that policy whole, swap it in,
+                              answer ``serving``; what fails ends in ``failed``
+to worker  ``refused``        ``message``: record that another policy was not taken, and why
+to worker  ``count``          no fields: answer ``counts``, which also tells that the
+                              worker is not stuck
 to worker  ``stop``           ``grace_s`` (float): accept nothing new, finish what is
                               under way for at most this long, record, exit 0
 from it    ``ready``          ``port``, ``epoch`` (ints): it accepts, and records as
@@ -24,6 +31,10 @@ from it    ``ready``          ``port``, ``epoch`` (ints): it accepts, and record
 from it    ``failed``         ``exit_code`` (3 configuration, 4 runtime), ``message``
                               (one line, ``where: what (remedy)``): then it exits
 from it    ``notice``         ``message``: one line for the person at the terminal
+from it    ``serving``        ``serial``, ``name``, ``hash``, ``stamp``: the policy it
+                              decides by now; after ``ready`` and after each reload
+from it    ``counts``         ``connections`` now, requests ``allowed``, attempts
+                              ``refused`` since it started
 ========== ================== =====================================================
 
 End of file at the worker means that the supervisor is dead: treat it as ``stop``
@@ -34,7 +45,7 @@ sides: both are of one version, so it can only be damage.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import ormsgpack
@@ -43,6 +54,7 @@ from aesp_proxy.errors import InputError
 
 FRAME_BYTES_MAX: Final = 1 << 20
 _LENGTH_BYTES: Final = 4
+_MESSAGE_CHARS_MAX: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +80,26 @@ class Notice:
     message: str
 
 
-FromWorker = Ready | Failed | Notice
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """The policy that a worker decides by."""
+
+    serial: int
+    name: str
+    hash: str
+    stamp: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a worker has under way, and has done since it started."""
+
+    connections: int
+    allowed: int
+    refused: int
+
+
+FromWorker = Ready | Failed | Notice | Serving | Counts
 
 
 def encode_frame(frame: dict[str, object]) -> bytes:
@@ -86,11 +117,45 @@ def encode_frame(frame: dict[str, object]) -> bytes:
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
-def config_frame(settings: dict[str, object], *, session_id: str, ca_dir: str) -> bytes:
+def config_frame(
+    settings: dict[str, object], *, session_id: str, ca_dir: str, kept: str = "", serial: int = 1
+) -> bytes:
     """Encode the first frame to a worker."""
     return encode_frame(
-        {"type": "config", "settings": settings, "session_id": session_id, "ca_dir": ca_dir}
+        {
+            "type": "config",
+            "settings": settings,
+            "session_id": session_id,
+            "ca_dir": ca_dir,
+            "kept": kept,
+            "serial": serial,
+        }
     )
+
+
+def reload_frame(*, kept: str, serial: int) -> bytes:
+    """Encode the order to decide by another policy from now on."""
+    return encode_frame({"type": "reload", "kept": kept, "serial": serial})
+
+
+def refused_frame(message: str) -> bytes:
+    """Encode the order to record that a policy was not taken."""
+    return encode_frame({"type": "refused", "message": message[:_MESSAGE_CHARS_MAX]})
+
+
+def count_frame() -> bytes:
+    """Encode the question how much is under way."""
+    return encode_frame({"type": "count"})
+
+
+def serving_frame(serving: Serving) -> bytes:
+    """Encode a worker's word which policy it decides by."""
+    return encode_frame({"type": "serving", **asdict(serving)})
+
+
+def counts_frame(counts: Counts) -> bytes:
+    """Encode a worker's counts."""
+    return encode_frame({"type": "counts", **asdict(counts)})
 
 
 def stop_frame(*, grace_s: float) -> bytes:
@@ -157,7 +222,7 @@ def _decode_body(body: bytes) -> dict[str, object]:
 
 
 def from_worker(frame: dict[str, object]) -> FromWorker:
-    """Read a frame that a worker sent; InputError for anything but its three types."""
+    """Read a frame that a worker sent; InputError for anything but its types."""
     match frame:
         case {"type": "ready", "port": int(port), "epoch": int(epoch)} if 0 < port < 65536:
             return Ready(port=port, epoch=epoch)
@@ -165,5 +230,20 @@ def from_worker(frame: dict[str, object]) -> FromWorker:
             return Failed(exit_code=exit_code, message=message)
         case {"type": "notice", "message": str(message)}:
             return Notice(message=message)
+        case {
+            "type": "serving",
+            "serial": int(serial),
+            "name": str(name),
+            "hash": str(digest),
+            "stamp": str(stamp),
+        }:
+            return Serving(serial=serial, name=name, hash=digest, stamp=stamp)
+        case {
+            "type": "counts",
+            "connections": int(connections),
+            "allowed": int(allowed),
+            "refused": int(refused),
+        }:
+            return Counts(connections=connections, allowed=allowed, refused=refused)
         case _:
             raise InputError(f"a worker sent a control frame of type {frame['type']!r}")

@@ -17,7 +17,7 @@ from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.port import Address
 from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
-from aesp_proxy.model.event import EgressConnect, EgressRequest
+from aesp_proxy.model.event import DnsQuery, EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.grpc import MessageReader
@@ -50,7 +50,7 @@ class EventExchange:
     def __init__(
         self,
         pipeline: Pipeline,
-        event: EgressConnect | EgressRequest,
+        event: EgressConnect | EgressRequest | DnsQuery,
         decision: Decision,
         snapshot: Snapshot,
     ) -> None:
@@ -75,20 +75,23 @@ class EventExchange:
             self._ended = True
         else:
             self._seq = record_id.seq
-            if isinstance(event, EgressRequest):
-                pipeline.session.let_out()
+            pipeline.let_out(event)
 
     def is_refused(self) -> bool:
         """Whether it must not go on."""
         return self.denial is not None
 
     def connecting(self, host: Host, addresses: tuple[Address, ...]) -> Denial | None:
-        """Check the addresses that will be dialled, before they are."""
-        decision = address_decision(host, self._event.port, addresses, self._snapshot)
+        """Check the addresses that will be dialled, or told, before they are."""
+        event = self._event
+        port = None if isinstance(event, DnsQuery) else event.port
+        decision = address_decision(host, port, addresses, self._snapshot)
         return None if decision is None else self._turn(decision)
 
     def body(self, chunk: bytes) -> bytes:
         """Scan body bytes; return those that may leave now."""
+        if not self.spend(len(chunk)):
+            return b""
         scan = self._scan or self._open_body()
         if scan is None:
             return chunk
@@ -111,6 +114,8 @@ class EventExchange:
         scan, scanner = self._scan, self._snapshot.scanner
         if scan is not None:
             held = self._released(scan.finish)
+        if trailers and not self.spend(sum(len(name) + len(value) for name, value in trailers)):
+            return b""
         if trailers and scanner is not None:
             lines = b"".join(b"%b: %b\n" % field for field in trailers)
             self._released(lambda: Release(findings=scanner.scan(lines, "trailers")))
@@ -118,8 +123,17 @@ class EventExchange:
 
     def message(self, data: bytes, location: str) -> bytes:
         """Scan one whole message; return it, or nothing when it may not leave."""
+        if not self.spend(len(data)):
+            return b""
         scan = self._scan or self._open_scan(location, "", 0)
         return data if scan is None else self._released(lambda: scan.feed(data))
+
+    def spend(self, count: int) -> bool:
+        """Count bytes that are about to leave; False, and refused, when they may not."""
+        over = self._pipeline.may_send(count)
+        if over is not None:
+            self._turn(over)
+        return over is None
 
     def _open_body(self) -> BodyScan | None:
         encoding, content_type = _body_kind(self._event)
@@ -219,7 +233,7 @@ class EventExchange:
         return str(record_id) if record_id is not None else NOT_RECORDED
 
 
-def _body_kind(event: EgressConnect | EgressRequest) -> tuple[str, bytes]:
+def _body_kind(event: EgressConnect | EgressRequest | DnsQuery) -> tuple[str, bytes]:
     """Give Content-Encoding (all fields joined) and Content-Type of a request."""
     if not isinstance(event, EgressRequest):
         return "", b""

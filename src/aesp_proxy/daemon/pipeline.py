@@ -14,18 +14,20 @@ Net 3: whatever fails between 1 and 4 is a denial (``record_failed`` or
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aesp_proxy.act.denial import Denial
+from aesp_proxy.daemon.budget import GUARD, RATE_GUARD, SendBudget
 from aesp_proxy.daemon.exchange import NOT_RECORDED, EventExchange
+from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.session import SessionCounter
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError, RecordError
 from aesp_proxy.model.context import NO_CONTEXT, Context
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
-from aesp_proxy.model.event import EgressConnect, EgressRequest
+from aesp_proxy.model.event import DnsQuery, EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.model.record import Record, RecordId
@@ -33,6 +35,8 @@ from aesp_proxy.normalize.http import Tunnel, name_mismatch
 from aesp_proxy.record.compose import refusal_record
 
 _DO_NOT_RETRY = "Do not retry: the same request will be refused again."
+_BOUNDS = "The operator bounds what a session may send: the settings budget.*."
+_WAIT = "Wait a minute, then go on more slowly: the operator bounds requests a minute."
 
 
 class Recorder(Protocol):
@@ -80,6 +84,8 @@ class Pipeline:
         scan: ScanLimits,
         wall_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
+        names: NameBudget | None = None,
+        budget: SendBudget | None = None,
     ) -> None:
         self.snapshot = snapshot
         self._journal = journal
@@ -87,6 +93,8 @@ class Pipeline:
         self.session = session
         self.scan = scan
         self._monotonic_ns = monotonic_ns
+        self._names = names
+        self.budget = budget
         self.now_ns = wall_ns
         self._principals: dict[str, Principal] = {}
 
@@ -108,17 +116,60 @@ class Pipeline:
         return known
 
     def connect(self, principal: Principal, host: Host, port: int) -> EventExchange:
-        """Decide a CONNECT."""
-        event = EgressConnect(
-            event_id="", time_ns=self.now_ns(), principal=principal, host=host, port=port
+        """Decide a CONNECT, or what a captured connection amounts to."""
+        return self._decided(self._connection(principal, host, port), "")
+
+    def raw(self, principal: Principal, host: Host, port: int) -> EventExchange:
+        """Decide whether bytes that are neither TLS nor HTTP may be relayed unread."""
+        return self._decided(self._connection(principal, host, port, raw=True), "")
+
+    def sealed(self, principal: Principal, host: Host, port: int) -> EventExchange:
+        """Decide whether the TLS of a host on the operator's list may be relayed unread."""
+        return self._decided(self._connection(principal, host, port, sealed=True), "")
+
+    def may_connect(self, principal: Principal, host: Host, port: int, *, raw: bool) -> bool:
+        """Tell what ``connect`` or ``raw`` would say; nothing is recorded, nothing may go out."""
+        snapshot = self.snapshot
+        event = self._connection(principal, host, port, raw=raw)
+        return decide(event, snapshot, self._context(snapshot)).verdict.passes
+
+    def _connection(
+        self,
+        principal: Principal,
+        host: Host,
+        port: int,
+        *,
+        raw: bool = False,
+        sealed: bool = False,
+    ) -> EgressConnect:
+        return EgressConnect(
+            event_id="",
+            time_ns=self.now_ns(),
+            principal=principal,
+            host=host,
+            port=port,
+            raw=raw,
+            sealed=sealed,
         )
-        return self._decided(event, "")
 
     def request(self, event: EgressRequest, tunnel: Tunnel | None) -> EventExchange:
         """Decide a request, its head complete."""
         return self._decided(event, name_mismatch(event, tunnel))
 
-    def _decided(self, event: EgressConnect | EgressRequest, mismatch: str) -> EventExchange:
+    def query(self, principal: Principal, host: Host, record_type: str) -> EventExchange:
+        """Decide whether a name may be asked for."""
+        event = DnsQuery(
+            event_id="",
+            time_ns=self.now_ns(),
+            principal=principal,
+            host=host,
+            record_type=record_type,
+        )
+        return self._decided(event, "")
+
+    def _decided(
+        self, event: EgressConnect | EgressRequest | DnsQuery, mismatch: str
+    ) -> EventExchange:
         snapshot = self.snapshot
         try:
             decision = (
@@ -126,9 +177,46 @@ class Pipeline:
                 if mismatch
                 else decide(event, snapshot, self._context(snapshot))
             )
+            if self._names is not None and decision.verdict.passes:
+                # Before the name is resolved: resolving is what tells it.
+                too_much = self._names.refused(event.host, snapshot, self._monotonic_ns() / 1e9)
+                if too_much:
+                    decision = self.refusal(Reason.LIMIT_EXCEEDED, too_much)
+            if self.budget is not None and decision.verdict.passes:
+                decision = self._in_budget(self.budget, event, decision)
         except Exception as error:  # noqa: BLE001 - net 3: decide() never raises; if it did, the answer is no
             decision = self.refusal(Reason.ENGINE_FAILED, f"no decision: {type(error).__name__}")
         return EventExchange(self, event, decision, snapshot)
+
+    def _in_budget(
+        self,
+        budget: SendBudget,
+        event: EgressConnect | EgressRequest | DnsQuery,
+        decision: Decision,
+    ) -> Decision:
+        over = budget.refused(event, self._monotonic_ns() / 1e9)
+        return decision if over is None else self.over_budget(*over)
+
+    def over_budget(self, guard: str, message: str) -> Decision:
+        """Make the decision of a refusal by the operator's bounds."""
+        wait = guard == RATE_GUARD
+        steps = (_WAIT,) if wait else (_DO_NOT_RETRY, _BOUNDS)
+        decision = self.refusal(Reason.LIMIT_EXCEEDED, message)
+        return replace(decision, guard=guard, remediation=steps)
+
+    def may_send(self, count: int) -> Decision | None:
+        """Count bytes that are about to leave; the refusal when they are too many."""
+        budget = self.budget
+        if budget is None or budget.spend(count):
+            return None
+        return self.over_budget(GUARD, budget.told_bytes())
+
+    def let_out(self, event: EgressConnect | EgressRequest | DnsQuery) -> None:
+        """Count what is let out, its decision recorded."""
+        if isinstance(event, EgressRequest):
+            self.session.let_out()
+        if self.budget is not None:
+            self.budget.let_out(event, self._monotonic_ns() / 1e9)
 
     def _context(self, snapshot: Snapshot) -> Context:
         return NO_CONTEXT if snapshot.rules is None else self.session.context()
@@ -136,6 +224,10 @@ class Pipeline:
     def malformed(self, principal: Principal, error: InputError, target: str) -> Denial:
         """Refuse bytes that could not be read without doubt."""
         return self._refuse_bytes(principal, Reason.MALFORMED, str(error), target)
+
+    def unsupported(self, principal: Principal, message: str, target: str) -> Denial:
+        """Refuse a protocol, or a part of one, that is not spoken here."""
+        return self._refuse_bytes(principal, Reason.UNSUPPORTED, message, target)
 
     def limited(self, principal: Principal, message: str, target: str) -> Denial:
         """Refuse because a limit was reached before an event existed."""
@@ -145,11 +237,22 @@ class Pipeline:
         """Refuse because the interceptor itself failed (net 4)."""
         return self._refuse_bytes(principal, Reason.INTERCEPTOR_FAILED, message, target)
 
+    def query_refused(self, principal: Principal, reason: Reason, message: str) -> Denial:
+        """Refuse a query, or many, of which no name can be told."""
+        return self._refuse_bytes(principal, reason, message, "", action="dns.query")
+
     def _refuse_bytes(
-        self, principal: Principal, reason: Reason, message: str, target: str
+        self,
+        principal: Principal,
+        reason: Reason,
+        message: str,
+        target: str,
+        action: str = "tcp.connect",
     ) -> Denial:
         decision = self.refusal(reason, message)
-        record = refusal_record(principal, decision, target=target, time_ns=self.now_ns())
+        record = refusal_record(
+            principal, decision, target=target, time_ns=self.now_ns(), action=action
+        )
         return self.deny(record, decision, principal)
 
     def refusal(self, reason: Reason, message: str) -> Decision:

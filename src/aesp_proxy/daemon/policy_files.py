@@ -45,7 +45,18 @@ def load_snapshot(
     ``cache_dir`` keeps the compiled secret rules (0.4 s to make); without it nothing
     is kept.
     """
-    policy = read_policy(policy_path)
+    return snapshot_of(
+        read_policy(policy_path),
+        fingerprint_key=fingerprint_key,
+        serial=serial,
+        cache_dir=cache_dir,
+    )
+
+
+def snapshot_of(
+    policy: Policy, *, fingerprint_key: bytes, serial: int, cache_dir: Path | None = None
+) -> Snapshot:
+    """Compile a policy that was read, with the packs; as ``load_snapshot``."""
     if not policy.secrets.enabled:
         return build_snapshot(policy, (), fingerprint_key=fingerprint_key, serial=serial)
     packs = read_packs()
@@ -64,13 +75,18 @@ def read_policy(policy_path: Path | None) -> Policy:
     Parents are looked for beside the file, in the folder above, and among the policies
     that come along. A compiled policy is one too: its hash is checked.
     """
-    path, where = policy_path, str(policy_path)
-    if path is None:
-        path, where = built_in_dir() / _BASELINE, BUILT_IN + _BASELINE
+    path, where = located(policy_path)
     text = read_text(path, compiled_bytes_max=BYTES_MAX)
     if is_compiled(text):
         return from_json(text, where)
     return load_policy(text, where, lone_parents(path, where))
+
+
+def located(policy_path: Path | None) -> tuple[Path, str]:
+    """Return the file of a policy, the built-in baseline for None, and its name."""
+    if policy_path is None:
+        return built_in_dir() / _BASELINE, BUILT_IN + _BASELINE
+    return policy_path, str(policy_path)
 
 
 def lone_parents(path: Path, where: str, *, told_from: Path | None = None) -> PolicyParents:

@@ -45,6 +45,11 @@ class PolicyParents:
         self._names: dict[Path, str] = {}
         self._paths: dict[str, Path] = {}
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of the chain, as far as it was read."""
+        return tuple(self._paths.values())
+
     def remember(self, path: Path, where: str) -> None:
         """Tell the name under which a file is known: the first one of a chain."""
         self._names[path.resolve()] = where

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -125,30 +126,66 @@ class Helpers:
     control: socket.socket
 
 
+def worker_process(
+    given: Sequence[tuple[str, socket.socket]], *, log: Path, command: Sequence[str] = ()
+) -> HelperProcess:
+    """Return a worker, not yet started, that inherits sockets, each with its option."""
+    command = command or module_command(WORKER_MODULE, death_signal=signal.SIGKILL)
+    fds = [each.fileno() for _, each in given]
+    words = tuple(word for name, each in given for word in (name, str(each.fileno())))
+    return HelperProcess("proxy", (*command, *words), log=log, pass_fds=fds)
+
+
+def sealer_process(
+    settings: Settings,
+    *,
+    log: Path,
+    arguments: Sequence[str] = (),
+    command: Sequence[str] = (),
+) -> HelperProcess:
+    """Return the sealer, not yet started."""
+    # TERM, not KILL: a sealer that is left alone still seals everything before it goes.
+    command = command or module_command(SEALER_MODULE, death_signal=signal.SIGTERM)
+    words = (*command, "--state", str(settings.state_dir), *arguments)
+    return HelperProcess("sealer", words, log=log, has_stdin=True)
+
+
+def sealer_arguments(settings: Settings) -> tuple[str, ...]:
+    """Return what the settings say to the sealer."""
+    audit = settings.audit
+    arguments = [
+        "--seal-bytes-max", str(audit.seal_bytes_max), "--seal-s-max", str(audit.seal_s_max),
+    ]  # fmt: skip
+    if settings.forward.dir is not None or settings.forward_dir.is_dir():
+        arguments += ["--forward", str(settings.forward_dir)]
+    return tuple(arguments)
+
+
 def start_helpers(
     settings: Settings,
     listener: socket.socket,
     *,
     log: Path,
+    more: Sequence[tuple[str, socket.socket]] = (),
     sealer_arguments: Sequence[str] = (),
     worker_command: Sequence[str] = (),
     sealer_command: Sequence[str] = (),
 ) -> Helpers:
     """Start worker and sealer; takes over ``listener``, which the worker accepts on.
 
-    An empty command means our own module. UnavailableError when one cannot be
+    ``more`` are other sockets for the worker, each with the option that tells it. An
+    empty command means our own module. UnavailableError when one cannot be
     started; then neither runs.
     """
-    # TERM, not KILL: a sealer that is left alone still seals everything before it goes.
-    sealer_command = sealer_command or module_command(SEALER_MODULE, death_signal=signal.SIGTERM)
-    worker_command = worker_command or module_command(WORKER_MODULE, death_signal=signal.SIGKILL)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with listener, theirs:
-        fds = (theirs.fileno(), listener.fileno())
-        to_worker = ("--control-fd", str(fds[0]), "--listen-fd", str(fds[1]))
-        to_sealer = ("--state", str(settings.state_dir), *sealer_arguments)
-        worker = HelperProcess("proxy", (*worker_command, *to_worker), log=log, pass_fds=fds)
-        sealer = HelperProcess("sealer", (*sealer_command, *to_sealer), log=log, has_stdin=True)
+    given = (("--control-fd", theirs), ("--listen-fd", listener), *more)
+    with ExitStack() as stack:
+        for _, each in given:
+            stack.enter_context(each)
+        worker = worker_process(given, log=log, command=worker_command)
+        sealer = sealer_process(
+            settings, log=log, arguments=sealer_arguments, command=sealer_command
+        )
         try:
             worker.start()
             sealer.start()

@@ -33,6 +33,16 @@ class SessionCounter:
         )
         return Context(claims=self._claims, session=session)
 
+    @property
+    def egress_count(self) -> int:
+        """Requests let out."""
+        return self._egress
+
+    @property
+    def denials(self) -> int:
+        """Refusals."""
+        return self._denials
+
     def let_out(self) -> None:
         """Count a request that was let out."""
         self._egress += 1

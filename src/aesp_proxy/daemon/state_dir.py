@@ -15,7 +15,9 @@ from typing import Final
 
 from aesp_proxy.errors import ConfigError
 
-_OURS: Final = frozenset({"audit", "ca", "crash", "fingerprint.key", "forward", "log"})
+_OURS: Final = frozenset(
+    {"audit", "ca", "cache", "crash", "fingerprint.key", "forward", "log", "policy", "run"}
+)
 _REMEDY: Final = "give --state DIR"
 
 

@@ -19,7 +19,6 @@ else runs; the child last, when the worker has said that it accepts.
 from __future__ import annotations
 
 import math
-import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ import trio
 
 from aesp_proxy.daemon import control
 from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.ending import gone, stop
 from aesp_proxy.daemon.process import HelperProcess, Helpers
 from aesp_proxy.errors import InputError, UnavailableError
 
@@ -206,7 +206,7 @@ async def _watch_worker(run: _Run) -> None:
         run.finish(Ended.WORKER_DIED, 4, f"the proxy sent nonsense ({error}), see {run.plan.log}")
         return
     with trio.move_on_after(_EXIT_S_MAX):
-        await _gone(run.worker)
+        await gone(run.worker)
     if run.failed is not None:
         run.finish(Ended.WORKER_FAILED, run.failed.exit_code, run.failed.message)
     else:
@@ -223,6 +223,8 @@ def _take(run: _Run, message: control.FromWorker) -> None:
             run.failed = message
         case control.Notice():
             run.plan.notice(message.message)
+        case control.Serving() | control.Counts():
+            pass  # a run asks for neither
         case _:
             assert_never(message)
 
@@ -230,7 +232,7 @@ def _take(run: _Run, message: control.FromWorker) -> None:
 async def _watch_sealer(run: _Run) -> None:
     died_at = -math.inf
     while True:
-        await _gone(run.sealer)
+        await gone(run.sealer)
         if run.sealer.exit_code == _EXIT_CONFIG:
             run.finish(Ended.SEALER_FAILED, _EXIT_CONFIG, run.sealer.last_words())
             return
@@ -273,7 +275,7 @@ async def _drain(run: _Run) -> None:
         if run.ready.is_set():
             with trio.move_on_after(run.plan.drain_s_max + 1.0):
                 await _ask_to_stop(run)
-                await _gone(run.worker)
+                await gone(run.worker)
         await _stop(run, run.worker, grace_s=0.0)
         run.sealer.close_stdin()
         if not await _stop(run, run.sealer, grace_s=run.plan.seal_s_max):
@@ -298,30 +300,5 @@ async def _put_down(run: _Run) -> None:
     await _stop(run, run.sealer, grace_s=0.0)
 
 
-async def _gone(process: HelperProcess) -> None:
-    """Wait until ``process`` has ended."""
-    if process.exit_code is not None or not process.pid:
-        return
-    # Popen.wait would need a thread; a pidfd is readable when its process has ended.
-    descriptor = os.pidfd_open(process.pid)
-    try:
-        await trio.lowlevel.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
-    process.collect()
-
-
 async def _stop(run: _Run, process: HelperProcess, *, grace_s: float) -> bool:
-    """Wait ``grace_s`` seconds for its end, then TERM, then KILL; say if it went by itself."""
-    if process.exit_code is not None or not process.pid:
-        return True
-    with trio.move_on_after(grace_s):
-        await _gone(process)
-        return True
-    process.send_signal(signal.SIGTERM)
-    with trio.move_on_after(run.plan.stop_s_max):
-        await _gone(process)
-        return False
-    process.send_signal(signal.SIGKILL)
-    process.collect()
-    return False
+    return await stop(process, grace_s=grace_s, stop_s_max=run.plan.stop_s_max)

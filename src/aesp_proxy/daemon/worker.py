@@ -14,21 +14,31 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
+from aesp_proxy.daemon.budget import SendBudget, SendLimits
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
-from aesp_proxy.daemon.fingerprint import load_fingerprint_key
+from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
-from aesp_proxy.daemon.policy_files import load_snapshot
+from aesp_proxy.daemon.reaching import tls_settings
+from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.session import SessionCounter, claims_of
+from aesp_proxy.daemon.worker_control import ControlLoop, PolicySource
+from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
 from aesp_proxy.intercept.egress.master import EgressMaster, verify_contract
+from aesp_proxy.intercept.egress.sealed import sealed_hosts
+from aesp_proxy.intercept.names import Names
+from aesp_proxy.intercept.resolver.listeners import DnsListeners
+from aesp_proxy.intercept.resolver.resolver import Resolver
+from aesp_proxy.intercept.resolver.server import DnsInterceptor
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal, JournalOptions, Mode
 from aesp_proxy.record.spool_check import check_newest_batch
@@ -40,24 +50,53 @@ _EXIT_RUNTIME = 4
 _READ_BYTES = 65_536
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sockets:
+    """What was inherited to listen on."""
+
+    listen: socket.socket
+    transparent: tuple[socket.socket, ...] = ()
+    dns_udp: tuple[socket.socket, ...] = ()
+    dns_tcp: tuple[socket.socket, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What runs, and is to be stopped."""
+
+    interceptor: EgressInterceptor
+    journal: Journal
+    listeners: DnsListeners | None
+    pipeline: Pipeline
+    source: PolicySource
+
+
 def main() -> None:
     """Run until told to stop; never a traceback for what an operator can mend."""
     parser = ArgumentParser(prog="aesp_proxy.daemon.worker")
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--transparent-fd", type=int, action="append", default=[])
+    parser.add_argument("--dns-udp-fd", type=int, action="append", default=[])
+    parser.add_argument("--dns-tcp-fd", type=int, action="append", default=[])
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="aesp-proxy worker: %(message)s")
     control = socket.socket(fileno=arguments.control_fd)
-    listener = socket.socket(fileno=arguments.listen_fd)
-    sys.exit(uvloop.run(_run(control, listener)))
+    sockets = Sockets(
+        listen=socket.socket(fileno=arguments.listen_fd),
+        transparent=tuple(socket.socket(fileno=fd) for fd in arguments.transparent_fd),
+        dns_udp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_udp_fd),
+        dns_tcp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_tcp_fd),
+    )
+    sys.exit(uvloop.run(_run(control, sockets)))
 
 
-async def _run(control: socket.socket, listener: socket.socket) -> int:
+async def _run(control: socket.socket, sockets: Sockets) -> int:
     control.setblocking(False)
     frames = _frames(control)
     loop = asyncio.get_running_loop()
     try:
-        worker = await _start(await anext(frames), listener)
+        started = await _start(await anext(frames), sockets)
     except StopAsyncIteration:
         return _EXIT_RUNTIME
     except AespError as error:
@@ -68,38 +107,76 @@ async def _run(control: socket.socket, listener: socket.socket) -> int:
         text = f"the worker cannot start: {error}"
         await loop.sock_sendall(control, failed_frame(exit_code=_EXIT_RUNTIME, message=text))
         return _EXIT_RUNTIME
-    interceptor, journal = worker
-    port = listener.getsockname()[1]
-    await loop.sock_sendall(control, ready_frame(port=port, epoch=journal.epoch))
+    port = sockets.listen.getsockname()[1]
+    serve = ControlLoop(
+        control=control,
+        pipeline=started.pipeline,
+        source=started.source,
+        connections=lambda: started.interceptor.connections,
+    )
+    await loop.sock_sendall(control, ready_frame(port=port, epoch=started.journal.epoch))
     try:
-        grace_s = await _until_stop(frames)
-        await interceptor.stop(grace_s)
+        await serve.serving()
+        grace_s = await serve.run(frames)
+        await started.interceptor.stop(grace_s)
+        if started.listeners is not None:
+            started.listeners.stop()
     finally:
-        journal.close()
+        started.journal.close()
     return 0
 
 
-async def _start(
-    frame: dict[str, object], listener: socket.socket
-) -> tuple[EgressInterceptor, Journal]:
+async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
     raw, session_id, ca_dir = frame.get("settings"), frame.get("session_id"), frame.get("ca_dir")
     if frame.get("type") != "config" or not isinstance(raw, dict):
         msg = f"the supervisor sent {frame.get('type')!r} before the configuration"
         raise InputError(msg)
     settings = Settings.from_worker(raw)
     verify_contract()
+    asked = bool(sockets.dns_udp or sockets.dns_tcp or settings.resolver.upstreams)
+    resolver = own_resolver(settings, clock=time.monotonic) if asked else None
     check_newest_batch(settings.state_dir)
-    snapshot = load_snapshot(
-        settings.policy,
-        fingerprint_key=load_fingerprint_key(settings.state_dir),
-        serial=1,
-        cache_dir=settings.state_dir / "cache",
-    )
+    source = PolicySource(state_dir=settings.state_dir, path=settings.policy)
+    snapshot = source.load(frame)
     master = EgressMaster(
         ca_dir=Path(str(ca_dir)),
         upstream_roots=upstream_roots(settings.upstream.ca_file, settings.state_dir),
         http2=settings.egress.http2 != "never",
+        tls=tls_settings(settings.tls),
     )
+    pipeline, journal = _pipeline(settings, snapshot, str(session_id))
+    names = Names()
+    interceptor = EgressInterceptor(
+        gate=pipeline,
+        master=master,
+        settings=_egress_settings(settings, resolver),
+        names_of=lambda address: names.of(address, now=time.monotonic()),
+    )
+    await interceptor.listen(sockets.listen)
+    for sock in sockets.transparent:
+        await interceptor.listen_transparent(sock)
+    listeners = None
+    if resolver is not None and (sockets.dns_udp or sockets.dns_tcp):
+        dns = DnsInterceptor(
+            gate=pipeline,
+            resolver=resolver,
+            names=names,
+            limits=server_limits(settings.resolver),
+            clock=time.monotonic,
+        )
+        listeners = await _listen_dns(sockets, dns)
+    gc.collect()
+    gc.freeze()  # what is loaded now lives as long as the process
+    return Started(
+        interceptor=interceptor,
+        journal=journal,
+        listeners=listeners,
+        pipeline=pipeline,
+        source=source,
+    )
+
+
+def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[Pipeline, Journal]:
     journal = Journal.open(
         settings.state_dir,
         options=JournalOptions(
@@ -111,7 +188,7 @@ async def _start(
     pipeline = Pipeline(
         snapshot=snapshot,
         journal=journal,
-        identity=_identity(settings, str(session_id)),
+        identity=_identity(settings, session_id),
         session=SessionCounter(started_ns=time.time_ns(), claims=claims_of(settings.claims)),
         scan=ScanLimits(
             window_bytes=settings.scan.window_bytes,
@@ -120,14 +197,29 @@ async def _start(
         ),
         wall_ns=time.time_ns,
         monotonic_ns=time.monotonic_ns,
+        names=NameBudget(budget_limits(settings.resolver), now=time.monotonic()),
+        budget=_send_budget(settings),
     )
-    interceptor = EgressInterceptor(
-        gate=pipeline, master=master, settings=_egress_settings(settings)
+    return pipeline, journal
+
+
+def _send_budget(settings: Settings) -> SendBudget | None:
+    given = settings.budget
+    limits = SendLimits(
+        requests_per_minute_max=given.requests_per_minute_max,
+        requests_max=given.requests_max,
+        bytes_out_max=given.bytes_out_max,
     )
-    await interceptor.listen(listener)
-    gc.collect()
-    gc.freeze()  # what is loaded now lives as long as the process
-    return interceptor, journal
+    return SendBudget(limits) if limits != SendLimits() else None
+
+
+async def _listen_dns(sockets: Sockets, dns: DnsInterceptor) -> DnsListeners:
+    listeners = DnsListeners(dns)
+    for sock in sockets.dns_udp:
+        listeners.serve_udp(sock)
+    for sock in sockets.dns_tcp:
+        await listeners.serve_tcp(sock)
+    return listeners
 
 
 def _identity(settings: Settings, session_id: str) -> Identity:
@@ -141,7 +233,7 @@ def _identity(settings: Settings, session_id: str) -> Identity:
     )
 
 
-def _egress_settings(settings: Settings) -> EgressSettings:
+def _egress_settings(settings: Settings, resolver: Resolver | None) -> EgressSettings:
     limits = settings.limits
     return EgressSettings(
         head=HeadLimits(
@@ -153,19 +245,11 @@ def _egress_settings(settings: Settings) -> EgressSettings:
         idle_s_max=limits.idle_s_max,
         connections_max=limits.connections_max,
         connect_s_max=settings.upstream.connect_timeout_s,
+        lookup=None if resolver is None else resolver.addresses,
         static=static_addresses(dict(settings.upstream.resolve)),
+        silence_s=settings.egress.silence_s,
+        sealed=sealed_hosts(settings.egress.passthrough),
     )
-
-
-async def _until_stop(frames: AsyncIterator[dict[str, object]]) -> float:
-    """Wait for the end: seconds of grace, 0 when the supervisor is dead."""
-    async for frame in frames:
-        if frame.get("type") == "stop":
-            grace_s = frame.get("grace_s")
-            return float(grace_s) if isinstance(grace_s, int | float) else 0.0
-        msg = f"the supervisor sent a frame of type {frame.get('type')!r}"
-        raise InputError(msg)
-    return 0.0
 
 
 async def _frames(control: socket.socket) -> AsyncIterator[dict[str, object]]:

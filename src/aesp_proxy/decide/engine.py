@@ -21,6 +21,7 @@ from aesp_proxy.model.context import NO_CONTEXT, Context
 from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
 from aesp_proxy.model.event import (
     CustomEvent,
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -47,9 +48,11 @@ def decide(event: Event, snapshot: Snapshot, context: Context = NO_CONTEXT) -> D
 
 
 def address_decision(
-    host: Host, port: int, addresses: Sequence[IPv4Address | IPv6Address], snapshot: Snapshot
+    host: Host, port: int | None, addresses: Sequence[IPv4Address | IPv6Address], snapshot: Snapshot
 ) -> Decision | None:
     """Refuse what a host has resolved to; None when every address may be dialled.
+
+    Without a port the addresses are about to be told to whoever asked for the name.
 
     ``addresses`` are the ones about to be dialled, all of them. Anything but a public
     address needs a rule of the policy that names addresses (threat rows 5 to 8). Never
@@ -115,7 +118,9 @@ def _decide(event: Event, snapshot: Snapshot, context: Context) -> Decision:
     if snapshot.rules is None:
         return best.decision(event, snapshot, NO_RULES)
     matches = snapshot.rules.matches(event, context, best.findings)
-    if isinstance(event, EgressConnect) and not matches.allows:
+    if isinstance(event, DnsQuery) and not matches.allows:
+        matches = snapshot.rules.named(event, matches)
+    elif isinstance(event, EgressConnect) and not (matches.allows or event.unread):
         # What flows in the tunnel is decided request by request; nothing is dialled before.
         matches = snapshot.rules.opened(event, matches)
     return best.decision(event, snapshot, matches)
@@ -227,7 +232,7 @@ def _no_guard(
 
 def _section_for(event: Event) -> str:
     match event:
-        case EgressConnect() | EgressRequest() | NetworkAccess():
+        case EgressConnect() | EgressRequest() | NetworkAccess() | DnsQuery():
             return "guards.egress_allowlist"
         case FileAccess() | PatchApply():
             return "guards.forbidden_path"

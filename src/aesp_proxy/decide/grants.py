@@ -20,6 +20,7 @@ from aesp_proxy.decide.policy.tools import ToolIndex, check_tool_rule
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Reason, Severity, Verdict
 from aesp_proxy.model.event import (
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -45,13 +46,19 @@ _LIFTS = {
 class Grants:
     """The grants of a policy, by kind; ``ConfigError`` where one cannot be read."""
 
-    __slots__ = ("_by_kind",)
+    __slots__ = ("_by_kind", "exact_names")
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         compiled = [_Compiled(grant, _index(grant), _passes(grant)) for grant in grants]
         self._by_kind = {
             kind: tuple(each for each in compiled if each.grant.kind is kind) for kind in GrantKind
         }
+
+        rules = (parse_host_rule(Sourced(each.pattern, each.source)) for each in self._egress())
+        self.exact_names = frozenset(rule.name for rule in rules if rule.name)
+
+    def _egress(self) -> Iterable[Grant]:
+        return (each.grant for each in self._by_kind[GrantKind.EGRESS])
 
     def lifted(self, answer: Answer, event: Event) -> Answer | None:
         """Return the answer instead of a refusal that a grant lifts; None where none does.
@@ -97,8 +104,14 @@ def _index(grant: Grant) -> _Index:
 def _names(index: _Index, event: Event) -> bool:
     match index, event:
         case HostIndex(), EgressRequest() | EgressConnect() | NetworkAccess():
-            by_name = event.host.address is None
-            return by_name and index.find(event.host, event.port) is not None
+            if event.host.address is not None:
+                return False
+            if isinstance(event, EgressConnect) and event.raw:
+                named = index.naming(event.host)
+                return any(rule.covers_raw(event.port, _WEB_PORTS) for rule in named)
+            return index.find(event.host, event.port) is not None
+        case HostIndex(), DnsQuery():
+            return next(index.naming(event.host), None) is not None
         case PathGlobs(), FileAccess() | PatchApply():
             both = {event.resolved, event.path}
             return all(index.find(path) is not None for path in both)

@@ -23,6 +23,7 @@ from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.decision import Decision
 from aesp_proxy.model.event import (
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -111,6 +112,9 @@ def _entries(event: Event, policy: Policy) -> Iterator[NearMiss]:
         case EgressRequest() | EgressConnect() | NetworkAccess():
             if policy.egress is not None:
                 yield from _hosts(event.host, event.port, policy.egress.allow)
+        case DnsQuery():
+            if policy.egress is not None:
+                yield from _hosts(event.host, None, policy.egress.allow)
         case FileAccess() | PatchApply():
             yield from _paths(event, policy)
         case ToolCall():
@@ -120,17 +124,21 @@ def _entries(event: Event, policy: Policy) -> Iterator[NearMiss]:
             return
 
 
-def _hosts(host: Host, port: int, allow: Iterable[HostRule]) -> Iterator[NearMiss]:
+def _hosts(host: Host, port: int | None, allow: Iterable[HostRule]) -> Iterator[NearMiss]:
     for rule in allow:
         lacks = _host_lacks(host, port, rule)
         if lacks:
             yield NearMiss(what=f"allow entry {rule.text}", lacks=lacks, source=rule.source)
 
 
-def _host_lacks(host: Host, port: int, rule: HostRule) -> str:
+def _host_lacks(host: Host, port: int | None, rule: HostRule) -> str:
     index = HostIndex((rule,), ports_without=None, any_is_address=False)
     if next(index.naming(host), None) is not None:
-        return "" if rule.covers(port, _WEB_PORTS) else f"it does not speak of port {port}"
+        return (
+            ""
+            if port is None or rule.covers(port, _WEB_PORTS)
+            else f"it does not speak of port {port}"
+        )
     if host.address is not None:
         return ""
     name = host.name

@@ -17,6 +17,7 @@ from aesp_proxy.errors import InputError
 from aesp_proxy.model.decision import Finding, Reason
 from aesp_proxy.model.event import (
     CustomEvent,
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -27,7 +28,13 @@ from aesp_proxy.model.event import (
 )
 from aesp_proxy.model.host import Host, parse_host
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.model.record import Record, RecordKind
+from aesp_proxy.model.record import (
+    CONTENT_KEY,
+    NOT_READ_RAW,
+    NOT_READ_SEALED,
+    Record,
+    RecordKind,
+)
 
 MASKED: Final = "/[masked]"
 _CLIPPED: Final = "…"
@@ -43,6 +50,7 @@ _OF_REQUEST: Final = _OF_HOST | {"request.scheme", "request.method", "request.pa
 _KNOWN: Final[Mapping[type, frozenset[str]]] = {
     EgressRequest: _WHO | _OF_REQUEST,
     EgressConnect: _WHO | _OF_HOST,
+    DnsQuery: _WHO | {"request.host"},
     FileAccess: _WHO | {"request.resource.path"},
     PatchApply: _WHO | {"request.resource.path"},
     ToolCall: _WHO | {"tool.server", "tool.name"},
@@ -99,6 +107,8 @@ def _attempt(record: Record) -> Replayed | Unjudgeable:
             return _file(record)
         case "tool":
             return _tool(record)
+        case "name":
+            return _query(record)
         case "custom":
             event: Event = CustomEvent(
                 event_id="", time_ns=record.time_ns, principal=_principal(record), kind=""
@@ -124,6 +134,8 @@ def _network(record: Record) -> Replayed:
             principal=_principal(record),
             host=host,
             port=record.target_port,
+            raw=(CONTENT_KEY, NOT_READ_RAW) in record.metadata,
+            sealed=(CONTENT_KEY, NOT_READ_SEALED) in record.metadata,
         )
         return _replayed(record, (event,), hidden=hidden)
     path = record.target_path or "/"
@@ -144,6 +156,24 @@ def _network(record: Record) -> Replayed:
     )
     missing = frozenset({"request.path"}) if masked else frozenset()
     return _replayed(record, (request,), missing=missing, hidden=hidden)
+
+
+def _query(record: Record) -> Replayed | Unjudgeable:
+    if not record.target_host:
+        return Unjudgeable(why="its target is not recorded")
+    hidden = ""
+    if record.reason in (Reason.ADDRESS_FORBIDDEN, Reason.HOST_BLOCKED) and (
+        "resolves to " in record.message
+    ):
+        hidden = "the address that the host resolved to is not recorded"
+    event = DnsQuery(
+        event_id="",
+        time_ns=record.time_ns,
+        principal=_principal(record),
+        host=_host(record.target_host),
+        record_type=record.target_path,
+    )
+    return _replayed(record, (event,), hidden=hidden)
 
 
 def _host(text: str) -> Host:

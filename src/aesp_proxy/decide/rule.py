@@ -24,7 +24,7 @@ from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Reason, Severity, Verdict
 
 _KINDS_OF_SELECTOR: Final[Mapping[SelectorKind, frozenset[str]]] = {
-    SelectorKind.EGRESS: frozenset({"request", "connect", "network"}),
+    SelectorKind.EGRESS: frozenset({"request", "connect", "network", "dns"}),
     SelectorKind.FILE: frozenset({"file", "patch"}),
     SelectorKind.TOOL: frozenset({"tool"}),
     SelectorKind.ANY: frozenset(EVENTS),
@@ -38,7 +38,7 @@ class CompiledRule:
     """A rule. ``kinds`` are the kinds of event that it can apply to.
 
     ``actions`` are the words it names, empty for all that its kinds have. ``answer`` is what
-    it says when it holds.
+    it says when it holds. ``names_connect``: its policy writes ``tcp.connect`` out.
     """
 
     policy_id: str
@@ -50,6 +50,7 @@ class CompiledRule:
     condition: Condition
     answer: Answer
     parameters: Mapping[str, str] = field(default_factory=dict)
+    names_connect: bool = False
 
     def names(self, action: str) -> bool:
         """Tell whether the rule speaks of an action."""
@@ -85,6 +86,7 @@ def compile_rule(item: RuleItem) -> CompiledRule:
         condition=condition,
         answer=_answer(item, parameters),
         parameters=parameters,
+        names_connect=any(word.value == "tcp.connect" for word in item.actions),
     )
 
 

@@ -29,10 +29,11 @@ from aesp_proxy.decide.rule import CompiledRule, answer_of, compile_rule
 from aesp_proxy.decide.selection import Selection
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.decision import Finding
-from aesp_proxy.model.event import EgressConnect, Event
+from aesp_proxy.model.event import DnsQuery, EgressConnect, Event
 
 _ORDER: Final = (Effect.DENY, Effect.ASK, Effect.AUDIT, Effect.ALLOW)
 _ANY_HTTP: Final = "http.*"
+_DIALLED: Final = frozenset({"request", "connect"})
 
 Held = tuple[CompiledRule, bool | Failed]
 """A rule that holds, or why it has no value."""
@@ -41,7 +42,7 @@ Held = tuple[CompiledRule, bool | Failed]
 class Rules:
     """Compiled rules; immutable. Raises ``ConfigError`` for a rule that cannot be one."""
 
-    __slots__ = ("_openers", "_opening", "_plans", "rules")
+    __slots__ = ("_namers", "_openers", "_plans", "exact_names", "rules")
 
     def __init__(self, items: Sequence[RuleItem]) -> None:
         on = [item for item in items if item.enabled]
@@ -53,8 +54,13 @@ class Rules:
             if any(kind in rule.kinds for rule in self.rules)
         }
 
-        self._openers = tuple(rule for rule in self.rules if _opens(rule))
-        self._opening = Selection([(rule.selectors, True) for rule in self._openers])
+        allowing = [rule for rule in self.rules if rule.effect is Effect.ALLOW]
+        self._openers = _Openers([rule for rule in allowing if "request" in rule.kinds])
+        self._namers = _Openers([rule for rule in allowing if rule.kinds & _DIALLED])
+        hosts = (each.host for rule in allowing for each in rule.selectors)
+        self.exact_names: frozenset[str] = frozenset(
+            host.name for host in hosts if host is not None and host.name
+        )
 
     def plan_of(self, event: Event) -> Plan | None:
         """Return what is asked for an event of its kind; None where no rule can apply."""
@@ -66,6 +72,9 @@ class Rules:
         if plan is None:
             return NO_RULES
         found = plan.holding(event, context, findings)
+        if isinstance(event, EgressConnect) and event.unread:
+            # To allow what nobody reads, a rule must say that it means connections.
+            found = [held for held in found if _may_allow_unread(held[0])]
         return _told(found) if found else NO_RULES
 
     def opened(self, event: EgressConnect, matches: RuleMatches) -> RuleMatches:
@@ -74,18 +83,36 @@ class Rules:
         The rule's condition is about requests, so it is not known yet whether it holds;
         each request in the tunnel is decided by itself.
         """
-        bits = self._opening.of(event) if self._openers else 0
+        return self._openers.opened(event, matches, "requests in it may be allowed")
+
+    def named(self, event: DnsQuery, matches: RuleMatches) -> RuleMatches:
+        """Let a name be asked for to which a rule may allow a connection or a request."""
+        return self._namers.opened(event, matches, "connections to it may be allowed")
+
+
+class _Openers:
+    """Rules that may allow what is still to come, by what they apply to."""
+
+    __slots__ = ("_rules", "_selection")
+
+    def __init__(self, rules: Sequence[CompiledRule]) -> None:
+        self._rules = tuple(rules)
+        self._selection = Selection([(rule.selectors, True) for rule in self._rules])
+
+    def opened(
+        self, event: EgressConnect | DnsQuery, matches: RuleMatches, told: str
+    ) -> RuleMatches:
+        """Add the answer of the first that speaks of the event's host."""
+        bits = self._selection.of(event) if self._rules else 0
         if not bits:
             return matches
-        rule = self._openers[(bits & -bits).bit_length() - 1]
-        answer = replace(
-            rule.answer, message=f"requests in it may be allowed by the rule {rule.policy_id}"
-        )
+        rule = self._rules[(bits & -bits).bit_length() - 1]
+        answer = replace(rule.answer, message=f"{told} by the rule {rule.policy_id}")
         return replace(matches, answers=(*matches.answers, (answer, rule.policy_id)), allows=True)
 
 
-def _opens(rule: CompiledRule) -> bool:
-    return rule.effect is Effect.ALLOW and "request" in rule.kinds
+def _may_allow_unread(rule: CompiledRule) -> bool:
+    return rule.effect is not Effect.ALLOW or rule.names_connect
 
 
 class Plan:

@@ -21,6 +21,7 @@ from aesp_proxy.decide.policy.selectors import Selector, SelectorKind
 from aesp_proxy.decide.policy.tools import ToolIndex
 from aesp_proxy.model.address import embedded_ipv4
 from aesp_proxy.model.event import (
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -58,6 +59,8 @@ class Selection:
         match event:
             case EgressRequest() | EgressConnect() | NetworkAccess():
                 return self._always | self._hosts.of(event.host, event.port)
+            case DnsQuery():
+                return self._always | self._hosts.of_name(event.host)
             case FileAccess() | PatchApply():
                 return self._always | self._paths.of(event.path, event.resolved)
             case ToolCall():
@@ -72,12 +75,13 @@ class _Hosts:
         self._names: dict[str, int] = {}
         self._suffixes: dict[str, int] = {}
         self._others: list[tuple[HostIndex, int]] = []
-        for number, (selectors, _) in enumerate(rules):
+        self._others_of_names: list[tuple[HostIndex, int]] = []
+        for number, (selectors, allows) in enumerate(rules):
             for selector in selectors:
                 if selector.host is not None:
-                    self._place(selector, 1 << number)
+                    self._place(selector, 1 << number, allows=allows)
 
-    def _place(self, selector: Selector, bit: int) -> None:
+    def _place(self, selector: Selector, bit: int, *, allows: bool) -> None:
         rule = selector.host
         if rule is None:
             return
@@ -91,8 +95,25 @@ class _Hosts:
         else:
             index = HostIndex([rule], ports_without=None, any_is_address=True)
             self._others.append((index, bit))
+            # Asking for a name is of no port: what restricts one port leaves the name alone.
+            if allows or rule.port in (None, 0):
+                self._others_of_names.append((index, bit))
+
+    def of_name(self, host: Host) -> int:
+        found = self._plain(host)
+        for index, bit in self._others_of_names:
+            if not found & bit and next(index.naming(host), None) is not None:
+                found |= bit
+        return found
 
     def of(self, host: Host, port: int) -> int:
+        found = self._plain(host)
+        for index, bit in self._others:
+            if not found & bit and any(index.find(form, port) for form in _forms(host)):
+                found |= bit
+        return found
+
+    def _plain(self, host: Host) -> int:
         name = host.name
         found = self._any | self._names.get(name, 0)
         if self._suffixes and host.address is None:
@@ -100,9 +121,6 @@ class _Hosts:
             while dot >= 0:
                 found |= self._suffixes.get(name[dot + 1 :], 0)
                 dot = name.find(".", dot + 1)
-        for index, bit in self._others:
-            if not found & bit and any(index.find(form, port) for form in _forms(host)):
-                found |= bit
         return found
 
 

@@ -46,6 +46,7 @@ class Snapshot:
     severity_threshold: Severity
     settings: Settings
     warnings: tuple[str, ...] = ()
+    policy_stamp: str = ""
     rules: Rules | None = None
     grants: Grants | None = None
 
@@ -94,6 +95,7 @@ def build_snapshot(
         policy_version=policy.version,
         policy_hash=policy.hash,
         policy_where=policy.where,
+        policy_stamp=policy.stamp,
         serial=serial,
         guards=guards,
         egress=egress,

@@ -35,6 +35,12 @@ class Exchange(Protocol):
     def connecting(self, host: Host, addresses: tuple[Address, ...]) -> Denial | None:
         """Check the addresses that will be dialled, before they are."""
 
+    def spend(self, count: int) -> bool:
+        """Count bytes that leave unread; False, and refused, when they are too many.
+
+        ``body``, ``message`` and ``finish_body`` do it themselves.
+        """
+
     def body(self, chunk: bytes) -> bytes:
         """Scan body bytes; return those that may leave now. Look at ``denial`` after."""
 
@@ -64,7 +70,16 @@ class Gate(Protocol):
         """UTC nanoseconds."""
 
     def connect(self, principal: Principal, host: Host, port: int) -> Exchange:
-        """Decide a CONNECT."""
+        """Decide a CONNECT, or what a captured connection amounts to."""
+
+    def raw(self, principal: Principal, host: Host, port: int) -> Exchange:
+        """Decide whether bytes that are neither TLS nor HTTP may be relayed unread."""
+
+    def sealed(self, principal: Principal, host: Host, port: int) -> Exchange:
+        """Decide whether the TLS of a host on the operator's list may be relayed unread."""
+
+    def may_connect(self, principal: Principal, host: Host, port: int, *, raw: bool) -> bool:
+        """Tell what ``connect`` or ``raw`` would say; nothing is recorded, nothing may go out."""
 
     def request(self, event: EgressRequest, tunnel: Tunnel | None) -> Exchange:
         """Decide a request, its head complete."""
@@ -74,6 +89,9 @@ class Gate(Protocol):
 
     def failed(self, principal: Principal, message: str, target: str) -> Denial:
         """Refuse because the interceptor itself failed (net 4)."""
+
+    def unsupported(self, principal: Principal, message: str, target: str) -> Denial:
+        """Refuse a protocol, or a part of one, that is not spoken here."""
 
     def limited(self, principal: Principal, message: str, target: str) -> Denial:
         """Refuse because a limit was reached before an event existed."""

@@ -1,8 +1,9 @@
-"""The command under enforcement: start it, relay signals to it, wait for it, end it.
+"""The command under enforcement: wall it in, start it, relay signals to it, wait for it, end it.
 
-The command runs below a ``reaper``; this is the launcher's side of its control
-socket. Everything here runs in trio's main thread: the kernel ties PR_SET_PDEATHSIG
-to the *thread* that forked, and trio's own ``open_process`` forks in a pooled one.
+The command runs below a ``reaper``, inside what that has built; this is the launcher's
+side of its control socket. Everything here runs in trio's main thread: the kernel ties
+PR_SET_PDEATHSIG to the *thread* that forked, and trio's own ``open_process`` forks in a
+pooled one.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import trio
+from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.errors import ConfigError, UnavailableError
 from aesp_proxy.launch import reaper
+from aesp_proxy.launch.isolation.layers import Report, read_report
+from aesp_proxy.launch.isolation.listeners import Kind
+from aesp_proxy.launch.isolation.wish import Wish
+
+if TYPE_CHECKING:
+    import trio
 
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
 KILLED: Final = 128 + 9
 _LINE_BYTES_MAX: Final = 4096
+_DESCRIPTORS_MAX: Final = 253  # SCM_MAX_FD
+_PREPARE_S_MAX: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +49,35 @@ class Exit:
     problem: str = ""
 
 
-class Child:
-    """One command, from prepared to ended."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What stands around a command, and the sockets of the proxy that were made inside."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    report: Report
+    listeners: tuple[tuple[Kind, socket.socket], ...] = ()
+
+    def of(self, kind: Kind) -> list[socket.socket]:
+        """Return the sockets of one kind."""
+        return [each for found, each in self.listeners if found is kind]
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for _, each in self.listeners:
+            each.close()
+
+
+class Child:
+    """One command, from prepared to ended; without a wish, nothing is around it."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], wish: Wish | None = None
+    ) -> None:
         self._command = list(command)
+        self._wish = wish or Wish()
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
-        self._socket: trio.socket.SocketType | None = None
+        self._control: socket.socket | None = None
+        self._stream: trio.SocketStream | None = None
         self._released = False
         self._buffer = b""
         self.exit: Exit | None = None
@@ -59,24 +87,45 @@ class Child:
         """Process id of the reaper, 0 before ``prepare``."""
         return self._process.pid if self._process else 0
 
-    def prepare(self) -> None:
-        """Start the reaper, which waits for ``release``; UnavailableError if it cannot."""
+    def prepare(self) -> Prepared:
+        """Start the reaper, which waits for ``release``; say what stands.
+
+        UnavailableError if it cannot be started.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         script = Path(reaper.__file__)
-        arguments = [sys.executable, "-I", "-S", str(script), str(theirs.fileno()), "--"]
+        arguments = [sys.executable, "-I", "-S", str(script), str(theirs.fileno())]
+        arguments += [*self._wish.words(), "--", *self._command]
         try:
             self._process = subprocess.Popen(
-                [*arguments, *self._command], env=self._environment, pass_fds=[theirs.fileno()]
+                arguments, env=self._environment, pass_fds=[theirs.fileno()]
             )
         except (OSError, ValueError) as error:
             ours.close()
             raise _cannot_start(error) from error
         finally:
             theirs.close()
-        self._socket = trio.socket.from_stdlib_socket(ours)
+        self._control = ours
+        try:
+            return _prepared(ours)
+        except (OSError, ValueError) as error:
+            self.discard()
+            raise UnavailableError(
+                f"cannot prepare the command: {error}", where="launcher"
+            ) from error
+
+    def discard(self) -> None:
+        """End the reaper, when nothing was released."""
+        self._collect()
 
     async def release(self) -> None:
         """Let the reaper start the command."""
+        # Loaded meanwhile by who calls this; ``prepare`` comes before there is time for it.
+        import trio  # noqa: PLC0415
+
+        if self._control is None:
+            raise UnavailableError("the command was not prepared")
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(self._control))
         self._released = True
         await self._send("go")
 
@@ -114,8 +163,10 @@ class Child:
 
     def abandon(self) -> None:
         """Close the control socket: the reaper ends whatever it holds, and itself."""
-        if self._socket is not None:
-            self._socket.close()
+        if self._stream is not None:
+            self._stream.socket.close()
+        elif self._control is not None:
+            self._control.close()
 
     def _collect(self) -> None:
         self.abandon()
@@ -123,27 +174,44 @@ class Child:
             self._process.wait()
 
     async def _send(self, line: str) -> None:
-        if self._socket is None:
-            raise UnavailableError("the command was not prepared")
+        import trio  # noqa: PLC0415 - as in ``release``
+
+        if self._stream is None:
+            return
         try:
-            await self._socket.send(line.encode() + b"\n")
-        except OSError:
+            await self._stream.send_all(line.encode() + b"\n")
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             # It has ended already; wait() says how.
             return
 
     async def _line(self) -> str:
-        if self._socket is None:
+        import trio  # noqa: PLC0415 - as in ``release``
+
+        if self._stream is None:
             return ""
         while b"\n" not in self._buffer and len(self._buffer) < _LINE_BYTES_MAX:
             try:
-                data = await self._socket.recv(_LINE_BYTES_MAX)
-            except (OSError, trio.ClosedResourceError):
+                data = await self._stream.receive_some(_LINE_BYTES_MAX)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return ""
             if not data:
                 return ""
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode("ascii", "replace")
+
+
+def _prepared(control: socket.socket) -> Prepared:
+    """Read the reaper's first line and what comes with it."""
+    control.settimeout(_PREPARE_S_MAX)
+    data, descriptors, _, _ = socket.recv_fds(control, _LINE_BYTES_MAX, _DESCRIPTORS_MAX)
+    sockets = [socket.socket(fileno=each) for each in descriptors]
+    head, _, kinds = data.decode("ascii", "replace").partition("|")
+    word, *words = head.split() or [""]
+    if word != "prepared":
+        raise ValueError(f"the helper said {head.strip()!r}")
+    listeners = tuple(zip(map(Kind, kinds.split()), sockets, strict=True))
+    return Prepared(report=read_report(words), listeners=listeners)
 
 
 def _not_run(program: str, number: int) -> Exit:

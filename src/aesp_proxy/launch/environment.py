@@ -3,8 +3,8 @@
 Pure: the launcher's environment goes in, the child's comes out. One table; the
 list in ``docs/settings.md`` is generated from it. Variables that would lead around
 the proxy (NO_PROXY and its like) are emptied. This steers programs that ask to be
-steered and is not a boundary: a program that ignores these variables is not caught
-here.
+steered and is not a boundary: a program that ignores these variables is caught by
+``isolation``.
 """
 
 from __future__ import annotations

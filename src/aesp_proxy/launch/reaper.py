@@ -1,37 +1,44 @@
 """Stand between the launcher and its command, so that no process is left behind.
 
-Run as a script of its own, ``python -I -S reaper.py CONTROL_FD -- CMD ...``, with
-nothing but the standard library, so that it starts in a few milliseconds; also
+Run as a script of its own, ``python -I -S reaper.py CONTROL_FD WISH ... -- CMD ...``,
+with nothing but the standard library, so that it starts in a few milliseconds; also
 imported by the launcher for ``end_descendants``.
 
 - It is a child subreaper (prctl(2)): whatever the command starts, double forks
   and all, stays a descendant and is found under /proc.
-- The command is its child and dies with it (PR_SET_PDEATHSIG); it ends all of its
-  descendants when the launcher closes the control socket, which the kernel does
-  for a launcher that was killed. So either of the two may be killed with -9.
+- The command runs below an init in its own namespaces (``isolation.inside``), which
+  dies with the reaper (PR_SET_PDEATHSIG); the reaper ends all of its descendants when
+  the launcher closes the control socket, which the kernel does for a launcher that was
+  killed. So any of them may be killed with -9.
 - The command stays in the launcher's own process group: job control (Ctrl-Z, fg),
   the foreground terminal and Ctrl-C work as they do without us. A signal that the
   launcher relays is not sent twice to a command that got it with the group.
 
 The control socket carries lines. To the reaper: ``go``, ``signal N``, ``end
-GRACE_S``. From it: ``started PID``, ``failed ERRNO``, ``exited CODE LEFT`` where
-CODE is what a shell would say (128 + N for signal N) and LEFT counts processes
-that the command left behind and that were ended.
+GRACE_S``. From it: ``prepared LAYER=ERRNO ... | KIND ...`` with the sockets that were
+made inside, ``started PID``, ``failed ERRNO``, ``exited CODE LEFT`` where CODE is what
+a shell would say (128 + N for signal N) and LEFT counts processes that the command left
+behind and that were ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import select
-import shutil
 import signal
+import socket
 import sys
 import time
-from pathlib import Path
 from typing import Final
+
+if __name__ == "__main__":
+    # Isolated as it starts, it finds Python's own modules and, after them, ours.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))  # noqa: PTH120
+
+from aesp_proxy.launch.isolation import enclosure, inside
+from aesp_proxy.launch.isolation.wish import WORDS, read_wish
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -41,7 +48,7 @@ _KILL_S_MAX: Final = 5.0
 # A launcher on a busy machine relays late what the whole group got.
 _GROUP_SIGNAL_S: Final = 5.0
 _POLL_S: Final = 0.02
-RELAYED: Final = (
+RELAYED: Final[tuple[signal.Signals, ...]] = (
     signal.SIGINT,
     signal.SIGQUIT,
     signal.SIGTERM,
@@ -62,20 +69,21 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def descendants(pid: int, *, proc: Path = Path("/proc")) -> list[int]:
+def descendants(pid: int, *, proc: str = "/proc") -> list[int]:
     """Return the ids of all processes below ``pid``, parents before children."""
     children: dict[int, list[int]] = {}
-    for entry in proc.iterdir():
-        if not entry.name.isdigit():
+    for name in os.listdir(proc):  # noqa: PTH208 - pathlib is slow to load, see ``isolation``
+        if not name.isdigit():
             continue
         try:
-            stat = (entry / "stat").read_bytes()
+            with open(f"{proc}/{name}/stat", "rb") as file:  # noqa: PTH123
+                stat = file.read()
         except OSError:
             continue
         # The name may hold spaces and brackets: fields are counted from the last bracket.
         state, parent = stat[stat.rindex(b")") + 2 :].split(b" ", 2)[:2]
         if state not in (b"Z", b"X"):
-            children.setdefault(int(parent), []).append(int(entry.name))
+            children.setdefault(int(parent), []).append(int(name))
     found: list[int] = []
     unseen = [pid]
     while unseen:
@@ -129,20 +137,20 @@ def _reap() -> bool:
 class _Reaper:
     """The loop of the script: one command, one control socket."""
 
-    def __init__(self, control_fd: int, command: list[str]) -> None:
+    def __init__(self, control_fd: int, words: list[str], command: list[str]) -> None:
         self.control_fd = control_fd
-        self.command = command
+        self.dispositions = {int(number): signal.getsignal(number) for number in RELAYED}
+        self.order = inside.Order(read_wish(words), command, self.dispositions)
         self.pid = 0
         self.code: int | None = None
         self.end_at: float | None = None
         self.orphaned = False
-        self.received_at: dict[int, list[float]] = {number: [] for number in RELAYED}
-        self.dispositions = {number: signal.getsignal(number) for number in RELAYED}
+        self.received_at: dict[int, list[float]] = {number: [] for number in self.dispositions}
         self.wakeup_read, self.wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def run(self) -> int:
         os.set_inheritable(self.control_fd, False)
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        become_subreaper()
         # A stopped reaper could not see that the launcher is gone: its death wakes it.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
         signal.set_wakeup_fd(self.wakeup_write, warn_on_full_buffer=False)
@@ -151,91 +159,62 @@ class _Reaper:
             # What the launcher was told to ignore (nohup) stays ignored.
             if before is not signal.SIG_IGN:
                 signal.signal(number, self._note)
-        if self._read_line() != "go":
-            return 0
-        failure = self._start()
+        ours = (self.control_fd, self.wakeup_read, self.wakeup_write)
+        try:
+            self.enclosure = enclosure.build(self.order, close=ours)
+        except OSError as error:
+            self._write(f"broken {error.errno}")
+            return 1
+        self._report()
+        if self._read_line() == "go":
+            self._run_command()
+        self.enclosure.close()
+        return 0
+
+    def _run_command(self) -> None:
+        failure = self.enclosure.start()
+        self.pid = self.enclosure.command_pid
         if failure:
             self._write(f"failed {failure}")
-            return 0
+            return
         self._write(f"started {self.pid}")
         while self.code is None:
             self._step()
         grace_s = _ORPHAN_GRACE_S if self.orphaned else _LEFT_GRACE_S
-        left = end_descendants(grace_s=grace_s)
+        left = end_descendants(grace_s=grace_s, spare=frozenset({self.enclosure.init_pid}))
+        # Before we say that all has ended, it has, and orphans of a killed init are reaped.
+        self.enclosure.close()
+        left += end_descendants(grace_s=grace_s)
         self._write(f"exited {self.code} {left}")
-        return 0
+
+    def _report(self) -> None:
+        """Hand out what was prepared inside."""
+        line, descriptors = self.enclosure.prepared
+        with socket.socket(fileno=os.dup(self.control_fd)) as control, contextlib.suppress(OSError):
+            socket.send_fds(control, [line.encode() + b"\n"], descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _note(self, number: int, _frame: object) -> None:
         self.received_at[number].append(time.monotonic())
 
-    def _start(self) -> int:
-        """Fork and exec the command; return 0, or the errno of a failed exec."""
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        reaper_pid = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._become_command(reaper_pid, write_end)
-        os.close(write_end)
-        with open(read_end, "rb") as report:  # noqa: PTH123 - a descriptor, not a path
-            text = report.read()
-        if not text:
-            return 0
-        os.waitpid(self.pid, 0)
-        return int(text)
-
-    def _become_command(self, reaper_pid: int, report_fd: int) -> None:
-        code = errno.EINVAL
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)
-            for number, before in self.dispositions.items():
-                signal.signal(
-                    number, signal.SIG_IGN if before is signal.SIG_IGN else signal.SIG_DFL
-                )
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() == reaper_pid:
-                self._exec()
-        except OSError as error:
-            code = error.errno or errno.EINVAL
-        os.write(report_fd, str(code).encode())
-        os._exit(127)
-
-    def _exec(self) -> None:
-        try:
-            os.execvp(self.command[0], self.command)  # noqa: S606 - no shell is the point
-        except OSError as error:
-            if error.errno != errno.ENOEXEC:
-                raise
-        # A script without `#!` is the shell's, as execvp(3) has it.
-        script = shutil.which(self.command[0]) or self.command[0]
-        os.execv("/bin/sh", ["sh", script, *self.command[1:]])  # noqa: S606 - as execvp(3)
-
     def _step(self) -> None:
         """Wait for one thing to happen, and act on it."""
         timeout_s = None if self.end_at is None else max(0.0, self.end_at - time.monotonic())
-        watched = [self.wakeup_read] if self.orphaned else [self.wakeup_read, self.control_fd]
+        watched = [self.wakeup_read, self.enclosure.fileno()]
+        if not self.orphaned:
+            watched.append(self.control_fd)
         ready, _, _ = select.select(watched, [], [], timeout_s)
         if self.wakeup_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wakeup_read, 512)
-        self._collect()
+        if self.enclosure.fileno() in ready:
+            self.code = self.enclosure.ended()
         if self.control_fd in ready:
             self._obey(self._read_line())
         if self.end_at is not None and time.monotonic() >= self.end_at and self.code is None:
             _send({self.pid, *descendants(os.getpid())}, signal.SIGKILL)
             self.end_at = time.monotonic() + _POLL_S
-
-    def _collect(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    return
-                if pid == self.pid:
-                    code = os.waitstatus_to_exitcode(status)
-                    self.code = code if code >= 0 else 128 - code
-                    return
 
     def _obey(self, line: str) -> None:
         if self.code is not None:
@@ -292,7 +271,8 @@ def main() -> int:
     """Run the command named on the command line and report on the control socket."""
     # Writing to a socket whose launcher is dead is an error to suppress, not a signal.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    return _Reaper(int(sys.argv[1]), sys.argv[3:]).run()
+    words = sys.argv[2 : 2 + WORDS]
+    return _Reaper(int(sys.argv[1]), words, sys.argv[3 + WORDS :]).run()
 
 
 if __name__ == "__main__":

@@ -26,18 +26,30 @@ class FileOperation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressConnect:
-    """A CONNECT to ``host``:``port``, before anything is known of what flows in it."""
+    """A connection to ``host``:``port``, before anything is known of what flows in it.
+
+    ``raw``: bytes that are neither TLS nor HTTP will be relayed as they come. ``sealed``:
+    TLS that the operator has listed will be relayed without being taken off. Neither is
+    read, so neither may pass because requests might be allowed.
+    """
 
     event_id: str
     time_ns: int
     principal: Principal
     host: Host
     port: int
+    raw: bool = False
+    sealed: bool = False
 
     @property
     def action(self) -> str:
         """The ``request.action`` of the facts."""
         return "tcp.connect"
+
+    @property
+    def unread(self) -> bool:
+        """Whether what flows will not be read."""
+        return self.raw or self.sealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +82,22 @@ class EgressRequest:
     def action(self) -> str:
         """The ``request.action`` of the facts."""
         return "http." + self.method.lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsQuery:
+    """The agent asks for a name. ``record_type`` is a word (A, AAAA, TXT, TYPE999)."""
+
+    event_id: str
+    time_ns: int
+    principal: Principal
+    host: Host
+    record_type: str
+
+    @property
+    def action(self) -> str:
+        """The ``request.action`` of the facts."""
+        return "dns.query"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,5 +190,12 @@ class CustomEvent:
 
 
 Event = (
-    EgressConnect | EgressRequest | NetworkAccess | FileAccess | PatchApply | ToolCall | CustomEvent
+    EgressConnect
+    | EgressRequest
+    | DnsQuery
+    | NetworkAccess
+    | FileAccess
+    | PatchApply
+    | ToolCall
+    | CustomEvent
 )

@@ -10,8 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from aesp_proxy.model.decision import Finding, Reason
+
+CONTENT_KEY: Final = "content"
+"""The key of ``metadata`` under which a connection that nobody read says so, with one of:"""
+NOT_READ_RAW: Final = "not read: neither TLS nor HTTP"
+NOT_READ_SEALED: Final = "not read: TLS passed through by the operator's setting"
 
 
 class RecordKind(StrEnum):

@@ -19,6 +19,7 @@ from aesp_proxy.errors import InputError
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.event import (
     CustomEvent,
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -84,6 +85,9 @@ class _Attempt:
         if action == "tcp.connect":
             self._only(_CONNECT_FACTS)
             return self._connect()
+        if action == "dns.query":
+            self._only(("host",))
+            return self._query()
         if action in _OPERATIONS:
             self._only((), beside=("content", "patch"))
             return self._file(_OPERATIONS[action])
@@ -145,6 +149,18 @@ class _Attempt:
             principal=self._principal,
             host=self._host(),
             port=443 if port is None else port,
+        )
+
+    def _query(self) -> DnsQuery:
+        host = self._host()
+        if host.address is not None:
+            refuse("is an address, and no name to ask for", "request.host")
+        return DnsQuery(
+            event_id="",
+            time_ns=self._time_ns,
+            principal=self._principal,
+            host=host,
+            record_type="A",
         )
 
     def _host(self) -> Host:
@@ -246,8 +262,8 @@ class _Attempt:
 
 
 _OPERATIONS = {operation.value: operation for operation in FileOperation}
-_ACTIONS = f"http.get ..., tcp.connect, {', '.join(_OPERATIONS)}, tool.call, custom"
-_PLAIN = frozenset({"tcp.connect", "tool.call", "custom", *_OPERATIONS})
+_ACTIONS = f"http.get ..., tcp.connect, dns.query, {', '.join(_OPERATIONS)}, tool.call, custom"
+_PLAIN = frozenset({"tcp.connect", "dns.query", "tool.call", "custom", *_OPERATIONS})
 
 
 def _normalised(path: str, where: str) -> str:

@@ -30,12 +30,23 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
-    """The names under which a CONNECT tunnel was opened; ``sni`` is empty without TLS."""
+    """The names under which a connection was opened; ``sni`` is empty without TLS.
+
+    ``named``: the client said the host (CONNECT, SOCKS, SNI) and is held to it. A captured
+    connection without TLS has named none yet: each request's Host decides, and ``host`` is
+    what the destination is known as, for requests of HTTP/1.0 that have no Host.
+    """
 
     scheme: str
     host: Host
     port: int
     sni: str = ""
+    named: bool = True
+
+    @property
+    def default_port(self) -> int:
+        """The port of a Host that says none."""
+        return DEFAULT_PORTS[self.scheme] if self.named else self.port
 
 
 def absolute_target(head: RequestHead) -> Target:
@@ -67,7 +78,7 @@ def tunnel_target(head: RequestHead, tunnel: Tunnel) -> Target:
         msg = "the request target inside a tunnel is not a path"
         raise InputError(msg)
     if head.host:
-        host, port = parse_authority(head.host, DEFAULT_PORTS[tunnel.scheme])
+        host, port = parse_authority(head.host, tunnel.default_port)
     elif head.minor_version == 0:
         host, port = tunnel.host, tunnel.port
     else:
@@ -103,7 +114,7 @@ def egress_request(
         headers=headers,
         http_version=http_version,
         sni=tunnel.sni if tunnel else "",
-        connect_host=tunnel.host.name if tunnel else "",
+        connect_host=tunnel.host.name if tunnel and tunnel.named else "",
         content_length=content_length,
     )
 
@@ -112,6 +123,10 @@ def name_mismatch(event: EgressRequest, tunnel: Tunnel | None) -> str:
     """Say how CONNECT, SNI and Host disagree; empty when they agree or there is no tunnel."""
     if tunnel is None:
         return ""
+    if not tunnel.named:
+        if event.port == tunnel.port:
+            return ""
+        return f"the connection is to port {tunnel.port}, Host {event.host}:{event.port}"
     names = {event.host.name, tunnel.host.name}
     if tunnel.sni:
         names.add(tunnel.sni)

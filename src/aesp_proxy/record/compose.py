@@ -11,6 +11,7 @@ from typing import assert_never
 from aesp_proxy.model.decision import Decision, Finding, Reason, Verdict
 from aesp_proxy.model.event import (
     CustomEvent,
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -20,7 +21,15 @@ from aesp_proxy.model.event import (
     ToolCall,
 )
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.model.record import Ending, Outcome, Record, RecordKind
+from aesp_proxy.model.record import (
+    CONTENT_KEY,
+    NOT_READ_RAW,
+    NOT_READ_SEALED,
+    Ending,
+    Outcome,
+    Record,
+    RecordKind,
+)
 
 _TEXT_CHARS_MAX = 1_024
 _RULES_MAX = 32
@@ -67,19 +76,24 @@ def decision_record(event: Event, decision: Decision, *, time_ns: int) -> Record
         applied_policies=_applied(decision),
         findings=decision.findings,
         event_id=event.event_id,
-        metadata=_rule_errors(decision),
+        metadata=(*_content_note(event), *_rule_errors(decision)),
     )
 
 
 def refusal_record(
-    principal: Principal, decision: Decision, *, target: str, time_ns: int
+    principal: Principal,
+    decision: Decision,
+    *,
+    target: str,
+    time_ns: int,
+    action: str = "tcp.connect",
 ) -> Record:
     """Compose the record of a refusal that came before there was an event."""
     return Record(
         kind=RecordKind.DECISION,
         time_ns=time_ns,
         event_type="policy_violation",
-        action="tcp.connect",
+        action=action,
         outcome=Outcome.DENIED,
         verdict=decision.verdict.value,
         reason=decision.reason.value,
@@ -87,7 +101,7 @@ def refusal_record(
         severity=decision.severity.word,
         message=clip(decision.message),
         resource=clip(target),
-        target_type="network",
+        target_type="name" if action == "dns.query" else "network",
         principal_id=principal.principal_id,
         tenant_id=principal.tenant_id,
         session_id=principal.session_id,
@@ -146,6 +160,7 @@ def outcome_record(
         bytes_in=ending.bytes_in,
         duration_us=duration_us,
         upstream_address=ending.upstream_address,
+        metadata=tuple(pair for pair in decided.metadata if pair[0] == CONTENT_KEY),
     )
 
 
@@ -162,6 +177,13 @@ def _applied(decision: Decision) -> tuple[str, ...]:
     return (*policy, *told, f"and {more} more") if more > 0 else (*policy, *told)
 
 
+def _content_note(event: Event) -> tuple[tuple[str, str], ...]:
+    """Say of a connection that what flows in it is not read, and why."""
+    if not isinstance(event, EgressConnect) or not event.unread:
+        return ()
+    return ((CONTENT_KEY, NOT_READ_RAW if event.raw else NOT_READ_SEALED),)
+
+
 def _rule_errors(decision: Decision) -> tuple[tuple[str, str], ...]:
     if not decision.rule_errors:
         return ()
@@ -176,6 +198,8 @@ def _target(event: Event, decision: Decision) -> tuple[str, str, int, str]:
             return "network", event.host.name, event.port, path
         case EgressConnect() | NetworkAccess():
             return "network", event.host.name, event.port, ""
+        case DnsQuery():
+            return "name", event.host.name, 0, event.record_type
         case FileAccess() | PatchApply():
             return "file", "", 0, clip(event.resolved)
         case ToolCall():
@@ -190,6 +214,8 @@ def _resource(event: Event, host: str, port: int, path: str) -> str:
     if isinstance(event, EgressRequest):
         shown = f"[{host}]" if ":" in host else host
         return f"{event.scheme}://{shown}:{port}{path}"
+    if isinstance(event, DnsQuery):
+        return f"dns:{host}?type={path}"  # RFC 4501
     if isinstance(event, ToolCall):
         return f"{host}/{path}" if host else path
     return path or f"{host}:{port}"

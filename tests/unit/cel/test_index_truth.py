@@ -25,7 +25,14 @@ from aesp_proxy.decide.trace import explain
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.context import Context
 from aesp_proxy.model.decision import Finding
-from aesp_proxy.model.event import EgressConnect, EgressRequest, Event, FileAccess, ToolCall
+from aesp_proxy.model.event import (
+    DnsQuery,
+    EgressConnect,
+    EgressRequest,
+    Event,
+    FileAccess,
+    ToolCall,
+)
 
 _SLOTS = {name: at for at, name in enumerate(sorted(FACTS), start=1)}
 _KINDS = {event: kind for kind, event in EVENTS.items()}
@@ -56,6 +63,10 @@ def _selects(rule: CompiledRule, index: int, event: Event) -> bool:
     if selector.host is not None and isinstance(event, EgressRequest | EgressConnect):
         hosts = HostIndex([selector.host], ports_without=None, any_is_address=True)
         return hosts.find(event.host, event.port) is not None
+    if selector.host is not None and isinstance(event, DnsQuery):
+        hosts = HostIndex([selector.host], ports_without=None, any_is_address=True)
+        of_names = allows or selector.host.port in (None, 0)
+        return of_names and next(hosts.naming(event.host), None) is not None
     if selector.glob is not None and isinstance(event, FileAccess):
         globs = PathGlobs([selector.glob], fold=not allows)
         found = [globs.find(path) is not None for path in (event.path, event.resolved)]

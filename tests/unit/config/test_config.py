@@ -242,3 +242,23 @@ def test_settings_that_cannot_be_looked_at_are_an_error_and_not_skipped(tmp_path
     monkeypatch.setattr(Path, "is_file", refused)
     with pytest.raises(ConfigError, match="Permission denied"):
         load(environ={"HOME": str(tmp_path)}, is_root=False, flags={})
+
+
+def test_a_client_certificate_is_a_path_below_the_file_that_names_it(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text('tls: {version_min: 1.3, client_certificates: {"*.corp.test": keys/a.pem}}\n')
+    tls = load(environ={"HOME": "/h"}, is_root=False, flags={}, file=file).tls
+    assert tls.version_min == "1.3"
+    assert tls.client_certificates == (("*.corp.test", str(tmp_path / "keys/a.pem")),)
+
+
+def test_client_certificates_of_a_variable_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environ = {"AESP_TLS_CLIENT_CERTIFICATES": "a.test=one.pem, b.test:8443=/two.pem"}
+    pairs = build([{"state_dir": Given(value="/s", where="t")}, from_environment(environ)]).tls
+    assert pairs.client_certificates == (
+        ("a.test", str(tmp_path / "one.pem")),
+        ("b.test:8443", "/two.pem"),
+    )
+    with pytest.raises(ConfigError, match="does not say where"):
+        build([from_environment({"AESP_TLS_CLIENT_CERTIFICATES": "a.test"})])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -196,3 +197,40 @@ def test_thousands_of_hosts_do_not_slow_a_decision_down(events, snapshot_of) -> 
     assert decide(events.request("h999.example"), snapshot).verdict is Verdict.ALLOW
     assert decide(events.request("a.b.w999.example"), snapshot).verdict is Verdict.ALLOW
     assert decide(events.request("h1000.example"), snapshot).verdict is Verdict.DENY
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "reason"),
+    [
+        ("a.corp.example", 8443, "allowed"),
+        ("any.example", 22, "allowed"),
+        ("any.example", 443, "host_not_allowed"),
+        ("any.example", 80, "host_not_allowed"),
+        ("api.example.com", 443, "host_not_allowed"),
+        ("api.example.com", 22, "host_not_allowed"),
+        ("bad.ok.example", 22, "host_blocked"),
+        ("192.168.7.7", 5432, "allowed"),
+        ("10.1.2.3", 443, "host_not_allowed"),
+        ("10.1.2.3", 22, "address_forbidden"),
+        ("8.8.8.8", 22, "address_forbidden"),
+    ],
+)
+def test_unread_bytes_pass_only_where_an_entry_says_a_port_that_is_no_web_port(
+    host, port, reason, events, snapshot_of
+) -> None:
+    event = replace(events.connect(host, port), raw=True)
+    assert decide(event, snapshot_of(POLICY)).reason.value == reason
+
+
+@pytest.mark.parametrize("port", [80, 443, 22])
+def test_unread_bytes_never_pass_by_default(port, events, snapshot_of) -> None:
+    policy = "egress_allowlist: {default_action: allow}\n"
+    assert decide(events.connect("a.example", 443), snapshot_of(policy)).verdict.passes
+    event = replace(events.connect("a.example", port), raw=True)
+    assert not decide(event, snapshot_of(policy)).verdict.passes
+
+
+def test_sealed_tls_passes_where_requests_would(events, snapshot_of) -> None:
+    for host, reason in (("api.example.com", "allowed"), ("bad.ok.example", "host_blocked")):
+        event = replace(events.connect(host, 443), sealed=True)
+        assert decide(event, snapshot_of(POLICY)).reason.value == reason

@@ -216,7 +216,7 @@ def test_descendants_are_found_whatever_their_names_are(tmp_path):
         (proc / str(pid)).mkdir(parents=True)
         (proc / str(pid) / "stat").write_text(f"{pid} ({name}) {state} {parent} 0 0\n")
     (proc / "self").mkdir()
-    assert sorted(reaper.descendants(10, proc=proc)) == [11, 12]
+    assert sorted(reaper.descendants(10, proc=str(proc))) == [11, 12]
 
 
 def test_ending_descendants_spares_those_that_somebody_else_waits_for():

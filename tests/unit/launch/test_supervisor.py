@@ -61,6 +61,8 @@ def supervised(
         notice=notices.append,
         **given,
     )
+    child = Child(command, os.environ)
+    child.prepare()
     helpers = start_helpers(
         settings,
         bind(settings),
@@ -68,8 +70,6 @@ def supervised(
         worker_command=(sys.executable, str(DOUBLES / "worker.py"), worker),
         sealer_command=(sys.executable, str(DOUBLES / "sealer.py"), sealer),
     )
-    child = Child(command, os.environ)
-    child.prepare()
 
     async def main() -> RunEnd:
         with trio.fail_after(30):

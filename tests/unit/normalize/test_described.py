@@ -143,6 +143,9 @@ GET = {"action": "http.get", "host": "a.example"}
     [
         ({}, "request.action"),
         ({"request": {"action": "llm.call"}}, "request.action"),
+        ({"request": {"action": "dns.query"}}, "request.host"),
+        ({"request": {"action": "dns.query", "host": "10.0.0.1"}}, "request.host"),
+        ({"request": {"action": "dns.query", "host": "a", "port": 53}}, "request.port"),
         ({"request": {"action": "http.GET", "host": "a"}}, "request.action"),
         ({"request": {"action": "http.", "host": "a"}}, "request.action"),
         ({"request": {"action": "http.get"}}, "request.host"),

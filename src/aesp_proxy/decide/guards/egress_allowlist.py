@@ -2,8 +2,9 @@
 
 Rules (threat rows 3, 7, 8, 11, 30): a raw address is allowed only by a rule that names
 addresses, never by a wildcard or the default; a rule without a port allows 80 and 443
-and blocks every port; the default speaks for 80 and 443 only. Answers that let pass are
-made once, with the policy.
+and blocks every port; the default speaks for 80 and 443 only. Bytes that are neither TLS nor
+HTTP pass only by a rule that says its port, and never to 80 and 443, where requests are
+expected and read. Answers that let pass are made once, with the policy.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from aesp_proxy.decide.policy.hosts import HostIndex, HostRule, names_address
 from aesp_proxy.decide.policy.policy import EgressSection
 from aesp_proxy.model.address import AddressClass, classify, embedded_ipv4
 from aesp_proxy.model.decision import Reason, Severity, Verdict
-from aesp_proxy.model.event import EgressConnect, EgressRequest, Event, NetworkAccess
+from aesp_proxy.model.event import DnsQuery, EgressConnect, EgressRequest, Event, NetworkAccess
 from aesp_proxy.model.host import Host
 
 WEB_PORTS: Final = frozenset({80, 443})
@@ -41,10 +42,14 @@ class EgressAllowlist:
     grants: bool = True
 
     def check(self, event: Event) -> Answer | None:
-        """Answer for the three kinds of event that go out."""
+        """Answer for the kinds of event that go out."""
         match event:
+            case EgressConnect(raw=True):
+                return self.answer_raw(event.host, event.port)
             case EgressRequest() | EgressConnect() | NetworkAccess():
                 return self.answer(event.host, event.port)
+            case DnsQuery():
+                return self.answer_name(event.host)
             case _:
                 return None
 
@@ -66,16 +71,42 @@ class EgressAllowlist:
             return self.default
         return self._not_allowed(host, port)
 
+    def answer_raw(self, host: Host, port: int) -> Answer:
+        """Answer for bytes that nobody will read: a rule must say the port, and not a web port."""
+        answer = self.answer(host, port)
+        if not answer.verdict.passes:
+            return answer
+        for rule in self.allow.naming(host):
+            means_it = host.address is None or names_address(rule, host.address)
+            if means_it and rule.covers_raw(port, WEB_PORTS):
+                return self.passes[rule.text]
+        return self._raw_not_allowed(host, port)
+
+    def answer_name(self, host: Host) -> Answer:
+        """Answer for asking what a name's addresses are: some port of it must be open."""
+        blocked = self._block_of(host, None)
+        if blocked is not None:
+            return _blocked(host, None, blocked)
+        closed = {rule.port for rule in self.block.naming(host)}
+        for rule in self.allow.naming(host):
+            open_ports = WEB_PORTS if rule.port is None else {rule.port}
+            if rule.port == 0 or open_ports - closed:
+                return self.passes[rule.text]
+        if self.default is not None and WEB_PORTS - closed:
+            return self.default
+        return self._not_allowed(host, None)
+
     def answer_addresses(
-        self, host: Host, port: int, addresses: Sequence[_Address]
+        self, host: Host, port: int | None, addresses: Sequence[_Address]
     ) -> Answer | None:
         """Refuse what a name has resolved to, or return None when every address may be dialled.
 
         One bad address among good ones refuses: a mixed answer is how rebinding looks.
+        Without a port the name is only asked for: a rule of any port names an address then.
         """
         for address in addresses:
             for form in _forms(address):
-                blocked = self.block.find(_address_host(form), port)
+                blocked = self._block_of(_address_host(form), port)
                 if blocked is not None:
                     return _blocked(host, port, blocked, address)
             kind = classify(address)
@@ -83,14 +114,20 @@ class EgressAllowlist:
                 return self._address_forbidden(host, port, address, kind)
         return None
 
-    def _address_rule(self, address: _Address, port: int) -> HostRule | None:
+    def _block_of(self, host: Host, port: int | None) -> HostRule | None:
+        if port is not None:
+            return self.block.find(host, port)
+        return next((rule for rule in self.block.naming(host) if rule.port in (None, 0)), None)
+
+    def _address_rule(self, address: _Address, port: int | None) -> HostRule | None:
         for rule in self.allow.naming(_address_host(address)):
-            if rule.covers(port, WEB_PORTS) and names_address(rule, address):
+            covers = port is None or rule.covers(port, WEB_PORTS)
+            if covers and names_address(rule, address):
                 return rule
         return None
 
     def _address_forbidden(
-        self, host: Host, port: int, address: _Address, kind: AddressClass
+        self, host: Host, port: int | None, address: _Address, kind: AddressClass
     ) -> Answer:
         place = f"{host}" if host.address is not None else f"{host} resolves to {address}, which"
         return Answer(
@@ -115,9 +152,12 @@ class EgressAllowlist:
             ),
         )
 
-    def _not_allowed(self, host: Host, port: int) -> Answer:
+    def _not_allowed(self, host: Host, port: int | None) -> Answer:
         other = next(iter(self.allow.naming(host)), None)
-        if other is not None:
+        if other is not None and port is None:
+            message = f"every port of {host} that {other.text} allows is blocked"
+            source = other.source
+        elif other is not None:
             message = f"port {port} of {host} is not allowed; {other.text} allows {_ports(other)}"
             source = other.source
         else:
@@ -133,8 +173,26 @@ class EgressAllowlist:
             implicit=True,
         )
 
-    def _ask_for(self, host: Host, port: int) -> str:
-        entry = str(host) if port in WEB_PORTS else _with_port(host, port)
+    def _raw_not_allowed(self, host: Host, port: int) -> Answer:
+        place = _with_port(host, port)
+        if port in WEB_PORTS:
+            why = f"port {port} is for TLS and HTTP, which are read"
+            ask = "A rule with effect ALLOW and the action tcp.connect can let it pass unread."
+        else:
+            why = "no allow entry says the port"
+            ask = self._ask_for(host, port)
+        return Answer(
+            verdict=Verdict.DENY,
+            reason=Reason.HOST_NOT_ALLOWED,
+            severity=Severity.WARNING,
+            message=f"neither TLS nor HTTP to {place}: {why}",
+            source=self.section.source,
+            remediation=(_DO_NOT_RETRY, ask),
+            implicit=True,
+        )
+
+    def _ask_for(self, host: Host, port: int | None) -> str:
+        entry = str(host) if port is None or port in WEB_PORTS else _with_port(host, port)
         file, _, line = self.section.allow_source.rpartition(":")
         return f"Ask the owner of {file} to add {entry} under {_SECTION}.allow (line {line})."
 
@@ -170,7 +228,9 @@ def _pass(verdict: Verdict, message: str, source: str) -> Answer:
     )
 
 
-def _blocked(host: Host, port: int, rule: HostRule, address: _Address | None = None) -> Answer:
+def _blocked(
+    host: Host, port: int | None, rule: HostRule, address: _Address | None = None
+) -> Answer:
     by_address = address is not None and address != host.address
     resolved = f" (it resolves to {address})" if by_address else ""
     file, _, line = rule.source.rpartition(":")
@@ -198,8 +258,8 @@ def _address_host(address: _Address) -> Host:
     return Host(str(address), address)
 
 
-def _with_port(host: Host, port: int) -> str:
-    return f"{host}:{port}"
+def _with_port(host: Host, port: int | None) -> str:
+    return f"{host}" if port is None else f"{host}:{port}"
 
 
 def _ports(rule: HostRule) -> str:

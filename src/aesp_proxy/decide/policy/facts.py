@@ -28,6 +28,7 @@ from aesp_proxy.decide.policy.cel.types import (
 )
 from aesp_proxy.model.event import (
     CustomEvent,
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -40,6 +41,7 @@ from aesp_proxy.model.event import (
 EVENTS: Final[Mapping[str, type[Event]]] = {
     "request": EgressRequest,
     "connect": EgressConnect,
+    "dns": DnsQuery,
     "network": NetworkAccess,
     "file": FileAccess,
     "patch": PatchApply,
@@ -53,6 +55,7 @@ KINDS_OF_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     **{f"http.{method}": ("request",) for method in _HTTP},
     "http.*": ("request",),
     "tcp.connect": ("connect", "network"),
+    "dns.query": ("dns",),
     "file.open": ("file",),
     "file.write": ("file", "patch"),
     "file.create": ("file",),
@@ -62,7 +65,7 @@ KINDS_OF_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "tool.call": ("tool",),
     "custom": ("custom",),
 }
-"""The kinds of event that an action comes as. ``dns.query`` and ``llm.call`` come as none yet."""
+"""The kinds of event that an action comes as. ``llm.call`` comes as none yet."""
 
 LIST_ITEMS_MAX: Final = 256
 STRING_CHARS_MAX: Final = 65_536
@@ -73,6 +76,7 @@ _STRINGS = list_of(STRING)
 FINDING: Final = object_of(rule=STRING, severity=STRING, location=STRING)
 _ALL = tuple(EVENTS)
 _EGRESS = ("request", "connect", "network")
+_NAMED = (*_EGRESS, "dns")
 _FILES = ("file", "patch")
 
 
@@ -133,7 +137,7 @@ _REQUEST = (
         "The address of the client.", sometimes=_ALL),
     _of("request.host", STRING, "e.host.name",
         "The host as asked for, canonical: lower case, A-labels; an address as text.",
-        always=_EGRESS, chars_max=253),
+        always=_NAMED, chars_max=253),
     _of("request.port", INT, "e.port", "The port.", always=_EGRESS),
     _of("request.scheme", STRING, "e.scheme", "http, https, ws or wss.",
         always=("request",), chars_max=8),

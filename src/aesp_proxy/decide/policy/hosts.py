@@ -51,6 +51,18 @@ class HostRule:
             return ports_without is None or port in ports_without
         return self.port in (0, port)
 
+    @property
+    def fixed(self) -> str:
+        """The last labels of a name that are as the rule says; all of them for a plain name."""
+        return self.name or self.suffix or (_tail(self.labels) if self.labels else "")
+
+    def covers_raw(self, port: int, never: frozenset[int]) -> bool:
+        """Tell whether the rule opens a port for bytes that nobody reads.
+
+        It must say the port, as a number or as ``:*``; ports in ``never`` it cannot open.
+        """
+        return self.port is not None and port not in never and self.port in (0, port)
+
 
 def parse_host_rule(item: Sourced[str]) -> HostRule:
     """Parse one entry of an egress list; ``ConfigError`` with place and reason."""

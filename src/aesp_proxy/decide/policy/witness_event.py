@@ -19,6 +19,7 @@ from aesp_proxy.errors import InputError
 from aesp_proxy.model.context import Claims, Context, Contract, Level, Resource, Session
 from aesp_proxy.model.event import (
     CustomEvent,
+    DnsQuery,
     EgressConnect,
     EgressRequest,
     Event,
@@ -86,6 +87,8 @@ class _Maker:
                 return self._request()
             case "connect" | "network":
                 return self._connect(kind)
+            case "dns":
+                return self._query()
             case "file":
                 return self._file()
             case "patch":
@@ -185,6 +188,18 @@ class _Maker:
             principal=self._principal(),
             host=self._host(),
             port=self._port(443),
+        )
+
+    def _query(self) -> DnsQuery:
+        host = self._host()
+        if host.address is not None:
+            raise InputError("is no name to ask for", where="request.host")
+        return DnsQuery(
+            event_id="",
+            time_ns=self._time(),
+            principal=self._principal(),
+            host=host,
+            record_type="A",
         )
 
     def _path(self) -> str:
@@ -338,6 +353,8 @@ def _of_event(event: Event) -> dict[str, object]:
         case EgressConnect() | NetworkAccess():
             port = event.port if event.port != 443 else None
             return {"request.host": event.host.name, "request.port": port}
+        case DnsQuery():
+            return {"request.host": event.host.name}
         case FileAccess():
             content = None if event.content is None else event.content.decode("utf-8", "replace")
             return {**_paths(event.path, event.resolved), "content": content}

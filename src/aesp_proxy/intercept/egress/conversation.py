@@ -351,6 +351,21 @@ class Conversation:
         self._client_held = hold
         self.balance()
 
+    def let_go(self, server: Server) -> tuple[asyncio.Transport, asyncio.Transport] | None:
+        """Give the sockets of client and ``server`` to a relay; None when one is gone.
+
+        They are still closed with the conversation, which stays to bound their silence.
+        """
+        transports = []
+        for conn in (self.context.client, server):
+            wire = self._wires.get(conn)
+            if wire is None or wire.transport is None or wire.transport.is_closing():
+                return None
+            if wire.paused:
+                wire.transport.resume_reading()
+            transports.append(wire.transport)
+        return transports[0], transports[1]
+
     def balance(self) -> None:
         """Read from nobody while somebody does not take what was written to them."""
         congested = any(wire.congested for wire in self._wires.values())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from aesp_proxy.intercept.port import Address
 
 Check = Callable[[Host, "tuple[Address, ...]"], "Denial | None"]
+Lookup = Callable[[str], Awaitable["tuple[Address, ...]"]]
+"""Gives all addresses of a canonical name; raises ``UnavailableError`` where it has none."""
 
 
 class AddressRefusedError(UnavailableError):
@@ -72,7 +74,8 @@ class Dialler:
     """Opens upstream sockets.
 
     ``check`` is asked with all resolved addresses of a name that has no static
-    address; without a check nothing is dialled.
+    address; without a check nothing is dialled. ``lookup`` resolves; without one the
+    machine's own resolver does.
     """
 
     def __init__(
@@ -80,9 +83,11 @@ class Dialler:
         *,
         static: Mapping[tuple[str, int | None], StaticAddress],
         connect_s_max: float,
+        lookup: Lookup | None = None,
     ) -> None:
         self._static = static
         self._connect_s_max = connect_s_max
+        self._lookup = lookup
 
     async def dial(self, server: Server, wire: Wire, check: Check | None) -> None:
         """Connect ``server``; raises ``UnavailableError`` (or its address refusal)."""
@@ -127,7 +132,12 @@ class Dialler:
         static = self._static.get((host.name, port)) or self._static.get((host.name, None))
         if static is not None:
             return [(static.address, static.port or port)]
-        addresses = (host.address,) if host.address is not None else await _resolve(host, port)
+        if host.address is not None:
+            addresses: tuple[Address, ...] = (host.address,)
+        elif self._lookup is not None:
+            addresses = await self._lookup(host.name)
+        else:
+            addresses = await _resolve(host, port)
         if check is None:
             msg = "no address check is in place"
             raise UnavailableError(msg)

@@ -1,4 +1,4 @@
-"""The first bytes of a client: CONNECT decided here, then the layers of the tunnel.
+"""The first bytes of a client of the proxy: CONNECT decided here, SOCKS told apart.
 
 Handling CONNECT at the edge takes three nested layers off every request, and
 refuses before a certificate is made or a name is resolved.
@@ -6,19 +6,19 @@ refuses before a certificate is made or a name is resolved.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import CommandGenerator, Layer
 
 from aesp_proxy.act.denial import Denial, http1_response
 from aesp_proxy.errors import InputError
-from aesp_proxy.intercept.port import Exchange
-from aesp_proxy.model.decision import Reason
+from aesp_proxy.intercept.egress.opening import Layers
+from aesp_proxy.intercept.egress.socks import Socks
+from aesp_proxy.intercept.egress.tunnel import TunnelStart
 from aesp_proxy.model.host import Host, parse_authority
-from aesp_proxy.model.record import Ending
-from aesp_proxy.normalize.http import Tunnel
 from aesp_proxy.normalize.http_head import HeadLimits, HeadQueue, RequestHead, parse_request_head
+from aesp_proxy.normalize.socks import SOCKS4, SOCKS5
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
@@ -26,22 +26,10 @@ if TYPE_CHECKING:
     from aesp_proxy.intercept.egress.conversation import Conversation
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-_TLS_HANDSHAKE = 0x16
+_OK = 200
+_SOCKS = (SOCKS4, SOCKS5)
 _CONNECT = b"CONNECT "
 _WHERE_BYTES_MAX = 200
-
-
-class Layers(Protocol):
-    """Makes the layers that may follow."""
-
-    def plain(self, conversation: Conversation) -> Layer:
-        """For absolute-form requests to the proxy itself."""
-
-    def cleartext(self, conversation: Conversation, tunnel: Tunnel) -> Layer:
-        """For HTTP inside a tunnel without TLS."""
-
-    def tls(self, conversation: Conversation, tunnel: Tunnel) -> Layer:
-        """For a tunnel whose first byte is a TLS handshake."""
 
 
 class Edge(Layer):
@@ -65,6 +53,9 @@ class Edge(Layer):
 
     def _read(self) -> CommandGenerator[None]:
         data = self._queue.data
+        if data[0] in _SOCKS:
+            yield from self._become(Socks(self.context, self._conversation, self._layers), data)
+            return
         is_connect = data.startswith(_CONNECT)
         if not is_connect and not _CONNECT.startswith(data):
             yield from self._become(self._layers.plain(self._conversation), data)
@@ -85,11 +76,16 @@ class Edge(Layer):
         if exchange.denial is not None:
             yield from self._refuse(exchange.denial)
             return
-        conversation.on_end.append(lambda: exchange.end(Ending(status=200)))
-        self.context.server.address = (host.name, port)
         yield commands.SendData(self.context.client, _ESTABLISHED)
-        tunnel = Tunnel(scheme="https", host=host, port=port)
-        start = TunnelStart(self.context, conversation, self._layers, tunnel, exchange)
+        start = TunnelStart(
+            self.context,
+            conversation,
+            self._layers,
+            host=host,
+            port=port,
+            exchange=exchange,
+            status=_OK,
+        )
         yield from self._become(start, self._queue.data)
 
     def _refuse(self, denial: Denial) -> CommandGenerator[None]:
@@ -109,41 +105,3 @@ def _connect_target(head: RequestHead) -> tuple[Host, int]:
         msg = "a CONNECT with a body"
         raise InputError(msg)
     return parse_authority(head.target, None)
-
-
-class TunnelStart(Layer):
-    """Tells TLS from plain HTTP by the first byte; everything else is refused as HTTP."""
-
-    def __init__(
-        self,
-        context: Context,
-        conversation: Conversation,
-        layers: Layers,
-        tunnel: Tunnel,
-        exchange: Exchange,
-    ) -> None:
-        super().__init__(context)
-        self._conversation = conversation
-        self._layers = layers
-        self._tunnel = tunnel
-        self._exchange = exchange
-        conversation.hooks["tls_failed_client"] = self._tls_failed
-
-    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, events.DataReceived) and event.data:
-            if event.data[0] == _TLS_HANDSHAKE:
-                layer = self._layers.tls(self._conversation, self._tunnel)
-            else:
-                cleartext = Tunnel(scheme="http", host=self._tunnel.host, port=self._tunnel.port)
-                layer = self._layers.cleartext(self._conversation, cleartext)
-            self._conversation.layer = layer
-            yield from layer.handle_event(events.Start())
-            yield from layer.handle_event(event)
-        elif isinstance(event, events.ConnectionClosed):
-            yield commands.CloseConnection(self.context.client)
-
-    def _tls_failed(self, data: object) -> None:
-        """The client would not have our certificate: pinned, or it does not trust the CA."""
-        conn = getattr(data, "conn", None)
-        detail = f"TLS with the agent failed: {getattr(conn, 'error', None)}"
-        self._exchange.end(Ending(reason=Reason.CLIENT_GONE, status=200, detail=detail))

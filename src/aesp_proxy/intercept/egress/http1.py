@@ -21,7 +21,7 @@ from mitmproxy.proxy.layer import CommandGenerator, Layer
 from aesp_proxy.act.denial import Denial, http1_response
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.egress.turn import Turn
-from aesp_proxy.intercept.egress.upstream import Upstream
+from aesp_proxy.intercept.egress.upstream import Upstream, is_untrusted
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.event import EgressRequest
 from aesp_proxy.normalize.http import (
@@ -268,7 +268,7 @@ class Http1(Layer):
         self._upstream = None
         denial = turn.exchange.denial
         if denial is None:
-            reason = Reason.UPSTREAM_UNTRUSTED if _untrusted(error) else Reason.UPSTREAM_FAILED
+            reason = Reason.UPSTREAM_UNTRUSTED if is_untrusted(error) else Reason.UPSTREAM_FAILED
             denial = turn.exchange.fail(turn.ending(reason, None, error))
         yield from self._cut(denial)
 
@@ -303,7 +303,9 @@ class Http1(Layer):
         elif turn.may_repeat(upstream):
             yield from self._send_upstream(turn)
         else:
-            yield from self._broken(turn, "the upstream closed before its answer ended")
+            why = upstream.server.error
+            text = "the upstream closed before its answer ended"
+            yield from self._broken(turn, f"{text}: {why}" if why else text)
 
     def _broken(self, turn: Turn, detail: str) -> CommandGenerator[None]:
         ending = turn.ending(Reason.UPSTREAM_FAILED, self._upstream, detail)
@@ -339,8 +341,3 @@ class Http1(Layer):
         self._state = _State.DEAD
         self._conversation.on_end.remove(self._client_gone)
         yield from self._upgrade(data)
-
-
-def _untrusted(error: str) -> bool:
-    """Whether OpenSSL would not take the upstream's certificate (mitmproxy tells by text)."""
-    return "ertificate" in error

@@ -16,27 +16,31 @@ from mitmproxy.proxy.layer import CommandGenerator, Layer, NextLayer
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from aesp_proxy.act.denial import http1_response
+from aesp_proxy.decide.policy.hosts import HostIndex
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.egress.conversation import Conversation, Wire
-from aesp_proxy.intercept.egress.dialler import Dialler, StaticAddress
+from aesp_proxy.intercept.egress.dialler import Dialler, Lookup, StaticAddress
 from aesp_proxy.intercept.egress.edge import Edge
 from aesp_proxy.intercept.egress.http1 import Http1
+from aesp_proxy.intercept.egress.sealed import NOTHING_SEALED
 from aesp_proxy.intercept.egress.stock import GuardedHttp
 from aesp_proxy.intercept.egress.tls import AgentTls
+from aesp_proxy.intercept.egress.transparent import Captured, NamesOf, original_destination
 from aesp_proxy.intercept.egress.upstream import Upstream
-from aesp_proxy.model.host import parse_host
+from aesp_proxy.model.host import Host, parse_host
 from aesp_proxy.normalize.http import Tunnel
 from aesp_proxy.normalize.http_head import HeadLimits
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aesp_proxy.intercept.port import Gate
 
 log = logging.getLogger(__name__)
 
 _SWEEP_S = 1.0
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,45 +52,76 @@ class EgressSettings:
     idle_s_max: float = 600.0
     connections_max: int = 5_000
     connect_s_max: float = 10.0
+    lookup: Lookup | None = None
     frame_bytes_max: int = 16 * 1024 * 1024
+    silence_s: float = 0.3
+    sealed: HostIndex = NOTHING_SEALED
     static: Mapping[tuple[str, int | None], StaticAddress]
 
 
 class _ClientWire(Wire):
     """A client's socket; its conversation begins when it is connected."""
 
-    def __init__(self, interceptor: EgressInterceptor) -> None:
+    def __init__(self, interceptor: EgressInterceptor, *, captured: bool = False) -> None:
         self._interceptor = interceptor
+        self._captured = captured
         super().__init__(None, None)  # type: ignore[arg-type]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._interceptor.begin(self)
+        self._interceptor.begin(self, captured=self._captured)
 
 
 class EgressInterceptor:
     """All client connections of one worker."""
 
-    def __init__(self, *, gate: Gate, master: EgressMaster, settings: EgressSettings) -> None:
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        master: EgressMaster,
+        settings: EgressSettings,
+        names_of: NamesOf = lambda _: (),
+    ) -> None:
         self._gate = gate
         self._master = master
         self._settings = settings
         self._conversations: set[Conversation] = set()
         self._mode = ProxyMode.parse("regular")
-        self._server: asyncio.Server | None = None
+        self._names_of = names_of
+        self._destination_of = original_destination
+        self._servers: list[asyncio.Server] = []
+        self.silence_s = settings.silence_s
         self._sweeper: asyncio.Task[None] | None = None
         self._emptied = asyncio.Event()
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._conversations)
+
     async def listen(self, sock: socket.socket) -> None:
         """Accept on a bound TCP socket (made with IPPROTO_TCP, or Nagle costs 44 ms)."""
+        await self._accept(sock, lambda: _ClientWire(self))
+
+    async def listen_transparent(self, sock: socket.socket) -> None:
+        """Accept on a bound TCP socket whose connections were meant for somewhere else.
+
+        Where to, each connection tells by itself (see ``transparent``); may be called for
+        several sockets.
+        """
+        await self._accept(sock, lambda: _ClientWire(self, captured=True))
+
+    async def _accept(self, sock: socket.socket, wire: Callable[[], Wire]) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _ClientWire(self), sock=sock, backlog=1024)
-        self._sweeper = loop.create_task(self._sweep())
+        self._servers.append(await loop.create_server(wire, sock=sock, backlog=_BACKLOG))
+        if self._sweeper is None:
+            self._sweeper = loop.create_task(self._sweep())
 
     async def stop(self, grace_s: float) -> None:
         """Stop accepting, give what is under way ``grace_s`` seconds, then end it, recorded."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         if self._conversations and grace_s > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
@@ -106,7 +141,7 @@ class EgressInterceptor:
         """Client connections that are open now."""
         return len(self._conversations)
 
-    def begin(self, wire: Wire) -> None:
+    def begin(self, wire: Wire, *, captured: bool = False) -> None:
         """Start the conversation of a client that has just connected."""
         transport = wire.transport
         if transport is None:
@@ -126,7 +161,9 @@ class EgressInterceptor:
             principal=principal,
             gate=self._gate,
             dialler=Dialler(
-                static=self._settings.static, connect_s_max=self._settings.connect_s_max
+                static=self._settings.static,
+                connect_s_max=self._settings.connect_s_max,
+                lookup=self._settings.lookup,
             ),
             on_closed=self._closed,
         )
@@ -135,7 +172,8 @@ class EgressInterceptor:
         if len(self._conversations) >= self._settings.connections_max:
             text = f"more than {self._settings.connections_max} connections"
             denial = self._gate.limited(principal, text, "")
-            transport.write(http1_response(denial, close=True))
+            if not captured:
+                transport.write(http1_response(denial, close=True))
             conversation.close()
             return
         self._conversations.add(conversation)
@@ -147,7 +185,27 @@ class EgressInterceptor:
             tls_start_server=hooks.tls_start_server,
         )
         conversation.head_since = asyncio.get_running_loop().time()
-        conversation.start(Edge(context, conversation, self, self._settings.head), b"")
+        layer = self._captured(conversation, transport) if captured else self._edge(conversation)
+        if layer is None:
+            conversation.close()
+        else:
+            conversation.start(layer, b"")
+
+    def _edge(self, conversation: Conversation) -> Layer:
+        return Edge(conversation.context, conversation, self, self._settings.head)
+
+    def _captured(self, conversation: Conversation, transport: asyncio.Transport) -> Layer | None:
+        try:
+            descriptor = transport.get_extra_info("socket").fileno()
+            destination = self._destination_of(descriptor)
+        except OSError:  # the client has gone already
+            return None
+        context = conversation.context
+        return Captured(context, conversation, self, destination, self._names_of)
+
+    def is_sealed(self, host: Host, port: int) -> bool:
+        """Whether the operator has listed a host as one whose TLS is passed through."""
+        return self._settings.sealed.find(host, port) is not None
 
     # the layers that follow the edge ------------------------------------------------
 

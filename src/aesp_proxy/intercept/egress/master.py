@@ -47,12 +47,20 @@ from mitmproxy.proxy import layer, tunnel  # noqa: E402
 from mitmproxy.proxy.layers import http, tls  # noqa: E402
 
 from aesp_proxy.intercept.egress.tls import EgressTls  # noqa: E402
+from aesp_proxy.intercept.egress.tls_settings import TlsSettings  # noqa: E402
 
 
 class EgressMaster(Master):
     """Options and certificates; it never runs a server or an event of its own."""
 
-    def __init__(self, *, ca_dir: Path, upstream_roots: Path | None, http2: bool) -> None:
+    def __init__(
+        self,
+        *,
+        ca_dir: Path,
+        upstream_roots: Path | None,
+        http2: bool,
+        tls: TlsSettings | None = None,
+    ) -> None:
         super().__init__(moptions.Options())
         # mitmproxy's own signatures are untyped here.
         addons: Any = self.addons
@@ -61,7 +69,8 @@ class EgressMaster(Master):
         # The handler for add-ons' logging is not used and costs on every line.
         self._legacy_log_events.uninstall()
         logging.getLogger("mitmproxy").setLevel(logging.ERROR)
-        self.tls = EgressTls(http2=http2)
+        tls = tls or TlsSettings()
+        self.tls = EgressTls(http2=http2, settings=tls)
         addons.add(core.Core(), new_proxyserver(), self.tls)
         settings.update(
             confdir=str(ca_dir),
@@ -75,7 +84,9 @@ class EgressMaster(Master):
             ssl_insecure=False,
             validate_inbound_headers=True,
             ssl_verify_upstream_trusted_ca=str(upstream_roots) if upstream_roots else None,
+            **tls.options,
         )
+        self.tls.load_identities(upstream_roots)
         configure: Any = self.tls.configure
         configure({"confdir"})
 
@@ -101,6 +112,9 @@ def verify_contract() -> None:
         (http.HttpStream, "handle_protocol_error"): ["self", "event"],
         (tls.TLSLayer, "send_data"): ["self", "data"],
         (tls.TLSLayer, "receive_data"): ["self", "data"],
+        (tls.TLSLayer, "on_handshake_error"): ["self", "err"],
+        (EgressTls.__mro__[1], "configure"): ["self", "updated"],
+        (EgressTls.__mro__[1], "tls_start_client"): ["self", "tls_start"],
         (tunnel.TunnelLayer, "_handle_command"): ["self", "command"],
         (layer.Layer, "handle_event"): ["self", "event"],
         (EgressTls.__mro__[1], "tls_start_server"): ["self", "tls_start"],

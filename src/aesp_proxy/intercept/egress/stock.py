@@ -40,12 +40,13 @@ from mitmproxy.websocket import WebSocketData
 
 from aesp_proxy.act.denial import Denial, body_for, response_fields
 from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.egress.upstream import is_untrusted
 from aesp_proxy.intercept.egress.websocket import GuardedWebsocket
 from aesp_proxy.intercept.port import Exchange
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import parse_authority
 from aesp_proxy.model.record import Ending
-from aesp_proxy.normalize.http import DEFAULT_PORTS, Target, Tunnel, egress_request
+from aesp_proxy.normalize.http import Target, Tunnel, egress_request
 from aesp_proxy.normalize.http_head import check_method
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class GuardedStream(HttpStream):
         if any(name.startswith(b":") or b"\0" in value for name, value in request.headers.fields):
             msg = "a pseudo-header or NUL among the fields"
             raise InputError(msg)
-        host, port = parse_authority(hosts.pop(), DEFAULT_PORTS[scheme])
+        host, port = parse_authority(hosts.pop(), self._owner.tunnel.default_port)
         path = request.path
         if not path.startswith("/") and path != "*":
             msg = "the :path is not a path"
@@ -171,7 +172,7 @@ class GuardedStream(HttpStream):
         if error:
             denial = exchange.denial
             if denial is None:
-                untrusted = "ertificate" in error
+                untrusted = is_untrusted(error)
                 reason = Reason.UPSTREAM_UNTRUSTED if untrusted else Reason.UPSTREAM_FAILED
                 denial = exchange.fail(self._ending(reason, error))
             yield from self._refuse(denial)

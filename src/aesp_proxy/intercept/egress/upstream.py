@@ -89,7 +89,20 @@ class Upstream:
     @property
     def address(self) -> str:
         """The address that was dialled, as ADDRESS:PORT; empty before that."""
-        peer = self.server.peername
-        if not peer:
-            return ""
-        return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+        return dialled_address(self.server)
+
+
+def is_untrusted(error: str) -> bool:
+    """Whether OpenSSL would not take the upstream's certificate (mitmproxy tells by text).
+
+    An alert speaks of ours: the upstream wants a certificate, or another one.
+    """
+    return "ertificate" in error and " alert " not in error
+
+
+def dialled_address(server: Server) -> str:
+    """Give the address that was dialled, as ADDRESS:PORT; empty before that."""
+    peer = server.peername
+    if not peer:
+        return ""
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"

@@ -26,6 +26,7 @@ from aesp_proxy.decide.rule import CompiledRule
 _EVERY_FILE: Final = frozenset({"**", "/**"})
 _KIND_OF: Final = {
     "request": SelectorKind.EGRESS, "connect": SelectorKind.EGRESS,
+    "dns": SelectorKind.EGRESS,
     "network": SelectorKind.EGRESS, "file": SelectorKind.FILE, "patch": SelectorKind.FILE,
     "tool": SelectorKind.TOOL,
 }  # fmt: skip

@@ -18,7 +18,7 @@ from aesp_proxy.decide.policy.policy import Effect
 from aesp_proxy.decide.policy.selectors import SelectorKind
 from aesp_proxy.decide.rule import CompiledRule
 
-_NOT_MADE: Final = frozenset({"dns.query", "llm.call"})
+_NOT_MADE: Final = frozenset({"llm.call"})
 
 
 def look_at_rules(subject: Subject) -> Iterator[LintFinding]:

@@ -24,7 +24,7 @@ NEVER_ON_THE_WIRE: Final = frozenset({
 })  # fmt: skip
 """Facts that only an announced event can state: the proxy itself knows none of them yet."""
 
-_WIRE: Final = frozenset({"request", "connect"})
+_WIRE: Final = frozenset({"request", "connect", "dns"})
 
 
 class _Outcome(Enum):

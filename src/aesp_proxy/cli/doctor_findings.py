@@ -1,0 +1,94 @@
+"""All that ``doctor`` looks at, in the order in which it is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from datetime import UTC, datetime
+from typing import Final
+
+from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.policy_files import load_snapshot
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.forward.transport import load_destination
+from aesp_proxy.launch.probe.clients import client_findings
+from aesp_proxy.launch.probe.finding import Finding, Group, Level
+from aesp_proxy.launch.probe.isolation import isolation_findings
+from aesp_proxy.launch.probe.machine import machine_findings
+from aesp_proxy.launch.probe.state import ca_finding, state_finding
+
+_CONNECT_S_MAX: Final = 3.0
+
+
+def findings(settings: Settings) -> list[Finding]:
+    """Look at everything; nothing is changed."""
+    now = datetime.now(UTC)
+    degraded = settings.isolation.mode == "degraded"
+    found = [
+        *machine_findings(connections_max=settings.limits.connections_max),
+        *isolation_findings(degraded=degraded, is_root=os.geteuid() == 0),
+        state_finding(settings.state_dir),
+        ca_finding(settings.ca_dir, now=now),
+        _policy(settings),
+        _aggregator(settings, now),
+        *client_findings(shutil.which),
+    ]
+    order = list(Group)
+    return sorted(found, key=lambda finding: order.index(finding.group))
+
+
+def _setup(name: str, level: Level, found: str, meaning: str, remedy: str = "") -> Finding:
+    return Finding(
+        group=Group.SETUP, name=name, level=level, found=found, meaning=meaning, remedy=remedy
+    )
+
+
+def _policy(settings: Settings) -> Finding:
+    where = str(settings.policy or "the built-in baseline")
+    cache = settings.state_dir / "cache"
+    try:
+        snapshot = load_snapshot(
+            settings.policy,
+            fingerprint_key=os.urandom(32),
+            serial=1,
+            cache_dir=cache if cache.is_dir() else None,
+        )
+    except ConfigError as error:
+        return _setup(
+            "policy", Level.MISSING, f"{where}: {error.message}", "`run` refuses to start",
+            error.remedy or f"aesp-proxy policy lint {where}",
+        )  # fmt: skip
+    found = f"{where}: {snapshot.policy_name}"
+    if snapshot.warnings:
+        return _setup(
+            "policy", Level.WEAKER, f"{found}, {snapshot.warnings[0]}",
+            "it loads, and says something else than was meant", f"aesp-proxy policy lint {where}",
+        )  # fmt: skip
+    return _setup("policy", Level.OK, found, "it loads")
+
+
+def _aggregator(settings: Settings, now: datetime) -> Finding:
+    directory = settings.forward_dir
+    if settings.forward.dir is None and not directory.is_dir():
+        return _setup("aggregator", Level.OK, "not enrolled", "the record stays on this machine")
+    try:
+        destination = load_destination(directory, now=now)
+    except ConfigError as error:
+        return _setup(
+            "aggregator", Level.MISSING, str(error), "`run` cannot ship its record",
+            error.remedy or "aesp-proxy aggregator enroll",
+        )  # fmt: skip
+    where = f"{destination.host}:{destination.port}"
+    try:
+        with (
+            socket.create_connection((destination.host, destination.port), _CONNECT_S_MAX) as sock,
+            destination.tls.wrap_socket(sock, server_hostname=destination.host),
+        ):
+            return _setup("aggregator", Level.OK, where, "it answers, and is who it should be")
+    except OSError as error:
+        return _setup(
+            "aggregator", Level.WEAKER, f"{where}: {error}",
+            "batches wait in the spool; when it is full nothing passes",
+            "see that it runs and can be reached",
+        )  # fmt: skip

@@ -1,0 +1,98 @@
+"""``aesp-proxy status``: how the service of this host is, asked over its control socket.
+
+Exit codes: 0 it runs, 3 the settings cannot be read, 4 it does not run or does not answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from aesp_proxy.cli.exits import ExitCode
+from aesp_proxy.cli.output import error_line, printable
+
+_PATH: Final = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--config", type=_PATH, metavar="FILE", help="Settings file of the service.")
+@click.option("--state", metavar="DIR", help="State directory of the service.")
+@click.option("--run-dir", metavar="DIR", help="Run directory of the service.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or as JSON.",
+)
+def status(*, config: Path | None, state: str | None, run_dir: str | None, form: str) -> int:
+    """Say how the service is: its policy, workers, counts, record.
+
+    Only root and the user that the service runs as are answered.
+    """
+    from aesp_proxy.daemon.config_load import load
+    from aesp_proxy.daemon.service.ask import ask_status
+    from aesp_proxy.daemon.service.run_dir import run_dir_of, socket_in
+
+    named = {"state_dir": state, "daemon.run_dir": run_dir}
+    flags = {name: value for name, value in named.items() if value is not None}
+    is_root = os.geteuid() == 0
+    settings = load(environ=os.environ, is_root=is_root, flags=flags, file=config)
+    path = socket_in(run_dir_of(settings, os.environ, is_root=is_root))
+    said: dict[str, Any] | None = ask_status(path)
+    if said is None:
+        error_line(f"no service runs here: {path}")
+        return ExitCode.RUNTIME
+    if form == "json":
+        click.echo(json.dumps(said, indent=2))
+    else:
+        for text in _lines(said):
+            click.echo(printable(text))
+    return ExitCode.DONE
+
+
+def _lines(said: dict[str, Any]) -> list[str]:
+    listen, policy, reload = said["listen"], said["policy"], said["last_reload"]
+    record, forwarder = said["record"], said["forwarder"]
+    stamp = f", {policy['stamp']}" if policy["stamp"] else ""
+    lines = [
+        (
+            f"aesp-proxy {said['version']}: {said['state']} since {said['since']}, "
+            f"pid {said['pid']}, on {listen['host']}:{listen['port']}"
+        ),
+        (
+            f"policy: {policy['name']}, serial {policy['serial']} since {policy['since']}{stamp}, "
+            f"hash {policy['hash'][:16]}"
+        ),
+    ]
+    if reload is not None:
+        what = f"not taken, the old policy stays: {reload['error']}" if reload["error"] else "taken"
+        lines.append(f"last reload: {reload['at']}, {what}")
+    lines += [_worker(worker) for worker in said["workers"]]
+    error = f", {record['error']}" if record["error"] else ""
+    lines.append(
+        f"record: {record['batches']} batches, {record['spool_bytes']} bytes kept, "
+        f"sealer pid {record['sealer_pid']}{error}"
+    )
+    lines.append(f"forwarder: {'on, ' + forwarder['dir'] if forwarder['on'] else 'off'}")
+    return lines
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    if not worker["ready"]:
+        return f"worker {worker['number']}: not ready, started again {worker['restarts']} times"
+    counts = (
+        "no counts"
+        if worker["connections"] is None
+        else f"{worker['connections']} connections, {worker['allowed']} allowed, "
+        f"{worker['refused']} refused"
+    )
+    return (
+        f"worker {worker['number']}: pid {worker['pid']}, epoch {worker['epoch']}, "
+        f"serial {worker['serial']}, {counts}, started again {worker['restarts']} times"
+    )

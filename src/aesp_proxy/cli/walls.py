@@ -1,0 +1,136 @@
+"""Wall a command in before it starts, or say exactly what this machine does not let us do.
+
+Every layer is tried for real, around the very process that the command will be; what
+did not stand is known from the attempt. Without those that matter ``run`` goes on only
+when the operator says so (``isolation.mode: degraded``), and then with what works.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.listener import bind
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.launch.child import Child, Prepared
+from aesp_proxy.launch.environment import ProxyAddress
+from aesp_proxy.launch.isolation.descriptors import ways_out
+from aesp_proxy.launch.isolation.layers import EVERYTHING, Layer, Report, remedy
+from aesp_proxy.launch.isolation.listeners import EXPLICIT_PORT, Kind
+from aesp_proxy.launch.isolation.wish import Wish
+
+# Without a network of its own there is nothing more to say of these.
+_OF_THE_NETWORK: Final = frozenset({Layer.EVERY_PORT, Layer.RESOLVER})
+Environment = Callable[[ProxyAddress], dict[str, str]]
+# What the worker listens on besides, and the option by which it is told.
+_OPTIONS: Final = {
+    Kind.TRANSPARENT: "--transparent-fd",
+    Kind.DNS_UDP: "--dns-udp-fd",
+    Kind.DNS_TCP: "--dns-tcp-fd",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walled:
+    """A command that waits inside, the proxy's sockets, and what is not enforced.
+
+    ``open`` has a line for every layer that does not stand, ``missing`` for those alone
+    without which ``run`` would not have started.
+    """
+
+    child: Child
+    listener: socket.socket
+    more: tuple[tuple[str, socket.socket], ...] = ()
+    open: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        """End the command that waits, and close the sockets."""
+        self.child.discard()
+        for each in (self.listener, *(sock for _, sock in self.more)):
+            each.close()
+
+
+def wall_in(settings: Settings, command: Sequence[str], environment: Environment) -> Walled:
+    """Prepare ``command`` inside all that this machine has.
+
+    ConfigError when something that matters does not stand and the settings do not allow
+    to go on without.
+    """
+    _check_standard_descriptors()
+    inside = ProxyAddress(host=settings.listen.host, port=settings.listen.port or EXPLICIT_PORT)
+    wish = Wish(
+        layers=EVERYTHING,
+        host=inside.host,
+        port=inside.port,
+        transparent=True,
+        dns=True,
+    )
+    child = Child(command, environment(inside), wish)
+    prepared = child.prepare()
+    report = prepared.report
+    if report.missing() and settings.isolation.mode != "degraded":
+        _discard(child, prepared)
+        raise _cannot(report)
+    if not report.stands(Layer.NETWORK):
+        _discard(child, prepared)
+        return _without_network(settings, command, environment, report)
+    return Walled(
+        child=child,
+        listener=prepared.of(Kind.EXPLICIT)[0],
+        more=tuple((_OPTIONS[kind], sock) for kind, sock in prepared.listeners if kind in _OPTIONS),
+        open=tuple(report.not_enforced(EVERYTHING)),
+        missing=tuple(report.not_enforced(report.missing())),
+    )
+
+
+def _without_network(
+    settings: Settings, command: Sequence[str], environment: Environment, tried: Report
+) -> Walled:
+    """Listen on the host's loopback, and wall in what can be."""
+    listener = bind(settings)
+    host, port = listener.getsockname()[:2]
+    without = _OF_THE_NETWORK | {Layer.NETWORK}
+    layers = tuple(each for each in EVERYTHING if each not in without)
+    wish = Wish(layers=layers, only_port=port)
+    child = Child(command, environment(ProxyAddress(host=host, port=port)), wish)
+    try:
+        report = child.prepare().report
+    except BaseException:
+        listener.close()
+        raise
+    outcomes = {**report.outcomes, Layer.NETWORK: tried.outcomes.get(Layer.NETWORK, 1)}
+    report = Report(outcomes)
+    return Walled(
+        child=child,
+        listener=listener,
+        open=tuple(report.not_enforced(frozenset(Layer) - _OF_THE_NETWORK)),
+        missing=tuple(report.not_enforced(report.missing())),
+    )
+
+
+def _discard(child: Child, prepared: Prepared) -> None:
+    child.discard()
+    prepared.close()
+
+
+def _cannot(report: Report) -> ConfigError:
+    missing = "; ".join(report.not_enforced(report.missing()))
+    return ConfigError(
+        f"cannot isolate the command here: {missing}",
+        remedy=remedy(report, is_root=os.geteuid() == 0),
+    )
+
+
+def _check_standard_descriptors() -> None:
+    if numbers := ways_out():
+        raise ConfigError(
+            f"descriptor {', '.join(map(str, numbers))} is a network socket, through which the "
+            "command could leave",
+            where="standard input and output",
+            remedy="put a pipe between, as in `cat | aesp-proxy run ... | cat`",
+        )

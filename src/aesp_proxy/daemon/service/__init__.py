@@ -1,0 +1,1 @@
+"""The service: what holds listener, workers, sealer and policy together while the host runs."""

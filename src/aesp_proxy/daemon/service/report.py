@@ -1,0 +1,90 @@
+"""What a service says of itself: the object that ``aesp-proxy status`` shows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from aesp_proxy import __version__
+from aesp_proxy.daemon.service.plan import ServicePlan
+from aesp_proxy.daemon.service.policy import PolicyState
+from aesp_proxy.daemon.service.sealer_slot import SealerSlot
+from aesp_proxy.daemon.service.worker_slot import WorkerSlot
+from aesp_proxy.record.state import audit_paths, read_status
+
+
+def report(
+    *,
+    plan: ServicePlan,
+    policy: PolicyState,
+    slots: Sequence[WorkerSlot],
+    sealer: SealerSlot,
+    port: int,
+    started_ns: int,
+) -> dict[str, object]:
+    """Return it; times are RFC 3339 in UTC."""
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "since": _time(started_ns),
+        "state": "running" if all(slot.is_ready for slot in slots) else "degraded",
+        "listen": {"host": plan.settings.listen.host, "port": port},
+        "policy": _policy(policy),
+        "last_reload": (
+            {"at": _time(policy.last.at_ns), "error": policy.last.error}
+            if policy.last.at_ns
+            else None
+        ),
+        "workers": [_worker(slot) for slot in slots],
+        "record": _record(plan, sealer),
+        "forwarder": _forwarder(plan, sealer),
+    }
+
+
+def _policy(policy: PolicyState) -> dict[str, object] | None:
+    active = policy.active
+    if active is None:
+        return None
+    return {
+        "name": active.name,
+        "hash": active.hash,
+        "stamp": active.stamp,
+        "serial": active.serial,
+        "since": _time(active.since_ns),
+        "files": [str(file) for file in policy.files],
+    }
+
+
+def _worker(slot: WorkerSlot) -> dict[str, object]:
+    counts = slot.counts
+    return {
+        "number": slot.number,
+        "pid": slot.pid,
+        "ready": slot.is_ready,
+        "restarts": slot.restarts.total,
+        "epoch": slot.epoch,
+        "serial": slot.serving.serial if slot.serving else 0,
+        "connections": counts.connections if counts else None,
+        "allowed": counts.allowed if counts else None,
+        "refused": counts.refused if counts else None,
+    }
+
+
+def _record(plan: ServicePlan, sealer: SealerSlot) -> dict[str, object]:
+    said, _ = read_status(audit_paths(plan.settings.state_dir))
+    return {
+        "sealer_pid": sealer.pid,
+        "sealer_restarts": sealer.restarts.total,
+        "batches": said.get("batch_no", 0),
+        "spool_bytes": said.get("spool_bytes", 0),
+        "error": said.get("error", ""),
+    }
+
+
+def _forwarder(plan: ServicePlan, sealer: SealerSlot) -> dict[str, object]:
+    return {"on": sealer.forwards, "dir": str(plan.settings.forward_dir)}
+
+
+def _time(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,243 @@
+"""Hold the service together, from its start to its end, on one page.
+
+1. The policy is checked; the sealer starts meanwhile. A wrong one ends the start (3).
+2. Sockets are bound, one for each worker, and workers started. When all decide: READY.
+3. A worker or sealer that dies is started again; one that keeps dying ends it all (4).
+4. SIGHUP, or a change of its files, has the policy read again: whole or not at all.
+5. SIGTERM or SIGINT: nothing new is accepted, what is under way is finished, everything
+   is sealed. A second one hurries.
+
+Killed, we take all with us: the kernel tells each of our processes (see ``spawned``).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from aesp_proxy import __version__
+from aesp_proxy.daemon.listener import bind_shared
+from aesp_proxy.daemon.service.notify import Notifier
+from aesp_proxy.daemon.service.plan import ServiceEnd, ServicePlan
+from aesp_proxy.daemon.service.policy import Active, PolicyState
+from aesp_proxy.daemon.service.reloading import Reloading
+from aesp_proxy.daemon.service.report import report
+from aesp_proxy.daemon.service.run_dir import RunDir
+from aesp_proxy.daemon.service.sealer_slot import SealerSlot
+from aesp_proxy.daemon.service.status import answer_status
+from aesp_proxy.daemon.service.worker_slot import WorkerSlot
+from aesp_proxy.errors import AespError, ConfigError
+
+_COUNT_S_MAX: Final = 1.0
+_TOLD: Final = ServiceEnd(exit_code=0)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Service:
+    """What runs; the first end that is set is the one that counts."""
+
+    plan: ServicePlan
+    notifier: Notifier
+    policy: PolicyState
+    sealer: SealerSlot
+    started_ns: int
+    port: int = 0
+    slots: tuple[WorkerSlot, ...] = ()
+    reloading: Reloading | None = None
+    end: ServiceEnd | None = None
+    over: trio.Event = field(default_factory=trio.Event)
+    draining: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def finish(self, end: ServiceEnd) -> None:
+        """Set the end, unless it has one."""
+        self.end = self.end or end
+        self.over.set()
+
+    def active(self) -> Active:
+        """Return the policy that is decided by."""
+        if self.policy.active is None:
+            raise ConfigError("no policy was loaded")
+        return self.policy.active
+
+    def summary(self) -> str:
+        """Say how it is in a line."""
+        ready = sum(slot.is_ready for slot in self.slots)
+        active = self.active()
+        error = self.policy.last.error
+        kept = f"; the last reload was not taken: {error}" if error else ""
+        return (
+            f"{ready} of {len(self.slots)} workers on port {self.port}, "
+            f"policy {active.name!a} serial {active.serial}{kept}"
+        )
+
+    async def status(self) -> dict[str, object]:
+        """Return what ``aesp-proxy status`` shows, counted now."""
+        await self.count()
+        return report(
+            plan=self.plan,
+            policy=self.policy,
+            slots=self.slots,
+            sealer=self.sealer,
+            port=self.port,
+            started_ns=self.started_ns,
+        )
+
+    async def count(self) -> None:
+        """Ask every worker how much is under way."""
+        async with trio.open_nursery() as nursery:
+            for slot in self.slots:
+                nursery.start_soon(slot.count, _COUNT_S_MAX)
+
+
+async def serve(plan: ServicePlan, run_dir: RunDir, notifier: Notifier) -> ServiceEnd:
+    """Run the service until it is told to stop, or cannot go on; no process is left.
+
+    What goes wrong is in the answer.
+    """
+    policy = PolicyState(settings=plan.settings, log=plan.log)
+    service = _Service(
+        plan=plan,
+        notifier=notifier,
+        policy=policy,
+        sealer=SealerSlot(plan),
+        started_ns=policy.wall_ns(),
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_take_signals, service)
+            nursery.start_soon(_keep_watchdog, service)
+            await _until_over(service, run_dir)
+            nursery.cancel_scope.cancel()
+    except* AespError as group:
+        error = group.exceptions[0]
+        service.finish(ServiceEnd(exit_code=3, message=str(error)))
+    finally:
+        with trio.CancelScope(shield=True):
+            await _put_down(service)
+    return service.end or _TOLD
+
+
+async def _until_over(service: _Service, run_dir: RunDir) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_keep_sealer, service)
+        nursery.start_soon(_start, service, run_dir, nursery)
+        await service.over.wait()
+        service.notifier.say("STOPPING=1", f"STATUS={_why(service)}")
+        # Workers are still listened to while they finish; nothing else goes on.
+        await _drain(service)
+        nursery.cancel_scope.cancel()
+
+
+async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> None:
+    plan = service.plan
+    try:
+        service.policy.start()
+        await service.policy.load(forced=True)
+        listeners = bind_shared(plan.settings, plan.settings.daemon.workers)
+    except (AespError, OSError) as error:
+        service.finish(ServiceEnd(exit_code=3, message=str(error)))
+        return
+    for warning in service.active().warnings:
+        plan.notice(f"policy: {warning}")
+    service.port = listeners[0].getsockname()[1]
+    service.slots = tuple(
+        WorkerSlot(number, plan, listener, service.active, len(listeners))
+        for number, listener in enumerate(listeners, start=1)
+    )
+    service.reloading = Reloading(
+        plan, service.policy, service.slots, service.notifier, service.summary
+    )
+    for slot in service.slots:
+        nursery.start_soon(_keep_worker, service, slot)
+    nursery.start_soon(answer_status, run_dir.listener, service.status)
+    if not await _all_ready(service):
+        return
+    nursery.start_soon(service.reloading.run)
+    nursery.start_soon(service.reloading.watch)
+    nursery.start_soon(_beat, service)
+    service.notifier.ready(service.summary())
+    plan.notice(f"{service.summary()}; version {__version__}")
+
+
+async def _all_ready(service: _Service) -> bool:
+    limit_s = service.plan.start_s_max
+    with trio.move_on_after(limit_s):
+        for slot in service.slots:
+            await slot.heard(lambda each: each.is_ready, s_max=limit_s)
+    if all(slot.is_ready for slot in service.slots):
+        return True
+    message = f"the workers were not ready after {limit_s:g} s, see {service.plan.log}"
+    service.finish(ServiceEnd(exit_code=4, message=message))
+    return False
+
+
+async def _keep_worker(service: _Service, slot: WorkerSlot) -> None:
+    end = await slot.keep_running()
+    if end is not None:
+        service.finish(end)
+
+
+async def _keep_sealer(service: _Service) -> None:
+    end = await service.sealer.keep_running()
+    if end is not None:
+        service.finish(end)
+
+
+async def _keep_watchdog(service: _Service) -> None:
+    """Tell systemd that this loop turns, also while it starts and ends."""
+    if service.notifier.watchdog_s <= 0:
+        return
+    while True:
+        service.notifier.say("WATCHDOG=1")
+        await trio.sleep(service.notifier.watchdog_s / 3)
+
+
+async def _beat(service: _Service) -> None:
+    """Find workers that are stuck, and tell systemd how it is when that changes."""
+    said = service.summary()
+    while True:
+        await trio.sleep(service.plan.beat_s)
+        await service.count()
+        if (now := service.summary()) != said:
+            service.notifier.say(f"STATUS={now}")
+            said = now
+
+
+async def _take_signals(
+    service: _Service, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        task_status.started()
+        async for number in received:
+            if number == signal.SIGHUP:
+                if service.reloading is not None:
+                    service.reloading.ask(forced=True)
+            elif service.over.is_set():
+                service.draining.cancel()
+            else:
+                service.finish(_TOLD)
+
+
+async def _drain(service: _Service) -> None:
+    """Let workers finish what is under way, and the sealer seal everything."""
+    with service.draining:
+        async with trio.open_nursery() as nursery:
+            for slot in service.slots:
+                slot.close_listener()
+                nursery.start_soon(slot.stop, service.plan.drain_s_max)
+        await service.sealer.finish()
+
+
+async def _put_down(service: _Service) -> None:
+    for slot in service.slots:
+        await slot.put_down()
+    await service.sealer.put_down()
+
+
+def _why(service: _Service) -> str:
+    message = service.end.message if service.end else ""
+    return message or f"stopping, pid {os.getpid()}"

@@ -1,0 +1,128 @@
+"""What a worker does for its supervisor while it works: swap its policy, count, end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aesp_proxy.daemon.control import (
+    Counts,
+    Serving,
+    counts_frame,
+    failed_frame,
+    serving_frame,
+)
+from aesp_proxy.daemon.fingerprint import load_fingerprint_key
+from aesp_proxy.daemon.pipeline import Pipeline
+from aesp_proxy.daemon.policy_files import load_snapshot, snapshot_of
+from aesp_proxy.daemon.policy_kept import read_kept
+from aesp_proxy.decide.snapshot import Snapshot
+from aesp_proxy.errors import AespError, InputError
+from aesp_proxy.model.record import Outcome, Record, RecordKind
+
+_EXIT_RUNTIME = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySource:
+    """Where a worker's policies come from: what the supervisor kept, else the operator's file."""
+
+    state_dir: Path
+    path: Path | None
+
+    def load(self, frame: dict[str, object]) -> Snapshot:
+        """Make the snapshot that a frame names; ``ConfigError`` where that is not possible."""
+        kept, serial = frame.get("kept", ""), frame.get("serial", 1)
+        if not isinstance(kept, str) or not isinstance(serial, int):
+            raise InputError("the supervisor named no policy")
+        key, cache = load_fingerprint_key(self.state_dir), self.state_dir / "cache"
+        if not kept:
+            return load_snapshot(self.path, fingerprint_key=key, serial=serial, cache_dir=cache)
+        policy = read_kept(Path(kept)).policy()
+        return snapshot_of(policy, fingerprint_key=key, serial=serial, cache_dir=cache)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlLoop:
+    """Answers the supervisor's frames until it says stop, or is dead."""
+
+    control: socket.socket
+    pipeline: Pipeline
+    source: PolicySource
+    connections: Callable[[], int]
+
+    async def run(self, frames: AsyncIterator[dict[str, object]]) -> float:
+        """Return the seconds of grace at the end, 0 when the supervisor is dead.
+
+        Raises AespError, told before, when a policy that was checked cannot be taken.
+        """
+        async for frame in frames:
+            match frame.get("type"):
+                case "stop":
+                    grace_s = frame.get("grace_s")
+                    return float(grace_s) if isinstance(grace_s, int | float) else 0.0
+                case "reload":
+                    await self._reload(frame)
+                case "refused":
+                    self._record(str(frame.get("message", "")), Outcome.FAILURE)
+                case "count":
+                    await self._send(counts_frame(self._counts()))
+                case other:
+                    msg = f"the supervisor sent a frame of type {other!r}"
+                    raise InputError(msg)
+        return 0.0
+
+    async def serving(self) -> None:
+        """Tell the supervisor which policy decides."""
+        snapshot = self.pipeline.snapshot
+        serving = Serving(
+            serial=snapshot.serial,
+            name=snapshot.policy_name,
+            hash=snapshot.policy_hash,
+            stamp=snapshot.policy_stamp,
+        )
+        await self._send(serving_frame(serving))
+
+    async def _reload(self, frame: dict[str, object]) -> None:
+        """Swap the policy whole: made in a thread, taken by one assignment."""
+        try:
+            snapshot = await asyncio.to_thread(self.source.load, frame)
+        except AespError as error:
+            # It was checked: this worker is not right, and a new one is to take its place.
+            await self._send(failed_frame(exit_code=_EXIT_RUNTIME, message=str(error)))
+            raise
+        self.pipeline.snapshot = snapshot
+        self._record(f"decides by {snapshot.policy_name!a} from now on", Outcome.SUCCESS)
+        await self.serving()
+
+    def _record(self, message: str, outcome: Outcome) -> None:
+        """Put into the record what became of a reload; a decision names its policy anyway."""
+        snapshot = self.pipeline.snapshot
+        taken = outcome is Outcome.SUCCESS
+        record = Record(
+            kind=RecordKind.LIFECYCLE,
+            time_ns=self.pipeline.now_ns(),
+            event_type="policy.reloaded" if taken else "policy.reload_refused",
+            action="policy.reload",
+            outcome=outcome,
+            verdict="",
+            reason="",
+            guard="",
+            severity="info" if taken else "error",
+            message=message,
+            resource=snapshot.policy_hash,
+            metadata=(("serial", str(snapshot.serial)),),
+        )
+        self.pipeline.record(record)
+
+    def _counts(self) -> Counts:
+        session = self.pipeline.session
+        return Counts(
+            connections=self.connections(), allowed=session.egress_count, refused=session.denials
+        )
+
+    async def _send(self, frame: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.control, frame)

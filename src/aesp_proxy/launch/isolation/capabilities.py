@@ -1,0 +1,41 @@
+"""Give up every privilege for good: capabilities(7), no_new_privs, securebits."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import struct
+from typing import Final
+
+from aesp_proxy.launch.isolation import kernel
+
+_CAPABILITY_VERSION_3: Final = 0x20080522
+_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITIES_MAX: Final = 64
+# NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE, each locked; KEEP_CAPS locked off.
+_SECUREBITS: Final = 0xEF
+
+
+def give_up_all() -> None:
+    """Empty all five sets and forbid that exec ever fills one; OSError if it cannot be."""
+    _restrict_what_root_is()
+    kernel.prctl(kernel.PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    result = kernel.LIBC.capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24)))
+    kernel.checked(result, "capset")
+    # What ends the matter: exec gives nothing that was not permitted before it.
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _restrict_what_root_is() -> None:
+    """Empty the bounding set and take meaning from user id 0; only who may can, and must."""
+    try:
+        for number in range(_CAPABILITIES_MAX):
+            kernel.prctl(kernel.PR_CAPBSET_DROP, number)
+    except OSError as error:
+        # EINVAL: past the last one. EPERM: without CAP_SETPCAP there is no more to lose.
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        if error.errno == errno.EPERM:
+            return
+    kernel.prctl(kernel.PR_SET_SECUREBITS, _SECUREBITS)

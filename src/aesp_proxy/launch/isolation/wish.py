@@ -1,0 +1,44 @@
+"""What the launcher wants of its helper, in words on the helper's command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aesp_proxy.launch.isolation.layers import Layer
+
+
+class Wish(NamedTuple):
+    """The layers to try, and the sockets to make in a network namespace that stands.
+
+    ``only_port``: the one port that TCP may be connected to, where there is none.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 0
+    transparent: bool = False
+    dns: bool = False
+    only_port: int = 0
+
+    def words(self) -> list[str]:
+        """Return the wish as command-line words."""
+        sockets = [name for name in ("transparent", "dns") if getattr(self, name)]
+        layers = ",".join(self.layers)
+        return [layers, self.host, str(self.port), ",".join(sockets), str(self.only_port)]
+
+
+WORDS = 5
+
+
+def read_wish(words: Sequence[str]) -> Wish:
+    """Read what ``Wish.words`` made; ValueError for anything else."""
+    layers, host, port, sockets, only_port = words
+    return Wish(
+        layers=tuple(Layer(name) for name in layers.split(",") if name),
+        host=host,
+        port=int(port),
+        transparent="transparent" in sockets.split(","),
+        dns="dns" in sockets.split(","),
+        only_port=int(only_port),
+    )

@@ -1,0 +1,45 @@
+"""Run a program as in a container that refuses it something: a filter of system calls.
+
+``without_namespaces.py NAMES PROGRAM ARGUMENT ...``: NAMES, joined by commas, are of
+``unshare`` and ``filter`` (no further filter may be installed).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+
+from aesp_proxy.launch.isolation import kernel, seccomp
+
+_PRCTL = (157, 167)
+_SECCOMP = (317, 277)
+
+
+def steps(names: set[str]) -> seccomp.Steps:
+    architecture = seccomp.ARCHITECTURES[os.uname().machine]
+    refuse = [seccomp.Step(0x06, 0, 0, seccomp.ERRNO | errno.EPERM)]
+    allow = [seccomp.Step(0x06, 0, 0, seccomp.ALLOW)]
+    program = [seccomp.Step(0x20, 0, 0, 0)]
+    if "unshare" in names:
+        program += seccomp._when(seccomp.REFUSED["unshare"][architecture.column] or 0, refuse)
+    if "filter" in names:
+        own = [seccomp._argument(0), *seccomp._when(kernel.PR_SET_SECCOMP, refuse), *allow]
+        program += seccomp._when(_PRCTL[architecture.column], own)
+        program += seccomp._when(_SECCOMP[architecture.column], refuse)
+    return program + allow
+
+
+def main() -> None:
+    program = steps(set(sys.argv[1].split(",")))
+    code = ctypes.create_string_buffer(seccomp.assemble(program))
+    header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.prctl(kernel.PR_SET_SECCOMP, 2, ctypes.addressof(header))
+    os.execv(sys.argv[2], sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
