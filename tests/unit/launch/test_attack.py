@@ -156,3 +156,19 @@ def test_canaries_remember_what_reaches_them_by_every_way(tmp_path):
         ("a unix socket", b"by unix"),
         ("an abstract socket", b"by unix"),
     ]
+
+
+def test_a_canary_waits_for_the_first_byte_as_long_as_the_round_takes(tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    name = f"test-{tmp_path.name}-{id(context)}"
+    with Canaries(tmp_path, context, name) as canaries, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aesp_proxy.launch.attack.canary._TICK_S", 0.001)
+        with socket.create_connection(("127.0.0.1", canaries.tcp_ports[0])) as silent:
+            # Many ticks: another connection is served from its first byte to its end meanwhile.
+            with socket.create_connection(("127.0.0.1", canaries.tcp_ports[1])) as other:
+                other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                while other.recv(100):
+                    continue
+            silent.sendall(b"at last")
+            canaries.settle()
+        assert b"at last" in [each.data for each in canaries.sightings()]
