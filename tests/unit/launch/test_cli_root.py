@@ -25,7 +25,7 @@ def invoke(capsys, monkeypatch):
     def call(behaviour, *words: str) -> tuple[int, str]:
         command = click.Command("run", callback=behaviour)
         command.params.append(click.Option(["--state"], expose_value=False))
-        monkeypatch.setattr(cli._LazyGroup, "get_command", lambda *_: command)
+        monkeypatch.setattr(cli._Program, "get_command", lambda *_: command)
         with pytest.raises(SystemExit) as caught:
             cli.main(["run", *words])
         return caught.value.code, capsys.readouterr().err
