@@ -87,6 +87,28 @@ def test_allowed_to_go_on_it_enforces_what_it_can_and_says_the_rest_twice(tmp_pa
     assert "not enforced: seccomp" not in ran.stderr
 
 
+CAUGHT = """
+import errno, socket
+for port in (80, 8443, 65000):
+    try:
+        with socket.create_connection(("198.51.100.7", port), 10) as sock:
+            sock.sendall(b"GET / HTTP/1.1\\r\\nHost: refused.example\\r\\n\\r\\n")
+            print(port, sock.recv(12).decode())
+    except OSError as error:
+        print(port, errno.errorcode[error.errno])
+"""
+
+
+@pytest.mark.skipif(bool(probe().missing()), reason=f"no namespaces here: {probe().line()}")
+def test_without_packet_rules_well_known_ports_are_caught_and_others_refused(tmp_path):
+    words = ("--listen", "127.0.0.1:443", "--", sys.executable, "-c", CAUGHT)
+    ran = run(tmp_path / "state", *words, refused="rules")
+    assert ran.returncode == 0, ran.stderr
+    said = ["80 HTTP/1.1 403", "8443 HTTP/1.1 403", "65000 ECONNREFUSED"]
+    assert ran.stdout.splitlines() == said
+    assert ran.stderr.count("not enforced: every_port: ") == 1
+
+
 def test_the_setting_allows_it_too_and_quiet_says_nothing(tmp_path):
     ran = run(tmp_path / "state", "--quiet", "--", "true", AESP_ISOLATION_MODE="degraded")
     assert (ran.returncode, ran.stderr) == (0, "")

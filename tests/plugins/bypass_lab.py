@@ -113,11 +113,11 @@ class Labs:
 def _watched(labs: Labs, connect: Any) -> Any:
     """Remember every address that is dialled; nothing here may leave this machine."""
 
-    async def watched(self: Any, address: str, port: int, wire: Any) -> Any:
+    async def watched(self: Any, address: str, port: int, *rest: Any) -> Any:
         labs.dialled.append(f"{address}:{port}")
         if not ip_address(address).is_loopback:
             raise OSError("a test tried to leave this machine")
-        return await connect(self, address, port, wire)
+        return await connect(self, address, port, *rest)
 
     return watched
 

@@ -1,7 +1,7 @@
 """Run a program as in a container that refuses it something: a filter of system calls.
 
 ``without_namespaces.py NAMES PROGRAM ARGUMENT ...``: NAMES, joined by commas, are of
-``unshare`` and ``filter`` (no further filter may be installed).
+``unshare``, ``filter`` (no further filter may be installed) and ``landlock``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from aesp_proxy.launch.isolation import kernel, seccomp
 
 _PRCTL = (157, 167)
 _SECCOMP = (317, 277)
+_LANDLOCK_CREATE_RULESET = 444
 
 
 def steps(names: set[str]) -> seccomp.Steps:
@@ -25,10 +26,16 @@ def steps(names: set[str]) -> seccomp.Steps:
     program = [seccomp.Step(0x20, 0, 0, 0)]
     if "unshare" in names:
         program += seccomp._when(seccomp.REFUSED["unshare"][architecture.column] or 0, refuse)
+    if "landlock" in names:
+        program += seccomp._when(_LANDLOCK_CREATE_RULESET, refuse)
     if "filter" in names:
         own = [seccomp._argument(0), *seccomp._when(kernel.PR_SET_SECCOMP, refuse), *allow]
         program += seccomp._when(_PRCTL[architecture.column], own)
         program += seccomp._when(_SECCOMP[architecture.column], refuse)
+    if "rules" in names:
+        netfilter = [seccomp._argument(2), *seccomp._when(12, refuse), *allow]
+        own = [seccomp._argument(0), *seccomp._when(16, netfilter), *allow]
+        program += seccomp._when(seccomp._SOCKET[architecture.column] or 0, own)
     return program + allow
 
 

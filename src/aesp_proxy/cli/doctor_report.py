@@ -26,6 +26,7 @@ def _mark(word: Level | Outcome, width: int, *, colours: bool) -> str:
 
 def readable(findings: Sequence[Finding], *, colours: bool) -> Iterator[str]:
     """Yield lines: a group, its findings, what each means and how to get what is not there."""
+    told: dict[str, str] = {}
     for group, members in groupby(findings, key=lambda finding: finding.group):
         yield str(group)
         for each in members:
@@ -34,7 +35,10 @@ def readable(findings: Sequence[Finding], *, colours: bool) -> Iterator[str]:
             if each.level is not Level.UNUSED:
                 yield f"          {printable(each.meaning)}"
             if each.remedy:
-                yield f"          to get it: {printable(each.remedy)}"
+                # One cause, such as a container, takes many layers: it is told once.
+                first = told.setdefault(each.remedy, each.name)
+                how = each.remedy if first == each.name else f"as for {first}"
+                yield f"          to get it: {printable(how)}"
         yield ""
     counts = Counter(each.level for each in findings)
     yield ", ".join(f"{counts[level]} {level}" for level in (Level.OK, Level.WEAKER, Level.MISSING))

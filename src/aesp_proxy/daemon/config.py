@@ -50,6 +50,19 @@ class Upstream:
     connect_timeout_s: float = setting(
         10.0, "Longest wait for a connection and its handshake.", minimum=0.1, maximum=300
     )
+    proxy: str = setting(
+        "", "Corporate proxy to reach the internet by, `http://HOST:PORT`. It may hold "
+        "`user:password@` in the file or the variable, not on the command line.",
+        form="proxy", is_secret=True,
+    )  # fmt: skip
+    proxy_credentials_file: Path | None = setting(
+        None, "File with one line, `user:password`, for the corporate proxy; only its owner may "
+        "read it.",
+    )  # fmt: skip
+    proxy_except: str = setting(
+        "", "Hosts dialled without the corporate proxy, separated by commas: `host`, `*.host`, "
+        "`host:port`, addresses and networks. Loopback and link-local addresses always are.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

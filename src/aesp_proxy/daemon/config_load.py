@@ -7,6 +7,7 @@ asked for must exist; the two places looked at otherwise may be empty.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +42,10 @@ def load(
         layers.append(read_file(path))
     layers.append(from_environment(environ))
     layers.append(
-        {name: _given(KEYS.get(name), text, f"flag for {name}") for name, text in flags.items()}
+        {
+            name: replace(_given(KEYS.get(name), text, f"flag for {name}"), is_public=True)
+            for name, text in flags.items()
+        }
     )
     return build(layers)
 

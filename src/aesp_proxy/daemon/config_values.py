@@ -29,8 +29,12 @@ def setting(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     form: str = "",
+    is_secret: bool = False,
 ) -> Any:  # noqa: ANN401 - the type is the field's own annotation, as with dataclasses.field
-    """Declare a field with what ``docs/settings.md`` and the parser need to know of it."""
+    """Declare a field with what ``docs/settings.md`` and the parser need to know of it.
+
+    A secret does not stand in the ``repr`` of the settings.
+    """
     metadata = {
         "help": help_text,
         "minimum": minimum,
@@ -38,16 +42,20 @@ def setting(
         "choices": choices,
         "form": form,
     }
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not is_secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """One value as it was given; ``text`` when it is text whatever the field's type."""
+    """One value as it was given; ``text`` when it is text whatever the field's type.
+
+    ``is_public`` when others may have seen it: on a command line.
+    """
 
     value: object
     where: str
     text: bool = False
+    is_public: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,11 @@ def read_value(key: Key, given: Given) -> object:
     """Return the value ``given`` for ``key``, checked; ConfigError with its place if not."""
     value = _from_text(key, given) if given.text else given.value
     where = f"{given.where}: {key.name}" if key.name not in given.where else given.where
+    if given.is_public and key.form == "proxy" and "@" in str(value):
+        raise ConfigError(
+            "credentials have no place on a command line", where=where,
+            remedy=f"use upstream.proxy_credentials_file or {key.variable}",
+        )  # fmt: skip
     if value is None and key.optional:
         return None
     if key.kind is Path:

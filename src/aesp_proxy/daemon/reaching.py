@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from aesp_proxy.daemon.config import Tls
+from pathlib import Path
+
+from aesp_proxy.daemon.config import Tls, Upstream
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.intercept.egress.corporate import CorporateProxy, corporate_proxy
 from aesp_proxy.intercept.egress.tls_settings import (
     TlsSettings,
     client_certificates,
     parse_ciphers,
 )
+from aesp_proxy.keys import read_private
+
+
+def way_out(settings: Upstream) -> CorporateProxy | None:
+    """Read the settings of the corporate proxy; None where there is none."""
+    file = settings.proxy_credentials_file
+    return corporate_proxy(
+        settings.proxy,
+        credentials=_credentials(file) if file is not None else "",
+        excepted=settings.proxy_except,
+    )
+
+
+def _credentials(file: Path) -> str:
+    try:
+        text = read_private(file).decode()
+    except UnicodeDecodeError:
+        raise ConfigError("is not UTF-8", where=str(file)) from None
+    line = text.removesuffix("\n").removesuffix("\r")
+    if not line or "\n" in line:
+        raise ConfigError("is not one line, user:password", where=str(file))
+    return line
 
 
 def tls_settings(settings: Tls) -> TlsSettings:

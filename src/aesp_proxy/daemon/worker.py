@@ -24,7 +24,7 @@ from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
-from aesp_proxy.daemon.reaching import tls_settings
+from aesp_proxy.daemon.reaching import tls_settings, way_out
 from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.session import SessionCounter, claims_of
@@ -247,6 +247,7 @@ def _egress_settings(settings: Settings, resolver: Resolver | None) -> EgressSet
         connect_s_max=settings.upstream.connect_timeout_s,
         lookup=None if resolver is None else resolver.addresses,
         static=static_addresses(dict(settings.upstream.resolve)),
+        corporate=way_out(settings.upstream),
         silence_s=settings.egress.silence_s,
         sealed=sealed_hosts(settings.egress.passthrough),
     )

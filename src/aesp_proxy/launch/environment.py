@@ -99,6 +99,10 @@ class ProxyAddress:
         return f"{host}:{self.port}"
 
 
+# The operator's own, with a password in it, say: nothing a child may know.
+_SECRETS: Final = frozenset({"AESP_UPSTREAM_PROXY"})
+
+
 def child_environment(
     base: Mapping[str, str], *, proxy: ProxyAddress, trust: TrustFiles
 ) -> dict[str, str]:
@@ -112,7 +116,7 @@ def child_environment(
         Value.EMPTY: "",
         Value.ONE: "1",
     }
-    environment = dict(base)
+    environment = {name: value for name, value in base.items() if name not in _SECRETS}
     environment.update({variable.name: values[variable.value] for variable in VARIABLES})
     _configure_git(environment, values[Value.PROXY_URL])
     if trust.java_store is not None:

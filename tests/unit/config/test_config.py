@@ -262,3 +262,16 @@ def test_client_certificates_of_a_variable_are_made_absolute(tmp_path, monkeypat
     )
     with pytest.raises(ConfigError, match="does not say where"):
         build([from_environment({"AESP_TLS_CLIENT_CERTIFICATES": "a.test"})])
+
+
+def test_a_password_in_the_url_of_the_corporate_proxy_is_refused_on_the_command_line_only():
+    url = "http://alice:hunter2@proxy.test:3128"
+    name = "upstream.proxy"
+    with pytest.raises(ConfigError, match="no place on a command line") as caught:
+        load(environ={"HOME": "/h"}, is_root=False, flags={name: url}, system_file=Path("/no"))
+    assert "hunter2" not in str(caught.value)
+    environ = {"HOME": "/h", "AESP_UPSTREAM_PROXY": url}
+    settings = load(environ=environ, is_root=False, flags={}, system_file=Path("/no"))
+    assert settings.upstream.proxy == url
+    assert "hunter2" not in repr(settings)
+    assert Settings.from_worker(settings.to_worker()) == settings

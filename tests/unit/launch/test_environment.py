@@ -89,3 +89,8 @@ def test_without_java_its_options_are_left_alone():
 
 def test_an_ipv6_proxy_is_bracketed():
     assert str(ProxyAddress(host="::1", port=80)) == "[::1]:80"
+
+
+def test_the_child_does_not_get_the_password_of_the_corporate_proxy():
+    base = {"AESP_UPSTREAM_PROXY": "http://alice:hunter2@proxy.test:3128"}
+    assert "hunter2" not in str(child_environment(base, proxy=PROXY, trust=TRUST))

@@ -14,6 +14,7 @@ from collections.abc import MutableMapping
 from typing import Final
 
 _VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+_SEND_S_MAX: Final = 1.0
 
 
 class Notifier:
@@ -35,13 +36,17 @@ class Notifier:
         return cls(address, watchdog_s=seconds)
 
     def say(self, *lines: str) -> None:
-        """Send one datagram; nobody there is no error, as the watchdog would tell."""
+        """Send one datagram; nobody there is no error, as the watchdog would tell.
+
+        A full queue is waited for, at most a second: a lost READY would end the service.
+        """
         if not self._address:
             return
         with (
             contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
         ):
+            sock.settimeout(_SEND_S_MAX)
             sock.sendto("\n".join(lines).encode(), self._address)
 
     def reloading(self) -> None:

@@ -4,7 +4,8 @@ The client's idea of an address is never used (row 6 of the threat list); an
 operator's static addresses are, and are not subject to the address rules,
 because the operator named them. Every other address of an answer is checked
 before any is dialled, so a name that resolves to one public and one private
-address is refused (row 5).
+address is refused (row 5). A corporate proxy resolves by itself: through it goes what the
+policy allows by name, and an address only after it was checked.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from aesp_proxy.act.denial import Denial
     from aesp_proxy.intercept.egress.conversation import Wire
+    from aesp_proxy.intercept.egress.corporate import CorporateProxy
     from aesp_proxy.intercept.port import Address
 
 Check = Callable[[Host, "tuple[Address, ...]"], "Denial | None"]
@@ -84,10 +86,12 @@ class Dialler:
         static: Mapping[tuple[str, int | None], StaticAddress],
         connect_s_max: float,
         lookup: Lookup | None = None,
+        corporate: CorporateProxy | None = None,
     ) -> None:
         self._static = static
         self._connect_s_max = connect_s_max
         self._lookup = lookup
+        self._corporate = corporate
 
     async def dial(self, server: Server, wire: Wire, check: Check | None) -> None:
         """Connect ``server``; raises ``UnavailableError`` (or its address refusal)."""
@@ -95,22 +99,42 @@ class Dialler:
             msg = "no upstream address"
             raise UnavailableError(msg)
         name, port = server.address[0], server.address[1]
-        candidates = await self._candidates(parse_host(_bracketed(name)), port, check)
+        host = parse_host(_bracketed(name))
+        static = self._static.get((host.name, port)) or self._static.get((host.name, None))
+        if static is not None:
+            target = _Target(text=f"{name} port {port}")
+            candidates = [(static.address, static.port or port)]
+        elif self._corporate is not None and self._corporate.leads_to(host, port):
+            if host.address is not None:
+                _checked(host, (host.address,), check)
+            target = _Target(text="the corporate proxy", host=host, port=port, by=self._corporate)
+            near = self._corporate
+            candidates = [(str(a), near.port) for a in await self._addresses(near.host, near.port)]
+        else:
+            target = _Target(text=f"{name} port {port}")
+            addresses = await self._addresses(host, port)
+            _checked(host, addresses, check)
+            candidates = [(str(address), port) for address in addresses]
+        transport = await self._first(candidates, target, wire)
+        server.peername = transport.get_extra_info("peername")
+        server.sockname = transport.get_extra_info("sockname")
+
+    async def _first(
+        self, candidates: list[tuple[str, int]], target: _Target, wire: Wire
+    ) -> asyncio.BaseTransport:
         last: Exception | None = None
-        for address, dial_port in candidates:
+        for address, port in candidates:
             try:
-                transport = await self._connect(address, dial_port, wire)
+                return await self._connect(address, port, target, wire)
             except (OSError, TimeoutError) as error:
                 last = error
-                continue
-            server.peername = transport.get_extra_info("peername")
-            server.sockname = transport.get_extra_info("sockname")
-            return
         reason = "timed out" if isinstance(last, TimeoutError) else str(last)
-        msg = f"cannot connect to {name} port {port}: {reason}"
+        msg = f"cannot connect to {target.text}: {reason}"
         raise UnavailableError(msg) from last
 
-    async def _connect(self, address: str, port: int, wire: Wire) -> asyncio.BaseTransport:
+    async def _connect(
+        self, address: str, port: int, target: _Target, wire: Wire
+    ) -> asyncio.BaseTransport:
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         # proto must be TCP: with 0 asyncio does not set TCP_NODELAY (44 ms a response).
@@ -119,6 +143,8 @@ class Dialler:
         try:
             async with asyncio.timeout(self._connect_s_max):
                 await loop.sock_connect(sock, (address, port))
+                if target.by is not None and target.host is not None:
+                    await target.by.tunnel(sock, target.host, target.port)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport, _ = await loop.create_connection(lambda: wire, sock=sock)
         except BaseException:
@@ -126,25 +152,31 @@ class Dialler:
             raise
         return transport
 
-    async def _candidates(
-        self, host: Host, port: int, check: Check | None
-    ) -> list[tuple[str, int]]:
-        static = self._static.get((host.name, port)) or self._static.get((host.name, None))
-        if static is not None:
-            return [(static.address, static.port or port)]
+    async def _addresses(self, host: Host, port: int) -> tuple[Address, ...]:
         if host.address is not None:
-            addresses: tuple[Address, ...] = (host.address,)
-        elif self._lookup is not None:
-            addresses = await self._lookup(host.name)
-        else:
-            addresses = await _resolve(host, port)
-        if check is None:
-            msg = "no address check is in place"
-            raise UnavailableError(msg)
-        denial = check(host, tuple(addresses))
-        if denial is not None:
-            raise AddressRefusedError(denial.decision.message)
-        return [(str(address), port) for address in addresses]
+            return (host.address,)
+        if self._lookup is not None:
+            return tuple(await self._lookup(host.name))
+        return await _resolve(host, port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Whom a connection is made to, as told in errors, and what the proxy leads it to."""
+
+    text: str
+    host: Host | None = None
+    port: int = 0
+    by: CorporateProxy | None = None
+
+
+def _checked(host: Host, addresses: tuple[Address, ...], check: Check | None) -> None:
+    if check is None:
+        msg = "no address check is in place"
+        raise UnavailableError(msg)
+    denial = check(host, addresses)
+    if denial is not None:
+        raise AddressRefusedError(denial.decision.message)
 
 
 async def _resolve(host: Host, port: int) -> tuple[Address, ...]:

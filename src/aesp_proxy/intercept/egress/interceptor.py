@@ -19,6 +19,7 @@ from aesp_proxy.act.denial import http1_response
 from aesp_proxy.decide.policy.hosts import HostIndex
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.egress.conversation import Conversation, Wire
+from aesp_proxy.intercept.egress.corporate import CorporateProxy
 from aesp_proxy.intercept.egress.dialler import Dialler, Lookup, StaticAddress
 from aesp_proxy.intercept.egress.edge import Edge
 from aesp_proxy.intercept.egress.http1 import Http1
@@ -53,6 +54,7 @@ class EgressSettings:
     connections_max: int = 5_000
     connect_s_max: float = 10.0
     lookup: Lookup | None = None
+    corporate: CorporateProxy | None = None
     frame_bytes_max: int = 16 * 1024 * 1024
     silence_s: float = 0.3
     sealed: HostIndex = NOTHING_SEALED
@@ -164,6 +166,7 @@ class EgressInterceptor:
                 static=self._settings.static,
                 connect_s_max=self._settings.connect_s_max,
                 lookup=self._settings.lookup,
+                corporate=self._settings.corporate,
             ),
             on_closed=self._closed,
         )

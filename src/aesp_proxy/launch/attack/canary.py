@@ -25,7 +25,8 @@ LOW_HOST: Final = "127.83.71.1"
 LOW_TCP: Final = (80, 443, 22, 8443)
 LOW_UDP: Final = (53, 443)
 _TICK_S: Final = 0.1
-_QUIET_S: Final = 3.0
+_HANDSHAKE_S_MAX: Final = 3.0
+_JOIN_S_MAX: Final = 3.0
 _DATA_BYTES_MAX: Final = 1 << 20
 _HANDSHAKE: Final = 0x16
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -156,28 +157,35 @@ class Canaries:
     def _serve(self, connection: socket.socket, place: str) -> None:
         seen = self._note(place)
         with contextlib.suppress(OSError), connection:
-            connection.settimeout(_QUIET_S)
-            first = connection.recv(4096, socket.MSG_PEEK)
-            if first[:1] == bytes([_HANDSHAKE]):
+            if self._first(connection) == bytes([_HANDSHAKE]):
+                connection.settimeout(_HANDSHAKE_S_MAX)
                 with self._tls.wrap_socket(connection, server_side=True) as inside:
                     self._converse(inside, seen)
             else:
                 self._converse(connection, seen)
 
+    def _first(self, connection: socket.socket) -> bytes:
+        """Wait, for as long as the round takes, for the first byte; leave it there."""
+        connection.settimeout(_TICK_S)
+        while True:
+            try:
+                return connection.recv(1, socket.MSG_PEEK)
+            except TimeoutError:
+                if self._ending.is_set():
+                    return b""
+
     def _converse(self, connection: socket.socket, seen: bytearray) -> None:
         connection.settimeout(_TICK_S)
-        quiet_s = 0.0
-        while len(seen) < _DATA_BYTES_MAX and quiet_s < _QUIET_S:
+        while len(seen) < _DATA_BYTES_MAX:
             try:
                 data = connection.recv(65536)
             except TimeoutError:
+                # What was sent before the end is there before it is quiet.
                 if self._ending.is_set():
                     return
-                quiet_s += _TICK_S
                 continue
             if not data:
                 return
-            quiet_s = 0.0
             seen += data
             if is_whole(bytes(seen)):
                 connection.sendall(_ANSWER)
@@ -187,7 +195,7 @@ class Canaries:
         """Take what is still on its way, then stop listening."""
         self._ending.set()
         for thread in self._threads:
-            thread.join(_QUIET_S)
+            thread.join(_JOIN_S_MAX)
 
     def sightings(self) -> list[Sighting]:
         """Return all that was seen until now."""

@@ -90,7 +90,7 @@ def _make_sockets(wish: Wish, outcomes: Outcomes) -> list[listeners.Listener]:
         if wish.dns:
             made.extend(listeners.dns())
         if wish.transparent:
-            catching, outcomes[Layer.EVERY_PORT] = listeners.transparent()
+            catching, outcomes[Layer.EVERY_PORT] = listeners.transparent(wish.port)
             made.extend(catching)
 
     outcomes[Layer.NETWORK] = attempt(make)

@@ -47,30 +47,32 @@ def explicit(host: str, port: int) -> Listener:
     return Listener(Kind.EXPLICIT, _tcp(family, host, port or EXPLICIT_PORT))
 
 
-def transparent() -> tuple[list[Listener], int]:
-    """Make the sockets that catch what ignores the proxy.
+def transparent(explicit_port: int) -> tuple[list[Listener], int]:
+    """Make the sockets that catch what ignores the proxy, beside the explicit one.
 
     Returns them, and 0 if one rule brings every port to them, else the errno that stood
     against it, and then they are on well-known ports only.
     """
     catching = []
+    port = REDIRECT_PORT if explicit_port != REDIRECT_PORT else REDIRECT_PORT + 1
     for family in families():
         try:
-            sock = _tcp(family, _LOOPBACK[socket.AddressFamily(family)], REDIRECT_PORT)
+            sock = _tcp(family, _LOOPBACK[socket.AddressFamily(family)], port)
             catching.append(Listener(Kind.TRANSPARENT, sock))
-            redirect_every_port(family, REDIRECT_PORT)
+            redirect_every_port(family, port)
         except OSError as error:
             for each in catching:
                 each.socket.close()
-            return _well_known(), error.errno or 1
+            return _well_known(explicit_port), error.errno or 1
     return catching, 0
 
 
-def _well_known() -> list[Listener]:
+def _well_known(explicit_port: int) -> list[Listener]:
     return [
         Listener(Kind.TRANSPARENT, _tcp(family, _WILDCARD[socket.AddressFamily(family)], port))
         for family in families()
         for port in WELL_KNOWN_PORTS
+        if port != explicit_port
     ]
 
 

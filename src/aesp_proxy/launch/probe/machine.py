@@ -24,6 +24,7 @@ _TIME_ERROR: Final = 5  # adjtimex(2)
 _TIMEX_BYTES: Final = 512
 _LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_VERSION: Final = 1
+_LANDLOCK_SCOPES: Final = 6
 _SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
 _SECCOMP_GET_ACTION_AVAIL: Final = 2
 _SECCOMP_RET_USER_NOTIF: Final = 0x7FC00000
@@ -73,7 +74,7 @@ def _kernel(release: str, machine: str) -> Finding:
         return _machine(
             "kernel", Level.WEAKER, found, "some layers of `run` need a newer one", "Linux 5.12"
         )
-    return _machine("kernel", Level.OK, found, "new enough for every layer but newer Landlock")
+    return _machine("kernel", Level.OK, found, "new enough")
 
 
 def _landlock() -> Finding:
@@ -85,7 +86,14 @@ def _landlock() -> Finding:
             "without it namespaces alone hold signals and abstract sockets back",
             "CONFIG_SECURITY_LANDLOCK and `landlock` in the boot option lsm=",
         )  # fmt: skip
-    return _machine("Landlock version", Level.OK, f"ABI {version}", "6 holds back signals too")
+    if version < _LANDLOCK_SCOPES:
+        return _machine(
+            "Landlock version", Level.WEAKER, f"ABI {version}",
+            "namespaces alone hold signals and abstract sockets back", "Linux 6.12",
+        )  # fmt: skip
+    return _machine(
+        "Landlock version", Level.OK, f"ABI {version}", "signals and abstract sockets stay inside"
+    )
 
 
 def _ipv6() -> Finding:

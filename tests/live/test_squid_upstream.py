@@ -1,0 +1,171 @@
+"""A real squid as the corporate proxy, as it is installed by Debian, with passwords."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from egress_lab import POLICY, Proxy, read_answer, start
+
+from aesp_proxy.daemon.config import Upstream
+from aesp_proxy.daemon.reaching import way_out
+
+__all__ = ["start"]
+
+SQUID = shutil.which("squid", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+AUTH = Path("/usr/lib/squid/basic_ncsa_auth")
+pytestmark = pytest.mark.skipif(
+    SQUID is None or not AUTH.is_file(), reason="squid is not installed"
+)
+
+ANY_PORT = POLICY.replace('"allowed.test"', '"allowed.test:*", "nowhere.test:*"')
+CONFIGURATION = """\
+http_port 127.0.0.1:{port}
+auth_param basic program {auth} {folder}/passwords
+auth_param basic realm corporate
+acl known proxy_auth REQUIRED
+acl open port {open}
+http_access deny CONNECT !open
+http_access allow known
+http_access deny all
+hosts_file {folder}/hosts
+dns_nameservers 127.0.0.1
+dns_timeout 1 second
+cache deny all
+access_log stdio:{folder}/access.log
+cache_log {folder}/cache.log
+cache_store_log none
+pid_filename none
+coredump_dir {folder}
+pinger_enable off
+netdb_filename none
+shutdown_lifetime 0 seconds
+"""
+
+
+@dataclass
+class Squid:
+    folder: Path
+    port: int
+
+    def log(self) -> str:
+        """Give what it logged of the requests."""
+        return (self.folder / "access.log").read_text()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def squid(open_port: int) -> Iterator[Squid]:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)  # started by root it becomes another user
+        with _squid(Path(name), open_port) as running:
+            yield running
+
+
+@contextlib.contextmanager
+def _squid(folder: Path, open_port: int) -> Iterator[Squid]:
+    hashed = subprocess.run(
+        ["openssl", "passwd", "-apr1", "hunter2"], capture_output=True, text=True, check=True
+    )
+    (folder / "passwords").write_text(f"alice:{hashed.stdout}")
+    (folder / "hosts").write_text("127.0.0.1 allowed.test\n")
+    port = free_port()
+    text = CONFIGURATION.format(port=port, auth=AUTH, folder=folder, open=open_port)
+    (folder / "squid.conf").write_text(text)
+    words = [str(SQUID), "-N", "-f", str(folder / "squid.conf")]
+    with (folder / "out").open("w") as out:
+        process = subprocess.Popen(words, stdout=out, stderr=out)
+    try:
+        _await(process, port, folder)
+        yield Squid(folder, port)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+
+
+def _await(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert process.poll() is None, (folder / "out").read_text()
+        assert time.monotonic() < deadline, "squid never listened"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def chained(tmp_path: Path, start: Callable[..., Proxy]) -> Iterator[Callable[..., object]]:
+    with contextlib.ExitStack() as stack:
+
+        def begin(password: str, *, is_open: bool = True) -> tuple[Proxy, Squid]:
+            proxy = start(ANY_PORT)
+            proxy.interceptor._settings.static.clear()
+            open_port = proxy.origin.tls_port if is_open else 1
+            other = stack.enter_context(squid(open_port))
+            credentials = tmp_path / "credentials"
+            credentials.touch(mode=0o600)
+            credentials.write_text(password)
+            settings = Upstream(
+                proxy=f"http://127.0.0.1:{other.port}",
+                proxy_credentials_file=credentials if password else None,
+            )
+            object.__setattr__(proxy.interceptor._settings, "corporate", way_out(settings))
+            return proxy, other
+
+        yield begin
+
+
+def ask(proxy: Proxy, host: str = "allowed.test") -> bytes:
+    port = proxy.origin.tls_port
+    sock, answer = proxy.connect(f"{host}:{port}")
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    context = ssl.create_default_context(cafile=str(proxy.ca_file))
+    with context.wrap_socket(sock, server_hostname=host) as tls:
+        tls.sendall(f"GET /x HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        return read_answer(tls)
+
+
+def test_hosts_are_reached_through_squid_with_a_password(chained):
+    proxy, other = chained("alice:hunter2")
+    assert ask(proxy).endswith(b"0 bytes")
+    proxy.wait_for(lambda: "CONNECT allowed.test:" in other.log(), "squid's own log")
+
+
+@pytest.mark.parametrize(
+    ("password", "says"),
+    [("", "wants credentials (407)"), ("alice:wrong", "does not take the credentials (407)")],
+)
+def test_squid_without_the_right_password_is_a_failed_upstream(chained, password, says):
+    proxy, _ = chained(password)
+    answer = ask(proxy)
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert f"the corporate proxy {says}".encode() in answer
+
+
+def test_a_port_that_squid_does_not_open_is_told(chained):
+    proxy, _ = chained("alice:hunter2", is_open=False)
+    assert b"the corporate proxy forbids CONNECT to allowed.test" in ask(proxy)
+
+
+def test_a_name_that_squid_cannot_resolve_is_told(chained):
+    proxy, _ = chained("alice:hunter2")
+    assert b"the corporate proxy cannot reach nowhere.test" in ask(proxy, "nowhere.test")
