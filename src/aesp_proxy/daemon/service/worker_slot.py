@@ -65,11 +65,11 @@ class WorkerSlot:
     async def keep_running(self) -> ServiceEnd | None:
         """Run workers until told to stop (None), or until it has no sense any more."""
         was_ready = False
-        while not self.stopping:
+        while not self._is_told_to_stop():
             problem = await self._run_one()
             was_ready = was_ready or self.serving is not None
             self._forget()
-            if self.stopping:
+            if self._is_told_to_stop():
                 break
             if self._failed is not None and not was_ready:
                 return ServiceEnd(exit_code=self._failed.exit_code, message=self._failed.message)
@@ -164,6 +164,9 @@ class WorkerSlot:
             self._stream = None
         await stop(process, grace_s=self._plan.stop_s_max, stop_s_max=self._plan.stop_s_max)
         return f"{process.ended()}{self._last_words() or nonsense}"
+
+    def _is_told_to_stop(self) -> bool:
+        return self.stopping
 
     def _last_words(self) -> str:
         return f" ({self._failed.message})" if self._failed else ""
