@@ -267,6 +267,29 @@ def read_private(path: Path) -> bytes:
     return data
 
 
+def check_identity(path: Path) -> None:
+    """Check a PEM file with a certificate, perhaps its chain, and its key, for OpenSSL to load.
+
+    ConfigError when others may read it, something is missing or does not belong, or the key
+    asks for a passphrase: OpenSSL would ask for it on a terminal.
+    """
+    data = read_private(path)
+    try:
+        key = load_pem_private_key(data, None)
+        certificate = x509.load_pem_x509_certificate(data)
+        belongs = key.public_key() == certificate.public_key()
+    except TypeError as error:
+        raise ConfigError(
+            "its key asks for a passphrase", where=str(path), remedy="store it without one"
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            "does not hold a certificate and its key in PEM form", where=str(path)
+        ) from error
+    if not belongs:
+        raise ConfigError("the key is not that of the first certificate", where=str(path))
+
+
 def make_private_dir(path: Path) -> None:
     """Make a directory that only its owner may enter (0700), and tighten it if it is wider."""
     try:

@@ -396,3 +396,10 @@ def test_a_second_service_does_not_start_beside_the_first(daemon):
     assert ran.returncode == 3
     assert "another daemon runs here" in ran.stderr
     assert daemon.status() is not None
+
+
+def test_told_to_stop_while_it_starts_it_stops(daemon):
+    daemon.start()
+    until(lambda: (daemon.state / "policy").exists(), "the check of the policy begun")
+    assert daemon.end() == 0
+    assert not _mentioning(str(daemon.state).encode())

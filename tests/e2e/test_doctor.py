@@ -150,8 +150,10 @@ def test_where_run_would_refuse_there_is_nothing_to_attack(policy):
 def test_a_policy_without_an_allowed_host_says_what_could_not_be_tried(tmp_path, state):
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY.replace('"*.allowed.example", other.example', ""), "utf-8")
-    told = outcomes(attack(state, path, "--row", "1", "--format", "json"))
-    assert told["fronting-host"] == "could not be tried"
+    ran = attack(state, path, "--row", "1", "--format", "json")
+    told = outcomes(ran)
+    assert told["fronting-host"] == told["control"] == "could not be tried"
+    assert ran.returncode == 1
 
 
 @isolated

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -103,13 +104,13 @@ def _squid(folder: Path, open_port: int) -> Iterator[Squid]:
 
 
 def _await(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline, pause = time.monotonic() + 30, threading.Event()
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         assert process.poll() is None, (folder / "out").read_text()
         assert time.monotonic() < deadline, "squid never listened"
-        time.sleep(0.05)
+        pause.wait(0.05)
 
 
 @pytest.fixture

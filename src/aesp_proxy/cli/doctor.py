@@ -3,8 +3,9 @@
 Every layer is tried in a child and none guessed. With ``--attack`` a program inside a real
 ``run`` attacks from there, and canaries on loopback say what got out.
 
-Exit codes: 0 all is there (all attacks stopped), 1 something is weaker, 2 ``run`` would
-refuse (something got out), 3 the settings cannot be read, 5 wrong use.
+Exit codes: 0 all is there (all attacks stopped), 1 something is weaker (what is allowed did
+not pass either, so the rest proves little), 2 ``run`` would refuse (something got out), 3 the
+settings cannot be read, 5 wrong use.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def doctor(
     """Say what this machine can enforce, or attack the installation to see it enforce.
 
     Exit code: 0 all is there, 1 something is weaker, 2 `run` would refuse; with --attack 0
-    all stopped, 2 something got out. Nothing is changed, and no attack leaves the machine.
+    all stopped, 1 what is allowed did not pass either, 2 something got out. Nothing is
+    changed, and no attack leaves the machine.
     """
     if rows and not attack:
         raise click.UsageError("--row goes with --attack", ctx)
@@ -109,8 +111,10 @@ def _attack(settings: Settings, rows: tuple[int, ...], form: str, out: Path | No
     told = attack_installation(settings, frozenset(rows))
     text = "\n".join(readable_attacks(told, colours=sys.stdout.isatty()))
     _tell(form, attacks_as_json(told), text, out)
-    got_out = any(each.outcome is Outcome.GOT_OUT for each in told)
-    return ExitCode.REFUSED if got_out else ExitCode.DONE
+    outcomes = {each.outcome for each in told}
+    if Outcome.GOT_OUT in outcomes:
+        return ExitCode.REFUSED
+    return ExitCode.DONE if Outcome.PASSED in outcomes else ExitCode.FINDINGS
 
 
 def _tell(form: str, document: str, text: str, out: Path | None) -> None:

@@ -117,7 +117,8 @@ def write_config(settings: Settings, path: Path, changes: Mapping[str, object]) 
 def _is_kept(name: str, value: object) -> bool:
     if name.startswith("upstream."):
         return name in _KEPT_OF_UPSTREAM
-    return value is not None and not name.startswith("forward.")
+    # A budget that the attacks use up would stop the rest, and say nothing of the walls.
+    return value is not None and not name.startswith(("forward.", "budget."))
 
 
 def static_addresses(hosts: Hosts, canaries: Canaries) -> dict[str, str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from egress_lab import NOW, Proxy
 from h2_client import H2Client
 
@@ -302,6 +303,20 @@ def test_a_key_of_another_certificate_or_none_is_a_configuration_error(identitie
         file.write_bytes(content)
         with pytest.raises(ConfigError, match=says):
             client_certificates([("allowed.test", str(file))])
+
+
+def test_a_key_with_a_passphrase_is_a_configuration_error_and_nobody_is_asked(identities, tmp_path):
+    data = (identities / "one.pem").read_bytes()
+    locked = serialization.load_pem_private_key(data, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"word"),
+    )
+    file = tmp_path / "locked.pem"
+    file.touch(mode=0o600)
+    file.write_bytes(data[: data.index(b"-----BEGIN PRIVATE KEY")] + locked)
+    with pytest.raises(ConfigError, match="asks for a passphrase"):
+        client_certificates([("allowed.test", str(file))])
 
 
 # sessions and leaves ----------------------------------------------------------------

@@ -47,7 +47,7 @@ def sighting(body, head=b"POST / HTTP/1.1\r\n\r\n"):
         TOKEN.encode().hex().encode(),
         "".join(f"%{ord(c):02x}" for c in TOKEN).encode(),
         b'{"a": "' + "".join(f"\\u{ord(c):04x}" for c in TOKEN).encode() + b'"}',
-        gzip.compress(TOKEN.encode()),
+        gzip.compress(TOKEN.encode(), mtime=0),
         b"".join(b"1\r\n%c\r\n" % c for c in TOKEN.encode()) + b"0\r\n\r\n",
         b"1\r\na\r\n0\r\nX-Note: " + TOKEN.encode() + b"\r\n\r\n",
     ],

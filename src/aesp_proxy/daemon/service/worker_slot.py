@@ -65,12 +65,12 @@ class WorkerSlot:
     async def keep_running(self) -> ServiceEnd | None:
         """Run workers until told to stop (None), or until it has no sense any more."""
         was_ready = False
-        while True:
+        while not self._is_told_to_stop():
             problem = await self._run_one()
             was_ready = was_ready or self.serving is not None
             self._forget()
-            if self.stopping:
-                return None
+            if self._is_told_to_stop():
+                break
             if self._failed is not None and not was_ready:
                 return ServiceEnd(exit_code=self._failed.exit_code, message=self._failed.message)
             pause_s = self.restarts.died(trio.current_time())
@@ -82,6 +82,7 @@ class WorkerSlot:
                 )
             self._plan.notice(f"worker {self.number} {problem}; starting it again")
             await trio.sleep(pause_s)
+        return None
 
     async def heard(self, condition: Callable[[WorkerSlot], bool], *, s_max: float) -> bool:
         """Wait until what it said fulfils a condition; False after ``s_max`` seconds."""
@@ -163,6 +164,9 @@ class WorkerSlot:
             self._stream = None
         await stop(process, grace_s=self._plan.stop_s_max, stop_s_max=self._plan.stop_s_max)
         return f"{process.ended()}{self._last_words() or nonsense}"
+
+    def _is_told_to_stop(self) -> bool:
+        return self.stopping
 
     def _last_words(self) -> str:
         return f" ({self._failed.message})" if self._failed else ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import socket
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,7 +24,6 @@ _EXCEPT: Final = "upstream.proxy_except"
 _REMEDY: Final = "write http://HOST:PORT; credentials in upstream.proxy_credentials_file"
 _HEAD_BYTES_MAX: Final = 16_384
 _INTERIM_MAX: Final = 8
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 _CANNOT_REACH: Final = frozenset({500, 502, 503, 504})
 
 
@@ -141,13 +139,20 @@ def _authority(host: Host, port: int) -> str:
 async def _status(sock: socket.socket) -> int:
     """Read the head of the answer, and not a byte more: what follows is the host's."""
     for _ in range(_INTERIM_MAX):
-        found = _STATUS_LINE.match(await _head(sock))
-        if found is None:
-            raise UnavailableError("the corporate proxy did not answer in HTTP/1")
-        status = int(found[1])
+        status = _status_of(await _head(sock))
         if status >= 200:
             return status
     raise UnavailableError("the corporate proxy gave too many interim answers")
+
+
+def _status_of(head: bytes) -> int:
+    """Read a status line (RFC 9112 section 4): version, code, and words that are not looked at."""
+    line = head.partition(b"\n")[0].rstrip(b"\r")
+    version, _, rest = line.partition(b" ")
+    code = rest.partition(b" ")[0]
+    if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not code.isdigit():
+        raise UnavailableError("the corporate proxy did not answer in HTTP/1")
+    return int(code)
 
 
 async def _head(sock: socket.socket) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
-from cryptography.hazmat.bindings.openssl.binding import Binding
 from mitmproxy.addons import tlsconfig
 from mitmproxy.certs import CertStore
 from mitmproxy.connection import ConnectionState
@@ -36,7 +35,9 @@ _CERTS_MAX = 10_000
 _SESSIONS_MAX = 1_000
 _RECORD_BYTES = 16_384  # the largest TLS record (RFC 8446 section 5.1)
 _CIPHERTEXT_BYTES = 262_144
-_lib: Any = Binding()
+# OpenSSL itself, as pyOpenSSL and mitmproxy use it.
+_LIB: Any = SSL._lib  # type: ignore[attr-defined]  # noqa: SLF001
+_FFI: Any = SSL._ffi  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class EgressTls(tlsconfig.TlsConfig):
@@ -90,7 +91,7 @@ class EgressTls(tlsconfig.TlsConfig):
         if context in self._fitted:
             return False
         # pyOpenSSL lets nobody change a context in use, for the sake of threads; here is one.
-        done = _lib.lib.SSL_CTX_set_ciphersuites(context._context, suites.encode("ascii"))  # noqa: SLF001
+        done = _LIB.SSL_CTX_set_ciphersuites(context._context, suites.encode("ascii"))  # noqa: SLF001
         if done != 1:
             raise UnavailableError("the suites of TLS 1.3 cannot be set")
         self._fitted.add(context)
@@ -162,7 +163,7 @@ def _session_key(server: Server) -> tuple[str, int]:
 
 
 def _bytes_of(session: SSL.Session) -> bytes:
-    lib, ffi, kept = _lib.lib, _lib.ffi, session._session  # noqa: SLF001
+    lib, ffi, kept = _LIB, _FFI, session._session  # noqa: SLF001
     size = lib.i2d_SSL_SESSION(kept, ffi.NULL)
     buffer = ffi.new("unsigned char[]", size)
     lib.i2d_SSL_SESSION(kept, ffi.new("unsigned char **", buffer))
@@ -170,7 +171,7 @@ def _bytes_of(session: SSL.Session) -> bytes:
 
 
 def _session_of(data: bytes) -> SSL.Session:
-    lib, ffi = _lib.lib, _lib.ffi
+    lib, ffi = _LIB, _FFI
     buffer = ffi.new("unsigned char[]", data)
     read = lib.d2i_SSL_SESSION(ffi.NULL, ffi.new("const unsigned char **", buffer), len(data))
     session = SSL.Session()

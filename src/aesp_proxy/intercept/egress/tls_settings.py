@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
 from aesp_proxy.decide.policy.hosts import HostIndex, HostRule, parse_host_rule
 from aesp_proxy.decide.policy.sourced import Sourced
 from aesp_proxy.errors import ConfigError
-from aesp_proxy.keys import read_private
+from aesp_proxy.keys import check_identity
 from aesp_proxy.model.host import Host
 
 _WHERE: Final = "tls.client_certificates"
@@ -112,26 +110,6 @@ def client_certificates(entries: Sequence[tuple[str, str]]) -> ClientCertificate
     for name, file in entries:
         rule = parse_host_rule(Sourced(name, f"{_WHERE}.{name}"))
         files[rule] = Path(file)
-        _check_pair(Path(file))
+        check_identity(Path(file))
     index = HostIndex(files, ports_without=None, any_is_address=True)
     return ClientCertificates(index=index, files=files)
-
-
-def _check_pair(file: Path) -> None:
-    data = read_private(file)
-    try:
-        key = load_pem_private_key(data, None)
-        certificate = x509.load_pem_x509_certificate(data)
-        belongs = key.public_key() == certificate.public_key()
-    except TypeError as error:  # an encrypted key: OpenSSL would ask for it on a terminal
-        raise ConfigError(
-            "its key asks for a passphrase", where=str(file), remedy="store it without one"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(
-            "does not hold a certificate and its key in PEM form", where=str(file), remedy=_WHERE
-        ) from error
-    if not belongs:
-        raise ConfigError(
-            "the key is not that of the first certificate", where=str(file), remedy=_WHERE
-        )
