@@ -315,7 +315,10 @@ def test_an_answer_that_is_cut_or_has_another_case_is_asked_for_over_tcp(dns_lab
     lab: DnsLab = dns_lab()
     lab.upstream.say("allowed.test", "A", deed)
     assert lab.addresses("allowed.test") == [PUBLIC]
-    assert [over for over, _, _ in lab.upstream.seen] == ["udp", "tcp"]
+    # On a busy machine an answer may come late, and is asked for again.
+    *first, last = [over for over, _, _ in lab.upstream.seen]
+    assert set(first) == {"udp"}
+    assert last == "tcp"
 
 
 def test_forged_answers_alone_are_no_answer(dns_lab):
