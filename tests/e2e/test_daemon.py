@@ -400,6 +400,6 @@ def test_a_second_service_does_not_start_beside_the_first(daemon):
 
 def test_told_to_stop_while_it_starts_it_stops(daemon):
     daemon.start()
-    until(lambda: (daemon.state / "policy").exists(), "the check of the policy begun")
+    until((daemon.state / "policy").exists, "the check of the policy begun")
     assert daemon.end() == 0
     assert not _mentioning(str(daemon.state).encode())

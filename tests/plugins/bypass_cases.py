@@ -39,8 +39,8 @@ Ways around a proxy like this one, each with a file under `tests/bypass` that is
 this page and a test: `pytest tests/bypass` plays every case against a running proxy, through
 every entry that applies (CONNECT and SOCKS5 and captured connections, with TLS and plain HTTP,
 absolute form, HTTP/2, WebSocket, `check`). A refused case shows the refusal's reason, that it was
-recorded, and that the origin saw nothing of it. (What breaks the protocol of HTTP/2 itself is cut and recorded, not
-answered.)
+recorded, and that the origin saw nothing of it. (What breaks the protocol of HTTP/2 itself is cut
+and recorded, not answered.)
 
 A **known gap** passes today. Its test is strict: where it can be shown, it shows that the attack
 gets through, and so it fails on the day that the attack is stopped and the line must change.

@@ -199,6 +199,12 @@ class DnsLab:
         self.resolver.close()
         transport.close()
         server.close()
+        # What is under way ends before its loop does, and its sockets with it.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)
 
     def make_resolver(self) -> Resolver:
         """Make another resolver of the same upstream, for another loop."""
