@@ -281,9 +281,7 @@ def checks_of(findings: list[LintFinding]) -> list[str]:
 
 
 def test_a_rule_on_actions_that_nothing_makes_is_told(lint: Lint) -> None:
-    assert checks_of(lint(rule("r", "true", actions="llm.call"))) == [
-        "rule-action-not-made"
-    ]
+    assert checks_of(lint(rule("r", "true", actions="llm.call"))) == ["rule-action-not-made"]
     assert lint(rule("r", "true", actions="llm.call, http.get")) == []
 
 
