@@ -203,7 +203,8 @@ class DnsLab:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if others:
+            await asyncio.wait(others, timeout=5)
         await asyncio.sleep(0)
 
     def make_resolver(self) -> Resolver:
