@@ -220,7 +220,7 @@ _TOOL = (
     _of("tool.server", STRING, "e.server", "The server that offers the tool; empty for none.",
         always=("tool",), chars_max=512),
     _of("tool.name", STRING, "e.name", "The tool.", always=("tool",), chars_max=512),
-    Fact(name="tool.arguments", type=DYN, doc="The arguments, JSON; unknown where they are none.",
+    Fact(name="tool.arguments", type=DYN, doc="The arguments, JSON; unknown where they are none or very many.",
          sometimes=("tool",), code={"": "json_of(e.arguments)"}, items_max=JSON_ITEMS_MAX),
     _of("tool.contract.version", STRING, "c.contract.version", "The version of its contract.",
         sometimes=("tool",), chars_max=256),
