@@ -307,6 +307,44 @@ def test_ctrl_c_is_the_commands_and_reaches_it_once(terminal):
     session.expect("[job ended 42]")
 
 
+def test_ctrl_c_twice_while_the_reaper_has_no_processor_reaches_the_command_twice(terminal, place):
+    session = terminal(sys.executable, "-c", COUNT_INTERRUPTS)
+    session.expect("<tty>")
+    launcher, reaper = (_process(place, each) for each in ("aesp-proxy", "reaper.py"))
+    os.kill(reaper, signal.SIGSTOP)
+    try:
+        # Both wait for the reaper as one: signals do not queue.
+        for count in (1, 2):
+            session.type("\x03")
+            session.expect(f"<{count}>")
+            until(lambda: _idle(launcher), "the launcher has relayed what it got")
+    finally:
+        os.kill(reaper, signal.SIGCONT)
+    session.type("that was all\n")
+    session.expect("[job ended 42]")
+
+
+def _process(place: Place, name: str) -> int:
+    """Return the oldest process of this place one of whose first words ends in ``name``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")[:6]
+            ours = place.mark.encode() in (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if ours and any(word.endswith(name.encode()) for word in words):
+            found.append(int(entry.name))
+    return min(found)
+
+
+def _idle(pid: int) -> bool:
+    """Say whether a process sleeps and has no signal to take."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    return fields["State"][0] == "S" and not int(fields["ShdPnd"], 16)
+
+
 def test_ctrl_z_stops_the_job_and_fg_brings_it_back(terminal):
     session = terminal("sh", "-c", "echo '<up>'; read line; echo \"<got $line>\"; exit 5")
     session.expect("<up>")

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import select
 import signal
@@ -145,7 +146,7 @@ class _Reaper:
         self.code: int | None = None
         self.end_at: float | None = None
         self.orphaned = False
-        self.received_at: dict[int, list[float]] = {number: [] for number in self.dispositions}
+        self.received_at: dict[int, float] = {}
         self.wakeup_read, self.wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def run(self) -> int:
@@ -196,7 +197,7 @@ class _Reaper:
             os.close(descriptor)
 
     def _note(self, number: int, _frame: object) -> None:
-        self.received_at[number].append(time.monotonic())
+        self.received_at[number] = time.monotonic()
 
     def _step(self) -> None:
         """Wait for one thing to happen, and act on it."""
@@ -233,11 +234,11 @@ class _Reaper:
         """Pass a signal on, unless the command got it together with the group.
 
         The kernel signals every member of a group before any of them runs on, so
-        one that the launcher got with us is here before its word of it is.
+        one that the launcher got with us is here before its word of it is. They are
+        not counted: signals do not queue, so two that came while we waited for a
+        processor are one here and may be two at the launcher.
         """
-        now = time.monotonic()
-        got = [at for at in self.received_at.get(number, ()) if now - at < _GROUP_SIGNAL_S]
-        self.received_at[number] = got[1:]
+        got = time.monotonic() - self.received_at.get(number, -math.inf) < _GROUP_SIGNAL_S
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if got and os.getpgid(self.pid) == os.getpgrp():
                 return
