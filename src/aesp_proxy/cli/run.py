@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from aesp_proxy.cli.walls import Environment
     from aesp_proxy.daemon.config import Settings
+    from aesp_proxy.daemon.process import EarlyWorker
     from aesp_proxy.daemon.supervisor import Plan, RunEnd
     from aesp_proxy.launch.child import Child
     from aesp_proxy.launch.terminal import Terminal
@@ -90,20 +91,26 @@ def run(
 
 
 def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
+    from aesp_proxy.daemon.process import start_early_worker
+    from aesp_proxy.daemon.state_dir import prepare_state_dir
     from aesp_proxy.launch import reaper
     from aesp_proxy.launch.terminal import Terminal
 
     session_id = secrets.token_hex(8)
     log = settings.state_dir / "log" / f"run-{session_id}.log"
-    environment = _prepare(settings)
+    prepare_state_dir(settings.state_dir)
     if os.sep not in command[0] and shutil.which(command[0], os.F_OK) is None:
         error_line(f"{command[0]}: command not found")
         return _NOT_FOUND
     reaper.become_subreaper()
+    # It loads for a second, while we find and make what it is to have.
+    loading = start_early_worker(log=log)
     terminal = Terminal()
     try:
-        return _walled(_Start(settings, session_id, log, command, quiet), environment, terminal)
+        start = _Start(settings, session_id, log, command, quiet, loading)
+        return _walled(start, _prepare(settings), terminal)
     finally:
+        loading.discard()
         # A reaper that was killed has left its orphans to us.
         reaper.end_descendants(grace_s=1.0)
         if log.exists() and not log.stat().st_size:
@@ -118,6 +125,7 @@ class _Start(NamedTuple):
     log: Path
     command: Sequence[str]
     quiet: bool
+    loading: EarlyWorker
 
 
 def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
@@ -136,6 +144,7 @@ def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
             log=start.log,
             more=walled.more,
             sealer_arguments=sealer_arguments(settings),
+            loading=start.loading,
         )
     except AespError:
         walled.close()
@@ -167,12 +176,10 @@ def _say_open(what: Sequence[str], *, quiet: bool) -> None:
 
 def _prepare(settings: Settings) -> Environment:
     """Check and make all that a run needs; return how its environment is made."""
-    from aesp_proxy.daemon.state_dir import prepare_state_dir
     from aesp_proxy.launch.ca import ensure_ca
     from aesp_proxy.launch.environment import ProxyAddress, child_environment
     from aesp_proxy.launch.trust import ensure_trust
 
-    prepare_state_dir(settings.state_dir)
     ca = ensure_ca(settings.ca_dir, now=datetime.now(UTC))
     java = shutil.which("java") is not None
     trust = ensure_trust(ca.certificate, environ=os.environ, java=java)

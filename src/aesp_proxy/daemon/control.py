@@ -7,10 +7,10 @@ so that the trio side (supervisor) and the asyncio side (worker) share it.
 How the worker is started: ``python -I -m aesp_proxy.daemon.spawned PID SIGNAL
 aesp_proxy.daemon.worker --control-fd N --listen-fd N``. ``spawned`` ties the
 process to its parent's life and then runs the worker's module as ``__main__``.
-Both descriptors are inherited: a connected stream socket, and a listening TCP
-socket (made with ``IPPROTO_TCP``, bound and listening already). Standard input is
-/dev/null, standard output and error a log in the state directory; the process has a
-session of its own, so the terminal's signals pass it by.
+Both descriptors are inherited (or handed over, see ``early``): a connected stream
+socket, and a listening TCP socket (made with ``IPPROTO_TCP``, bound and listening
+already). Standard input is /dev/null, standard output and error a log in the state
+directory; the process has a session of its own, so the terminal's signals pass it by.
 
 ========== ================== =====================================================
 direction  frame              fields

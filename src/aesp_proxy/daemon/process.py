@@ -5,7 +5,8 @@ session of its own so that the terminal's signals pass it by, with what it write
 a log in the state directory. ``-I`` keeps the agent's working directory and
 environment from choosing what Python imports. Started in the main thread, see
 ``spawned``. No event loop is needed here, so that both are on their way before the
-supervisor loads its own.
+supervisor loads its own; the worker of a run, which loads longest, even before it is
+known what it is to listen on (``early``).
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from aesp_proxy.daemon import early
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.errors import UnavailableError
 
 WORKER_MODULE: Final = "aesp_proxy.daemon.worker"
 SEALER_MODULE: Final = "aesp_proxy.record.sealer_process"
+_EARLY: Final = "aesp_proxy.daemon.early"
 _SPAWNED: Final = "aesp_proxy.daemon.spawned"
 
 
@@ -80,6 +83,16 @@ class HelperProcess:
         except OSError as error:
             raise UnavailableError(f"cannot start it: {error.strerror}", where=self.name) from error
 
+    def hand_over(self, channel: socket.socket, given: Sequence[tuple[str, socket.socket]]) -> None:
+        """Give it what it waits for; UnavailableError when it has ended."""
+        try:
+            early.give(channel, given)
+        except OSError as error:
+            self.collect()
+            raise UnavailableError(
+                f"it {self.ended()} while it loaded: {self.last_words()}", where=self.name
+            ) from error
+
     def close_stdin(self) -> None:
         """Close the pipe to it, which tells it to finish."""
         if self._process is not None and self._process.stdin is not None:
@@ -126,6 +139,38 @@ class Helpers:
     control: socket.socket
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyWorker:
+    """A worker that loads, and our end of the channel on which it waits for its sockets."""
+
+    process: HelperProcess
+    channel: socket.socket
+
+    def discard(self) -> None:
+        """End it; nothing when it was handed over and has ended."""
+        self.channel.close()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.collect()
+
+
+def start_early_worker(*, log: Path) -> EarlyWorker:
+    """Start a worker that is told later what it listens on.
+
+    UnavailableError when the system does not let us.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = module_command(_EARLY, death_signal=signal.SIGKILL)
+    words = (*command, WORKER_MODULE, str(theirs.fileno()))
+    worker = HelperProcess("proxy", words, log=log, pass_fds=[theirs.fileno()])
+    with theirs:
+        try:
+            worker.start()
+        except UnavailableError:
+            ours.close()
+            raise
+    return EarlyWorker(process=worker, channel=ours)
+
+
 def worker_process(
     given: Sequence[tuple[str, socket.socket]], *, log: Path, command: Sequence[str] = ()
 ) -> HelperProcess:
@@ -168,26 +213,33 @@ def start_helpers(
     log: Path,
     more: Sequence[tuple[str, socket.socket]] = (),
     sealer_arguments: Sequence[str] = (),
+    loading: EarlyWorker | None = None,
     worker_command: Sequence[str] = (),
     sealer_command: Sequence[str] = (),
 ) -> Helpers:
     """Start worker and sealer; takes over ``listener``, which the worker accepts on.
 
-    ``more`` are other sockets for the worker, each with the option that tells it. An
-    empty command means our own module. UnavailableError when one cannot be
-    started; then neither runs.
+    ``more`` are other sockets for the worker, each with the option that tells it.
+    ``loading`` is a worker that waits for them. An empty command means our own module.
+    UnavailableError when one cannot be started; then neither runs.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     given = (("--control-fd", theirs), ("--listen-fd", listener), *more)
     with ExitStack() as stack:
         for _, each in given:
             stack.enter_context(each)
-        worker = worker_process(given, log=log, command=worker_command)
+        if loading is None:
+            worker = worker_process(given, log=log, command=worker_command)
+        else:
+            worker = loading.process
         sealer = sealer_process(
             settings, log=log, arguments=sealer_arguments, command=sealer_command
         )
         try:
-            worker.start()
+            if loading is None:
+                worker.start()
+            else:
+                worker.hand_over(loading.channel, given)
             sealer.start()
         except UnavailableError:
             ours.close()
