@@ -16,7 +16,7 @@ name: test
 guards:
   egress_allowlist:
     enabled: true
-    allow: ["named.test:*", "127.0.0.1:*"]
+    allow: ["named.test:*", "127.0.0.1:*", "[::1]:*"]
     default_action: block
 """
 GET = b"GET http://named.test:%d/ HTTP/1.1\r\nHost: named.test:%d\r\nConnection: close\r\n\r\n"
@@ -79,6 +79,16 @@ def test_one_family_that_fails_does_not_take_the_other_along(both, answer_of):
     lab.upstream.say("named.test", "A", ["named.test. 60 IN A 127.0.0.1"])
     lab.upstream.say("named.test", "AAAA", "SERVFAIL")
     assert get(proxy, answer_of).startswith(b"HTTP/1.1 200")
+
+
+def test_an_address_that_refuses_does_not_take_the_other_along(both, answer_of):
+    lab, proxy = both
+    lab.upstream.say("named.test", "AAAA", ["named.test. 60 IN AAAA ::1"])
+    lab.upstream.say("named.test", "A", ["named.test. 60 IN A 127.0.0.1"])
+    assert get(proxy, answer_of).startswith(b"HTTP/1.1 200")
+    proxy.wait_for(lambda: proxy.journal.records[-1].kind == "outcome", "the outcome")
+    address = f"127.0.0.1:{proxy.origin.plain_port}"
+    assert proxy.journal.records[-1].upstream_address == address
 
 
 def test_names_of_connections_are_of_the_same_budget(dns_lab, start):

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from aesp_proxy.errors import ConfigError, UnavailableError
+from aesp_proxy.intercept.egress.racing import Place, Racer
 from aesp_proxy.model.host import Host, parse_authority, parse_host
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Dialler:
         self._connect_s_max = connect_s_max
         self._lookup = lookup
         self._corporate = corporate
+        self._racer = Racer()
 
     async def dial(self, server: Server, wire: Wire, check: Check | None) -> None:
         """Connect ``server``; raises ``UnavailableError`` (or its address refusal)."""
@@ -99,53 +101,40 @@ class Dialler:
             msg = "no upstream address"
             raise UnavailableError(msg)
         name, port = server.address[0], server.address[1]
-        host = parse_host(_bracketed(name))
-        static = self._static.get((host.name, port)) or self._static.get((host.name, None))
-        if static is not None:
-            target = _Target(text=f"{name} port {port}")
-            candidates = [(static.address, static.port or port)]
-        elif self._corporate is not None and self._corporate.leads_to(host, port):
-            if host.address is not None:
-                _checked(host, (host.address,), check)
-            target = _Target(text="the corporate proxy", host=host, port=port, by=self._corporate)
-            near = self._corporate
-            candidates = [(str(a), near.port) for a in await self._addresses(near.host, near.port)]
-        else:
-            target = _Target(text=f"{name} port {port}")
-            addresses = await self._addresses(host, port)
-            _checked(host, addresses, check)
-            candidates = [(str(address), port) for address in addresses]
-        transport = await self._first(candidates, target, wire)
+        route = await self._route(parse_host(_bracketed(name)), port, check)
+        try:
+            async with asyncio.timeout(self._connect_s_max):
+                transport = await self._open(route, wire)
+        except (OSError, TimeoutError) as error:
+            reason = "timed out" if isinstance(error, TimeoutError) else str(error)
+            msg = f"cannot connect to {route.text}: {reason}"
+            raise UnavailableError(msg) from error
         server.peername = transport.get_extra_info("peername")
         server.sockname = transport.get_extra_info("sockname")
 
-    async def _first(
-        self, candidates: list[tuple[str, int]], target: _Target, wire: Wire
-    ) -> asyncio.BaseTransport:
-        last: Exception | None = None
-        for address, port in candidates:
-            try:
-                return await self._connect(address, port, target, wire)
-            except (OSError, TimeoutError) as error:
-                last = error
-        reason = "timed out" if isinstance(last, TimeoutError) else str(last)
-        msg = f"cannot connect to {target.text}: {reason}"
-        raise UnavailableError(msg) from last
+    async def _route(self, host: Host, port: int, check: Check | None) -> _Route:
+        """Find where to connect to; every address of it is the operator's or checked."""
+        text = f"{host.name} port {port}"
+        static = self._static.get((host.name, port)) or self._static.get((host.name, None))
+        if static is not None:
+            return _Route(text=text, places=[(static.address, static.port or port)])
+        near = self._corporate
+        if near is not None and near.leads_to(host, port):
+            if host.address is not None:
+                _checked(host, (host.address,), check)
+            addresses = await self._addresses(near.host, near.port)
+            places = [(str(address), near.port) for address in addresses]
+            return _Route(text="the corporate proxy", places=places, onward=(host, port), by=near)
+        addresses = await self._addresses(host, port)
+        _checked(host, addresses, check)
+        return _Route(text=text, places=[(str(address), port) for address in addresses])
 
-    async def _connect(
-        self, address: str, port: int, target: _Target, wire: Wire
-    ) -> asyncio.BaseTransport:
+    async def _open(self, route: _Route, wire: Wire) -> asyncio.BaseTransport:
         loop = asyncio.get_running_loop()
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        # proto must be TCP: with 0 asyncio does not set TCP_NODELAY (44 ms a response).
-        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        sock.setblocking(False)
+        sock = await self._racer.connect(route.places)
         try:
-            async with asyncio.timeout(self._connect_s_max):
-                await loop.sock_connect(sock, (address, port))
-                if target.by is not None and target.host is not None:
-                    await target.by.tunnel(sock, target.host, target.port)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if route.by is not None and route.onward is not None:
+                await route.by.tunnel(sock, *route.onward)
             transport, _ = await loop.create_connection(lambda: wire, sock=sock)
         except BaseException:
             sock.close()
@@ -161,12 +150,12 @@ class Dialler:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
-    """Whom a connection is made to, as told in errors, and what the proxy leads it to."""
+class _Route:
+    """Where to connect to, as told in errors too, and what the corporate proxy leads to then."""
 
     text: str
-    host: Host | None = None
-    port: int = 0
+    places: Sequence[Place]
+    onward: tuple[Host, int] | None = None
     by: CorporateProxy | None = None
 
 

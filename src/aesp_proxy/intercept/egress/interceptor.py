@@ -88,6 +88,12 @@ class EgressInterceptor:
         self._gate = gate
         self._master = master
         self._settings = settings
+        self._dialler = Dialler(
+            static=settings.static,
+            connect_s_max=settings.connect_s_max,
+            lookup=settings.lookup,
+            corporate=settings.corporate,
+        )
         self._conversations: set[Conversation] = set()
         self._mode = ProxyMode.parse("regular")
         self._names_of = names_of
@@ -162,12 +168,7 @@ class EgressInterceptor:
             context=context,
             principal=principal,
             gate=self._gate,
-            dialler=Dialler(
-                static=self._settings.static,
-                connect_s_max=self._settings.connect_s_max,
-                lookup=self._settings.lookup,
-                corporate=self._settings.corporate,
-            ),
+            dialler=self._dialler,
             on_closed=self._closed,
         )
         wire.conversation, wire.conn = conversation, client

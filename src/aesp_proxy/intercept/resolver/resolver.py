@@ -78,11 +78,11 @@ class Resolver:
         return found
 
     async def addresses(self, name: str) -> tuple[Address, ...]:
-        """Return all addresses of a name, IPv4 first; ``UnavailableError`` where it has none.
+        """Return all addresses of a name, IPv6 first; ``UnavailableError`` where it has none.
 
         One family may fail where the other answers. Both are asked at once.
         """
-        asked = (self.lookup(name, kind) for kind in (RecordType.A, RecordType.AAAA))
+        asked = (self.lookup(name, kind) for kind in (RecordType.AAAA, RecordType.A))
         both = await asyncio.gather(*asked, return_exceptions=True)
         failure: BaseException | None = None
         found: list[Address] = []
