@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aesp_proxy.intercept.netlink import ask
 from aesp_proxy.launch.isolation import netlink, seccomp
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -98,7 +99,7 @@ def pair_led_elsewhere(path: str) -> str:
 
 def taken_route() -> str:
     body = netlink.route_everything(socket.AF_INET, 1)
-    netlink.ask(socket.NETLINK_ROUTE, body, acknowledged=1)
+    ask(socket.NETLINK_ROUTE, body, acknowledged=1)
     return "changed"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from aesp_proxy.intercept.capture.tables import creation
 from aesp_proxy.launch import reaper
 from aesp_proxy.launch.child import Child
 from aesp_proxy.launch.isolation import descriptors, link, namespaces, netlink, redirect
@@ -51,17 +52,6 @@ def test_the_route_is_what_ip_sends(family, number):
     )  # fmt: skip
 
 
-def test_attributes_are_padded_and_their_length_is_not():
-    assert netlink.attribute(5, b"abc") == struct.pack("=HH", 7, 5) + b"abc\0"
-
-
-def test_a_refusal_among_acknowledgements_is_raised():
-    body = struct.pack("=i", -errno.EPERM) + bytes(16)
-    data = netlink.message(2, 0, 1, struct.pack("=i", 0) + bytes(16))
-    assert netlink._errors(data + netlink.message(2, 0, 2, body)) == [0, errno.EPERM]
-    assert netlink._errors(b"\0" * 40) == []
-
-
 def unpacked(data: bytes) -> dict[int, bytes]:
     found = {}
     while data:
@@ -94,17 +84,17 @@ def expressions(batch: bytes) -> list[tuple[str, dict[int, bytes]]]:
     [(socket.AF_INET, 16, b"\x7f"), (socket.AF_INET6, 24, bytes(15) + b"\x01")],
 )
 def test_the_rule_sends_tcp_that_is_not_loopback_to_the_port(family, offset, loopback):
-    rule = expressions(redirect.requests(family, 3129))
-    names = [name for name, _ in rule]
-    assert names == ["meta", "cmp", "payload", "cmp", "payload", "cmp", "immediate", "redir"]
+    rule = expressions(creation(redirect.table(family, 3129))[0])
+    names = " ".join(name for name, _ in rule)
+    assert names == "meta cmp payload cmp meta cmp payload cmp immediate redir"
     values = [unpacked(parts[3])[1] for name, parts in rule if name == "cmp"]
     operators = [struct.unpack(">I", parts[2])[0] for name, parts in rule if name == "cmp"]
-    assert values == [bytes([6]), loopback, struct.pack(">H", 53)]
-    assert operators == [0, 1, 1]
+    assert values == [bytes([family]), loopback, bytes([6]), struct.pack(">H", 53)]
+    assert operators == [0, 1, 0, 1]
     loads = [struct.unpack(">3I", parts[2] + parts[3] + parts[4])
              for name, parts in rule if name == "payload"]  # fmt: skip
     assert loads == [(1, offset, len(loopback)), (2, 2, 2)]
-    assert unpacked(rule[6][1][2])[1] == struct.pack(">H", 3129)
+    assert unpacked(rule[8][1][2])[1] == struct.pack(">H", 3129)
 
 
 # --- words and reports --------------------------------------------------------------
