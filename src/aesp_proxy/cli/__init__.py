@@ -26,6 +26,7 @@ _COMMANDS: Final[Table] = {
     "daemon": ("aesp_proxy.cli.daemon:daemon", "Serve as the proxy of this host."),
     "status": ("aesp_proxy.cli.status:status", "Say how the service of this host is."),
     "check": ("aesp_proxy.cli.check:check", "Decide events from a file, without running anything."),
+    "scan": ("aesp_proxy.cli.scan.command:scan", "Find secrets in files, history, or input."),
     "policy": ("aesp_proxy.cli.policy:policy", "Compile policies, check them, say what they mean."),
     "doctor": (
         "aesp_proxy.cli.doctor:doctor",

@@ -23,8 +23,8 @@ import click
 
 from aesp_proxy.cli.exits import ExitCode
 from aesp_proxy.cli.output import line as notice
-from aesp_proxy.daemon.config_load import default_state_dir
 from aesp_proxy.daemon.policy_files import load_snapshot
+from aesp_proxy.daemon.rule_cache import shared_cache_dir
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError
@@ -74,7 +74,7 @@ def check(
     if (event_text is None) == (events_path is None):
         raise click.UsageError("give either --event or --events", ctx)
     snapshot = load_snapshot(
-        policy_path, fingerprint_key=os.urandom(32), serial=1, cache_dir=_cache_dir()
+        policy_path, fingerprint_key=os.urandom(32), serial=1, cache_dir=shared_cache_dir()
     )
     for warning in snapshot.warnings:
         notice(f"warning: {warning}")
@@ -83,12 +83,6 @@ def check(
     else:
         decisions = _decide_lines(str(events_path), snapshot)
     ctx.exit(_print_all(decisions, flush=events_path == _STDIN))
-
-
-def _cache_dir() -> Path | None:
-    """Share the compiled rules of `run`, where it has run: a hook asks before every step."""
-    state_dir = default_state_dir(os.environ, is_root=os.geteuid() == 0)
-    return state_dir / "cache" if state_dir.is_dir() else None
 
 
 def _print_all(decisions: Iterator[tuple[str, Decision]], *, flush: bool) -> ExitCode:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from aesp_proxy.daemon.config_load import default_state_dir
 from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator, content_key, dump, load
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import check_each
@@ -22,6 +23,12 @@ from aesp_proxy.keys import make_private_dir, write_atomic
 _SUFFIX: Final = ".hsdb"
 _KEPT: Final = 8
 _BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+def shared_cache_dir() -> Path | None:
+    """Return where `run` keeps its compiled rules, if this user ever ran it here."""
+    state_dir = default_state_dir(os.environ, is_root=os.geteuid() == 0)
+    return state_dir / "cache" if state_dir.is_dir() else None
 
 
 def compiled(rules: Sequence[Rule], cache_dir: Path | None) -> Locator:

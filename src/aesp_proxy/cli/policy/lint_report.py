@@ -9,19 +9,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from aesp_proxy.cli.output import PROGRAM
+from aesp_proxy.cli.sarif import sarif_log
 from aesp_proxy.decide.policy.lint.checks import CHECKS
 from aesp_proxy.decide.policy.lint.finding import FindingLevel, LintFinding, Related, split_place
 
-_SCHEMA: Final = (
-    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-)
 _BUILT_IN: Final = "built-in:"
 
 
@@ -95,15 +91,11 @@ def _json_finding(finding: LintFinding) -> dict[str, object]:
 def as_sarif(findings: Sequence[LintFinding], *, loads: bool = True) -> str:
     """Return the findings as a SARIF log of one run."""
     ids = list(CHECKS)
-    run = {
-        "tool": {"driver": {
-            "name": PROGRAM, "version": version("aesp-proxy"), "rules": list(_sarif_rules()),
-        }},
-        "columnKind": "unicodeCodePoints",
-        "invocations": [{"executionSuccessful": loads}],
-        "results": [_result(each, ids) for each in findings],
-    }  # fmt: skip
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
+    return sarif_log(
+        rules=list(_sarif_rules()),
+        results=[_result(each, ids) for each in findings],
+        successful=loads,
+    )
 
 
 def _sarif_rules() -> Iterator[dict[str, object]]:

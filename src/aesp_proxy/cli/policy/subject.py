@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from aesp_proxy.daemon.config_load import default_state_dir
 from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope
 from aesp_proxy.daemon.policy_files import read_packs, read_policy
 from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
-from aesp_proxy.daemon.rule_cache import compiled
+from aesp_proxy.daemon.rule_cache import compiled, shared_cache_dir
 from aesp_proxy.decide.policy.policy import Policy
 from aesp_proxy.decide.policy.scope import parse_scope
 from aesp_proxy.decide.snapshot import Snapshot, build_snapshot, secret_rules
@@ -39,14 +38,8 @@ def read_subject(policy_path: Path | None, root: Path | None, scope: str | None)
 def snapshot_with_secrets(policy: Policy) -> Snapshot:
     """Compile a policy with the secret scanner, if it is on."""
     packs = read_packs() if policy.secrets.enabled else ()
-    locator = compiled(secret_rules(policy, packs), cache_dir()) if packs else None
+    locator = compiled(secret_rules(policy, packs), shared_cache_dir()) if packs else None
     return build_snapshot(policy, packs, fingerprint_key=os.urandom(32), serial=1, locator=locator)
-
-
-def cache_dir() -> Path | None:
-    """Share the compiled secret rules of `run`, where it has run."""
-    state_dir = default_state_dir(os.environ, is_root=os.geteuid() == 0)
-    return state_dir / "cache" if state_dir.is_dir() else None
 
 
 def level_of(source: str, policy: Policy) -> str:

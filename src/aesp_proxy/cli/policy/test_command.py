@@ -6,7 +6,6 @@ Exit codes: 0 every case is answered as expected, 1 one is not or too little is 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from aesp_proxy.cli.exits import ExitCode
 from aesp_proxy.cli.output import line, printable
 from aesp_proxy.cli.policy.suite_files import SuiteResult, SuiteRunner, find_suites
 from aesp_proxy.cli.policy.suite_report import as_json, as_junit, readable
-from aesp_proxy.daemon.config_load import default_state_dir
+from aesp_proxy.daemon.rule_cache import shared_cache_dir
 
 _PERCENT: Final = click.FloatRange(0, 100)
 _BAR_SUITES_MIN: Final = 4
@@ -88,17 +87,11 @@ def test_command(
 
 def _run(suites: Sequence[Path], part: str) -> tuple[SuiteResult, ...]:
     """Run the suites, with a bar where a person waits for many."""
-    runner = SuiteRunner(_cache_dir(), part)
+    runner = SuiteRunner(shared_cache_dir(), part)
     if len(suites) < _BAR_SUITES_MIN or not sys.stderr.isatty():
         return tuple(runner.run(suite) for suite in suites)
     with click.progressbar(suites, label="testing", file=sys.stderr) as bar:
         return tuple(runner.run(suite) for suite in bar)
-
-
-def _cache_dir() -> Path | None:
-    """Share the compiled secret rules of `run`, where it has run."""
-    state_dir = default_state_dir(os.environ, is_root=os.geteuid() == 0)
-    return state_dir / "cache" if state_dir.is_dir() else None
 
 
 def _print(results: Sequence[SuiteResult], form: str) -> None:

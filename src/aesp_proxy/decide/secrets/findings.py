@@ -10,6 +10,13 @@ from aesp_proxy.decide.secrets.rule import TOO_MANY
 from aesp_proxy.model.decision import Finding, Severity
 
 
+def masked(candidate: Candidate) -> str:
+    """Return what may be shown of a candidate's value: at most the issuer's prefix."""
+    lowered = candidate.value.lower()
+    words = candidate.rule.keywords
+    return mask(candidate.value, max((len(w) for w in words if lowered.startswith(w)), default=0))
+
+
 class Findings:
     """The findings of one scan, in the order they were found.
 
@@ -48,15 +55,13 @@ class Findings:
             self.cut(offset)
             return
         self._seen.add(identity)
-        lowered = value.lower()
-        keep = max((len(word) for word in rule.keywords if lowered.startswith(word)), default=0)
         self._fresh.append(
             Finding(
                 rule=rule.id,
                 severity=rule.severity,
                 location=location,
                 offset=offset,
-                masked=mask(value, keep),
+                masked=masked(candidate),
                 fingerprint=told,
             )
         )

@@ -17,6 +17,7 @@ from aesp_proxy.decide.secrets.body import BodyScan, StreamPolicy, open_body
 from aesp_proxy.decide.secrets.findings import Findings
 from aesp_proxy.decide.secrets.head import Head
 from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator
+from aesp_proxy.decide.secrets.occurrence import Occurrence, occurrence
 from aesp_proxy.decide.secrets.redact import check_key
 from aesp_proxy.decide.secrets.reference import Confirmer
 from aesp_proxy.decide.secrets.rule import Rule
@@ -62,6 +63,19 @@ class SecretScanner:
         candidates, cut = confirm_block(self._confirmer, hits, data)
         found.add(candidates, cut=cut)
         return found.take()
+
+    def occurrences(self, data: bytes) -> tuple[tuple[Occurrence, ...], bool]:
+        """Return every place in a block where a secret stands, and whether the scan was cut.
+
+        By the same rules as ``scan``, but a secret that stands twice is told twice, and
+        nothing but the engine's own bounds limits how many. UnavailableError as there.
+        """
+        hits = self._locator.block(data)
+        if not hits:
+            return (), False
+        candidates, cut = confirm_block(self._confirmer, hits, data)
+        found = {(one.rule.id, one.start): occurrence(one, self._key) for one in candidates}
+        return tuple(sorted(found.values(), key=lambda one: (one.start, one.rule))), cut
 
     def scan_head(
         self, target: bytes, headers: Sequence[tuple[bytes, bytes]]
