@@ -13,7 +13,11 @@ _ENDS = (h2.events.StreamEnded, h2.events.StreamReset, h2.events.ConnectionTermi
 
 
 class H2Client:
-    """One HTTP/2 connection to an allowed host, by the h2 library."""
+    """One HTTP/2 connection to an allowed host, by the h2 library.
+
+    ``interim`` are the interim heads of the last answer, ``head`` its head, ``trailers`` its
+    trailers; ``reset`` is the code that its stream was reset with.
+    """
 
     def __init__(self, tls: ssl.SSLSocket, *, is_honest: bool = True) -> None:
         self._tls = tls
@@ -24,6 +28,10 @@ class H2Client:
         )
         self._h2 = h2.connection.H2Connection(config)
         self._h2.initiate_connection()
+        self.interim: list[dict[str, str]] = []
+        self.head: dict[str, str] = {}
+        self.trailers: dict[str, str] = {}
+        self.reset: int | None = None
         tls.sendall(self._h2.data_to_send())
 
     def ask(
@@ -39,11 +47,48 @@ class H2Client:
         stream = self._h2.get_next_available_stream_id()
         self._h2.send_headers(stream, headers, end_stream=not body)
         self._flush()
+        self.interim, self.head, self.trailers, self.reset = [], {}, {}, None
         return self._exchange(stream, body)
 
-    def _exchange(self, stream: int, body: bytes) -> tuple[int | None, bytes]:
-        status, data, ended = None, b"", False
-        sent_all = not body
+    def begin(self, path: str, *, method: str = "POST", **extra: str) -> int:
+        """Send a head whose body is to come; wait for an interim answer; return the stream."""
+        headers = [(":method", method), (":scheme", "https"), (":authority", "allowed.test")]
+        stream: int = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream, [*headers, (":path", path), *extra.items()])
+        self._flush()
+        self.interim = []
+        while not self.interim:
+            for event in self._h2.receive_data(self._tls.recv(65_536)):
+                self._note(event)
+            self._flush()
+        return stream
+
+    def finish(
+        self, stream: int, body: bytes, trailers: dict[str, str] | None = None
+    ) -> tuple[int | None, bytes]:
+        """Send the body of a stream that was begun; return as ``ask`` does."""
+        if trailers is None:
+            return self._exchange(stream, body)
+        self._h2.send_data(stream, body)
+        self._h2.send_headers(stream, list(trailers.items()), end_stream=True)
+        return self._exchange(stream, b"", ended=True)
+
+    def _note(self, event: object) -> None:
+        if isinstance(event, h2.events.InformationalResponseReceived):
+            self.interim.append(dict(event.headers))
+        elif isinstance(event, h2.events.ResponseReceived):
+            self.head = dict(event.headers)
+        elif isinstance(event, h2.events.TrailersReceived):
+            self.trailers = dict(event.headers)
+        elif isinstance(event, h2.events.StreamReset):
+            self.reset = int(event.error_code)
+
+    def _exchange(
+        self, stream: int, body: bytes, *, ended: bool = False
+    ) -> tuple[int | None, bytes]:
+        status, data = None, b""
+        sent_all = ended or not body
+        ended = False
         while not ended:
             while body:
                 room = min(self._h2.local_flow_control_window(stream), 16_384)
@@ -59,6 +104,7 @@ class H2Client:
             if not received:
                 break
             for event in self._h2.receive_data(received):
+                self._note(event)
                 if isinstance(event, h2.events.ResponseReceived):
                     status = int(dict(event.headers)[":status"])
                 elif isinstance(event, h2.events.DataReceived):

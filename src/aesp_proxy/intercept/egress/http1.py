@@ -131,7 +131,7 @@ class Http1(Layer):
 
     def _begin(self, block: bytes) -> CommandGenerator[None]:
         head = parse_request_head(block, self._limits)
-        if head.upgrade == "websocket" and self._tunnel is not None and self._upgrade is not None:
+        if head.upgrade == "websocket" and head.body_bytes == 0 and self._upgrade is not None:
             yield from self._hand_over(block)
             return
         target = (

@@ -262,7 +262,12 @@ class EgressInterceptor:
 
     def _stock(self, context: Context, conversation: Conversation, tunnel: Tunnel) -> GuardedHttp:
         return GuardedHttp(
-            context, conversation, tunnel, frame_bytes_max=self._settings.frame_bytes_max
+            context,
+            conversation,
+            tunnel,
+            frame_bytes_max=self._settings.frame_bytes_max,
+            limits=self._settings.head,
+            remember=lambda server, tls: self._master.tls.remember(server, tls.tls),
         )
 
     def _remember(self, upstream: Upstream) -> None:

@@ -45,6 +45,7 @@ from mitmproxy.addons import core, proxyserver  # noqa: E402
 from mitmproxy.master import Master  # noqa: E402
 from mitmproxy.proxy import layer, tunnel  # noqa: E402
 from mitmproxy.proxy.layers import http, tls  # noqa: E402
+from mitmproxy.proxy.layers.http import _http1, _http2  # noqa: E402
 
 from aesp_proxy.intercept.egress.tls import EgressTls  # noqa: E402
 from aesp_proxy.intercept.egress.tls_settings import TlsSettings  # noqa: E402
@@ -103,6 +104,12 @@ def verify_contract() -> None:
     expected = {
         (http.HttpLayer, "make_stream"): ["self", "stream_id"],
         (http.HttpLayer, "event_to_child"): ["self", "child", "event"],
+        (http.HttpClient, "_handle_event"): ["self", "event"],
+        (_http1.Http1Client, "send"): ["self", "event"],
+        (_http1.Http1Client, "read_headers"): ["self", "event"],
+        (_http1.Http1Client, "read_body"): ["self", "event"],
+        (_http1.Http1Client, "mark_done"): ["self", "request", "response"],
+        (_http2.Http2Client, "handle_h2_event"): ["self", "event"],
         (http.HttpStream, "__init__"): ["self", "context", "stream_id"],
         (http.HttpStream, "state_wait_for_request_headers"): ["self", "event"],
         (http.HttpStream, "state_stream_request_body"): ["self", "event"],

@@ -8,16 +8,17 @@ stream that was refused swallows what still arrives for it.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layer import CommandGenerator, Layer
 from mitmproxy.proxy.layers.http import (
     DropStream,
     GetHttpConnection,
+    HttpClient,
     HttpLayer,
     HTTPMode,
     HttpStream,
@@ -35,11 +36,14 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
 )
+from mitmproxy.proxy.layers.tls import ServerTLSLayer
 from mitmproxy.websocket import WebSocketData
 
 from aesp_proxy.act.denial import Denial, body_for, response_fields
 from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.egress.stock_upstream import guarded
 from aesp_proxy.intercept.egress.upstream import is_untrusted
 from aesp_proxy.intercept.egress.websocket import GuardedWebsocket
 from aesp_proxy.intercept.port import Exchange
@@ -47,27 +51,40 @@ from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import parse_authority
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.http import Target, Tunnel, egress_request
-from aesp_proxy.normalize.http_head import check_method
+from aesp_proxy.normalize.http_head import HeadLimits, check_method
 
 if TYPE_CHECKING:
+    from mitmproxy.connection import Server
     from mitmproxy.proxy.context import Context
 
     from aesp_proxy.intercept.egress.conversation import Conversation
+    from aesp_proxy.intercept.egress.tls import UpstreamTls
 
 # How mitmproxy's log tells that a peer broke HTTP/2 (its message, pinned like the rest).
 _PROTOCOL_ERROR = "HTTP/2 protocol error"
+_SWITCHING = 101
 
 
 class GuardedHttp(HttpLayer):
     """mitmproxy's HTTP layer with streams that ask the gate."""
 
     def __init__(
-        self, context: Context, conversation: Conversation, tunnel: Tunnel, *, frame_bytes_max: int
+        self,
+        context: Context,
+        conversation: Conversation,
+        tunnel: Tunnel,
+        *,
+        frame_bytes_max: int,
+        limits: HeadLimits,
+        remember: Callable[[Server, UpstreamTls], None],
     ) -> None:
         super().__init__(context, HTTPMode.transparent)
         self.conversation = conversation
         self.tunnel = tunnel
         self.frame_bytes_max = frame_bytes_max
+        self._limits = limits
+        self._remember = remember
+        self._fresh: dict[Server, UpstreamTls] = {}
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         for command in super()._handle_event(event):
@@ -77,6 +94,20 @@ class GuardedHttp(HttpLayer):
                 where = f"{self.tunnel.host}:{self.tunnel.port}"
                 self.conversation.object_to(error, where)
             yield command
+
+    def event_to_child(self, child: Layer, event: events.Event) -> CommandGenerator[None]:
+        """Pass an event on; a new upstream connection is given clients of our own."""
+        if isinstance(event, events.Start) and isinstance(child, (HttpClient, ServerTLSLayer)):
+            server = child.context.server
+            child = guarded(child, self._limits, lambda tls: self._fresh.update({server: tls}))
+            self.connections[server] = child
+        return super().event_to_child(child, event)
+
+    def answered(self, server: Server) -> None:
+        """Have the TLS session kept of a connection that has carried its first response."""
+        tls = self._fresh.pop(server, None)
+        if tls is not None:
+            self._remember(server, tls)
 
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         """Open a guarded stream (called by the stock layer)."""
@@ -255,8 +286,16 @@ class GuardedStream(HttpStream):
     # the response ---------------------------------------------------------------
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> CommandGenerator[None]:
-        """Stream every response; take out what would lead the client to QUIC."""
+        """Stream every response; take out what would lead the client to QUIC.
+
+        Interim ones pass and are followed by another (RFC 9110 section 15.2).
+        """
         event.response.headers.pop("alt-svc", None)
+        status = event.response.status_code
+        if status < 200 and status != _SWITCHING:
+            validate_headers(event.response)
+            yield SendHttp(event, self.context.client)
+            return
         event.response.stream = True
         yield from super().state_wait_for_response_headers(event)
 
@@ -264,12 +303,18 @@ class GuardedStream(HttpStream):
         """Count, then stream."""
         if isinstance(event, ResponseData):
             self._bytes_in += len(event.data)
+        elif isinstance(event, ResponseTrailers):
+            event.trailers.pop("alt-svc", None)
+            if self.context.client.alpn != b"h2":
+                return  # the stock layer has no words for them in HTTP/1
+        elif isinstance(event, ResponseEndOfMessage):
+            self._owner.answered(self.context.server)
         yield from super().state_stream_response_body(event)
 
     def flow_done(self) -> CommandGenerator[None]:
         """Record the outcome, or go on as a WebSocket."""
         response = self.flow.response
-        if response is not None and response.status_code == 101:
+        if response is not None and response.status_code == _SWITCHING:
             yield from self._switch_protocols()
             return
         self._finish(Reason.ALLOWED)
@@ -291,8 +336,20 @@ class GuardedStream(HttpStream):
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> CommandGenerator[None]:
-        """Record what broke, then let the stock stream tell both sides."""
+        """Record what broke; answer as long as there is no answer, else break that off."""
         request_side = isinstance(event, RequestProtocolError)
+        if not request_side and self.server_state == self.state_done:
+            # Answered before the whole request was there (RFC 9113 section 8.1); what still
+            # comes of it is dropped.
+            self._finish(Reason.ALLOWED)
+            self.client_state = self.state_errored
+            self.flow.live = False
+            yield DropStream(self.stream_id)
+            return
+        if not request_side and self.flow.response is None and self._exchange is not None:
+            ending = self._ending(Reason.UPSTREAM_FAILED, event.message)
+            yield from self._refuse(self._exchange.fail(ending))
+            return
         self._finish(Reason.CLIENT_GONE if request_side else Reason.UPSTREAM_FAILED, event.message)
         yield from super().handle_protocol_error(event)
 
