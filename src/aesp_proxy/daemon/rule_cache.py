@@ -15,7 +15,8 @@ from typing import Final
 
 from aesp_proxy.daemon.config_load import default_state_dir
 from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator, content_key, dump, load
-from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.rule import Rule, RuleSet
+from aesp_proxy.decide.secrets.rule_set import without_refused
 from aesp_proxy.decide.secrets.rules import check_each
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.keys import make_private_dir, write_atomic
@@ -37,7 +38,7 @@ def compiled(rules: Sequence[Rule], cache_dir: Path | None) -> Locator:
     Raises ``ConfigError`` naming the rule that the engine refuses. A cache that cannot
     be read or written is no error: the rules are compiled.
     """
-    expressions = tuple(rule.expression for rule in rules)
+    expressions = tuple(rule.expression for rule in rules if not rule.path_only)
     path = cache_dir / (content_key(expressions) + _SUFFIX) if cache_dir is not None else None
     if path is not None:
         known = _read(path, expressions)
@@ -51,6 +52,21 @@ def compiled(rules: Sequence[Rule], cache_dir: Path | None) -> Locator:
     if path is not None:
         _keep(path, dump(locator))
     return locator
+
+
+def compiled_set(
+    rules: RuleSet, cache_dir: Path | None, *, strict: bool = False
+) -> tuple[RuleSet, Locator]:
+    """Give a set without the rules that the engine refuses, and its compiled form.
+
+    ``warnings`` of the set tell which they are; with ``strict`` the first is a
+    ``ConfigError``, as it is when no rule is left.
+    """
+    try:
+        return rules, compiled(rules.rules, cache_dir)
+    except ConfigError:
+        taken = without_refused(rules, strict=strict)
+        return taken, compiled(taken.rules, cache_dir)
 
 
 def _read(path: Path, expressions: tuple[bytes, ...]) -> Locator | None:

@@ -133,6 +133,6 @@ def _own_rule(pattern: SecretPattern) -> Rule:
         pattern.pattern.value,
         pattern.severity,
         pattern.description,
-        pattern.luhn_check,
+        more={"validate": ["luhn"]} if pattern.luhn_check else None,
         where=pattern.pattern.where,
     )

@@ -18,7 +18,7 @@ from aesp_proxy.daemon.policy_files import (
 )
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.policy.compiled_json import to_json
-from aesp_proxy.decide.secrets.rules import unbroken
+from aesp_proxy.decide.secrets.rule_table import unbroken
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Verdict

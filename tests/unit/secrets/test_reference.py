@@ -148,7 +148,7 @@ def test_a_match_longer_than_the_window_counts_although_it_cannot_be_confirmed(k
 
 def test_a_check_digit_is_asked_for(key: bytes) -> None:
     rule = rule_from_policy(
-        "card", r"\b[0-9]{4}(?:[ -]?[0-9]{4}){3}\b", Severity.ERROR, luhn_check=True
+        "card", r"\b[0-9]{4}(?:[ -]?[0-9]{4}){3}\b", Severity.ERROR, more={"validate": ["luhn"]}
     )
     scanner = SecretScanner([rule], key)
     assert scanner.scan(b"pay 4111 1111 1111 1111 now", "body")

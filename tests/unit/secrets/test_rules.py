@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aesp_proxy.decide.secrets.rules import join_rules, parse_rules, rule_from_policy, unbroken
+from aesp_proxy.decide.secrets.rule_table import unbroken
+from aesp_proxy.decide.secrets.rules import join_rules, parse_rules, rule_from_policy
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Severity
 
@@ -39,6 +40,10 @@ def test_a_minimal_rule_is_read() -> None:
         (_with("entropy = 9"), "entropy must be"),
         (_with("entropy = -1"), "entropy must be"),
         (_with("entropy = nan"), "entropy must be"),
+        (_with("path = 'x'"), "path has no place in a pack"),
+        (_with("required = []"), "required has no place in a pack"),
+        (_with("validate = ['magic']"), "validate knows no 'magic'"),
+        (_with("invalid = 'info'"), "no validate"),
         (_with("secretGroup = 2"), "not a group"),
         (_with("secretGroup = -1"), "not a group"),
         (_with("keywords = [1]"), "keywords must be a list"),
@@ -103,9 +108,9 @@ def test_the_same_name_in_two_sets_is_refused() -> None:
 
 def test_a_custom_pattern_keeps_its_name_and_check() -> None:
     rule = rule_from_policy(
-        "card", r"\b[0-9]{13,19}\b", Severity.CRITICAL, "A card", luhn_check=True
+        "card", r"\b[0-9]{13,19}\b", Severity.CRITICAL, "A card", more={"validate": ["luhn"]}
     )
-    assert (rule.id, rule.description, rule.luhn) == ("card", "A card", True)
+    assert (rule.id, rule.description, rule.validate) == ("card", "A card", ("luhn",))
 
 
 def test_breaks_in_samples_are_taken_out() -> None:

@@ -58,7 +58,7 @@ class Findings:
         self._fresh.append(
             Finding(
                 rule=rule.id,
-                severity=rule.severity,
+                severity=candidate.severity,
                 location=location,
                 offset=offset,
                 masked=masked(candidate),

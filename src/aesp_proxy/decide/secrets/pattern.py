@@ -26,6 +26,7 @@ END_PAD_BYTES = 2
 """Newlines that may stand behind the end of the data when Hyperscan looks for that end."""
 
 _SPACE = r"\t\n\f\r\x20"
+_NOT_SPACE = r"\x00-\x08\x0b\x0e-\x1f\x21-\xff"
 _END = rf"(?:\n{{0,{END_PAD_BYTES}}}\z)"
 _SAME_IN_BOTH = frozenset("bBdDwWnrtfaA")
 _GROUP_FLAGS = frozenset("ims-")
@@ -168,8 +169,8 @@ class _Reader:
             raise ConfigError("the regex ends in a backslash")
         if char == "s":
             self._emit(_SPACE if in_class else f"[{_SPACE}]", take=2)
-        elif char == "S" and not in_class:
-            self._emit(f"[^{_SPACE}]", take=2)
+        elif char == "S":
+            self._emit(_NOT_SPACE if in_class else f"[^{_SPACE}]", take=2)
         elif char == "v":
             self._emit(r"\x0b", take=2)
         elif char == "z" and not in_class:
@@ -179,7 +180,7 @@ class _Reader:
         elif char in _SAME_IN_BOTH or (not char.isalnum() and char.isascii()):
             self._emit("\\" + char if char.isprintable() else _plain(char), take=2)
         else:
-            raise ConfigError(f"\\{char} is not in the dialect that both engines share")
+            raise ConfigError(f"{chr(92) + char!a} is not in the dialect that both engines share")
 
     def _hex(self) -> None:
         body = self.text[self.at + 2 : self.at + 4]
@@ -207,7 +208,7 @@ class _Reader:
             return
         flags = rest.split(":", 1)[0].split(")", 1)[0]
         if not set(flags) <= _GROUP_FLAGS:
-            raise ConfigError(f"(?{flags[:6]} is not in the dialect that both engines share")
+            raise ConfigError(f"{'(?' + flags[:6]!a} is not in the dialect that both engines share")
         if "m" in flags:
             if self.at:
                 raise ConfigError("(?m) must stand at the very start")

@@ -17,15 +17,17 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import re2
 
-from aesp_proxy.decide.secrets.measure import entropy, luhn_holds
+from aesp_proxy.decide.secrets.measure import entropy
 from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.validators import VALIDATORS
 from aesp_proxy.errors import ConfigError
+from aesp_proxy.model.decision import Severity
 
 CONFIRM_BYTES = 1_100
 VALUE_BYTES_MAX = 4_096
@@ -34,12 +36,29 @@ STARTS_MAX = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One confirmed match: where the secret begins, where the match ends, and the secret."""
+    """One confirmed match: where the secret begins, where the match ends, and the secret.
+
+    ``begin`` is where the match begins (negative: not told). ``valid`` is false when a
+    check of the rule does not hold and the rule tells of it all the same.
+    """
 
     rule: Rule
     start: int
     end: int
     value: bytes
+    begin: int = -1
+    valid: bool = True
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is: the rule's severity, or that of an invalid one."""
+        if self.valid or self.rule.invalid is None:
+            return self.rule.severity
+        return self.rule.invalid
+
+
+type Accept = Callable[[int, Candidate], bool]
+"""Whether a candidate of the rule with this index, which all else lets pass, is one."""
 
 
 class Match(Protocol):
@@ -74,6 +93,9 @@ class Pattern(Protocol):
     def match(self, text: bytes, pos: int | None = None, endpos: int | None = None) -> Match | None:
         """Return the match that begins at ``pos``."""
 
+    def fullmatch(self, text: bytes) -> Match | None:
+        """Return the match that is all of ``text``."""
+
 
 def compile_re2(expression: bytes) -> Pattern:
     """Compile for bytes; ConfigError with RE2's reason."""
@@ -89,13 +111,38 @@ def compile_re2(expression: bytes) -> Pattern:
     return compiled
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One hit to look at, as ``Confirmer.confirm`` takes it."""
+
+    index: int
+    text: bytes
+    base: int
+    end: int
+    last_end: int
+    whole: bool
+
+
 class Confirmer:
-    """All rules compiled for RE2; immutable."""
+    """All rules compiled for RE2; immutable.
 
-    __slots__ = ("_compiled", "_whole", "rules")
+    ``accept`` is asked last of every candidate. ``reach_bytes`` is how far back a match
+    may begin; more than CONFIRM_BYTES is for texts that are there as a whole: matches
+    are then as long as the regex as written makes them.
+    """
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    __slots__ = ("_accept", "_compiled", "_reach_bytes", "_whole", "rules")
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        *,
+        accept: Accept | None = None,
+        reach_bytes: int = CONFIRM_BYTES,
+    ) -> None:
         self.rules = tuple(rules)
+        self._accept = accept
+        self._reach_bytes = reach_bytes
         self._compiled = tuple(compile_re2(rule.confirm) for rule in rules)
         self._whole = tuple(
             compiled if rule.whole == rule.confirm else compile_re2(rule.whole)
@@ -111,6 +158,7 @@ class Confirmer:
         last_end: int,
         *,
         whole: bool = True,
+        accept: Accept | None = None,
     ) -> tuple[Candidate | None, int]:
         """Return the candidate of rule ``index`` for a hit that ends at ``end``, and the effort.
 
@@ -119,18 +167,32 @@ class Confirmer:
         candidate when the match overlaps that one, or a condition does not hold.
         The effort is how many matches were looked at. ``whole`` is false when the
         hit was seen out of its context: then no match is no candidate either.
+        ``accept`` is asked in place of the one of this object.
         """
-        window = max(0, end - CONFIRM_BYTES)
+        ask = accept or self._accept
+        look = Look(index=index, text=text, base=base, end=end, last_end=last_end, whole=whole)
+        found = self._look(look, CONFIRM_BYTES, ask)
+        if self._reach_bytes <= CONFIRM_BYTES or found[0] is None or found[0].begin >= 0:
+            return found
+        far = self._look(look, self._reach_bytes, ask)
+        return far[0], found[1] + far[1]
+
+    def _look(
+        self, look: Look, reach_bytes: int, ask: Accept | None
+    ) -> tuple[Candidate | None, int]:
+        """Look ``reach_bytes`` back; a match that begins before that has no ``begin``."""
+        index, text, base, end = look.index, look.text, look.base, look.end
+        window = max(0, end - reach_bytes)
         # One byte of context before the first start, so that \b and ^ see what is there.
-        low = max(window, last_end, base + 1 if base else 0)
+        low = max(window, look.last_end, base + 1 if base else 0)
         search = self._compiled[index].search
         match = search(text, low - base, end - base)
         effort = 1
-        if match is None and (last_end > window or not whole):
+        if match is None and (look.last_end > window or not look.whole):
             return None, effort
         while match is not None and effort <= STARTS_MAX:
             candidate = self._candidate(index, match, text, base)
-            if candidate is not None:
+            if candidate is not None and (ask is None or ask(index, candidate)):
                 return candidate, effort
             match = search(text, match.start() + 1, end - base)
             if match is None:
@@ -142,13 +204,24 @@ class Confirmer:
     def _candidate(self, index: int, match: Match, text: bytes, base: int) -> Candidate | None:
         rule = self.rules[index]
         begin, end = match.span()
-        if rule.whole != rule.confirm:
-            reach = min(len(text), begin + VALUE_BYTES_MAX)
+        complete = self._reach_bytes > CONFIRM_BYTES
+        if complete or rule.whole != rule.confirm:
+            reach = min(len(text), begin + max(VALUE_BYTES_MAX, end - begin))
             match = self._whole[index].match(text, begin, reach) or match
         start, value = _secret(match, rule.secret_group)
         if not _holds(rule, value, text[max(0, end - CONFIRM_BYTES) : end]):
             return None
-        return Candidate(rule=rule, start=base + start, end=base + end, value=value)
+        valid = all(VALIDATORS[name](value) for name in rule.validate)
+        if not valid and rule.invalid is None:
+            return None
+        return Candidate(
+            rule=rule,
+            start=base + start,
+            end=base + (match.end() if complete else end),
+            value=value,
+            begin=base + begin,
+            valid=valid,
+        )
 
     def find(self, text: bytes) -> list[Candidate]:
         """Return all candidates in a block, by RE2 alone: slow, and right by construction."""
@@ -206,8 +279,6 @@ def _secret(match: Match, group: int) -> tuple[int, bytes]:
 
 def _holds(rule: Rule, value: bytes, around: bytes) -> bool:
     if rule.entropy and entropy(value) <= rule.entropy:
-        return False
-    if rule.luhn and not luhn_holds(value):
         return False
     if value in rule.published:
         return False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aesp_proxy.decide.secrets.allow import accept_on_the_wire
 from aesp_proxy.decide.secrets.body import BodyScan, StreamPolicy, open_body
 from aesp_proxy.decide.secrets.findings import Findings
 from aesp_proxy.decide.secrets.head import Head
@@ -43,13 +44,16 @@ class SecretScanner:
     ) -> None:
         self.rules = tuple(rules)
         self._key = check_key(fingerprint_key)
+        unfit = [rule.id for rule in rules if rule.path_only or rule.required or rule.path]
+        if unfit:
+            raise ConfigError(f"rule {unfit[0]!r} is not for bytes that flow")
         expressions = tuple(rule.expression for rule in rules)
         if locator is None:
             locator = compile_locator(expressions)
         elif locator.expressions != expressions:
             raise ConfigError("the compiled rules are not those of this scanner")
         self._locator = locator
-        self._confirmer = Confirmer(rules)
+        self._confirmer = Confirmer(rules, accept=accept_on_the_wire(rules))
 
     def scan(self, data: bytes, location: str) -> tuple[Finding, ...]:
         """Return what is found in a block; offsets count from its start.
