@@ -1,4 +1,4 @@
-"""The egress data plane beside its peers: straight, stock mitmdump, squid with ssl-bump.
+"""The egress data plane beside its peers: straight, and four other intercepting proxies.
 
 Every variant answers the same client from the same TLS origin on loopback, TLS
 on both sides. What is compared is the CPU of the proxy's whole process tree;
@@ -23,10 +23,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks import harness, load, machine
+from benchmarks import harness, http2, load, machine
 from benchmarks.certificates import write_authority, write_leaf
 from benchmarks.harness import BenchError, Budget, Figures, Options, Result
-from benchmarks.peers import AbsentError, Running, Site, direct, mitmdump, ours, squid
+from benchmarks.peers import (
+    AbsentError,
+    Running,
+    Site,
+    direct,
+    mitmdump,
+    ours,
+    proxy_py,
+    sandbox_runtime,
+    squid,
+)
 
 BODY_BYTES = 100_000_000
 BODIES_MIN = 2
@@ -38,9 +48,15 @@ STARTS: dict[str, Callable[[Site], Running]] = {
     "direct": direct.start,
     "mitmdump": mitmdump.start,
     "squid": squid.start,
+    "sandbox-runtime": sandbox_runtime.start,
+    "proxy.py": proxy_py.start,
     "ours": ours.start,
 }
-PASSTHROUGH_NOTE = "passthrough tunnels are not in this version: not measured"
+PASSING: dict[str, Callable[[Site], Running]] = {
+    "mitmdump": partial(mitmdump.start, passing=True),
+    "ours": partial(ours.start, passing=True),
+}
+HTTP2_STREAMS = 16
 RUN_NOTE = (
     "run_true_wall_ms starts a whole proxy each time; the 150 ms budget is for a launcher "
     "beside a running daemon, which is not in this version: told, not judged"
@@ -113,9 +129,13 @@ class Bench:
 
     def measure(self, what: str, probe: Probe, *, more_rounds: int = 0) -> None:
         """Measure one group of figures of every running variant, interleaved."""
+        able = {
+            name: variant for name, variant in self.running.items() if what not in variant.without
+        }
+        for name in self.running.keys() - able.keys():
+            self.result.notes.append(f"{name}, {what}: {self.running[name].without[what]}")
         variants = {
-            name: partial(self._once, what, probe, variant)
-            for name, variant in self.running.items()
+            name: partial(self._once, what, probe, variant) for name, variant in able.items()
         }
         taken = harness.rounds_of(
             variants,
@@ -161,6 +181,26 @@ def new_connections(seconds: float, variant: Running) -> Figures:
     )
 
 
+def multiplexed(seconds: float, variant: Running) -> Figures:
+    """Measure small requests that share one HTTP/2 connection."""
+    return _named(
+        variant,
+        http2.multiplexed(
+            variant.target,
+            streams=HTTP2_STREAMS,
+            seconds=seconds,
+            count=SMALL_BYTES,
+            cpu_ns=partial(_cpu_ns, variant),
+        ),
+    )
+
+
+def tunnel(seconds: float, variant: Running) -> Figures:
+    """Measure small requests through a tunnel whose TLS is not taken off."""
+    figures = keep_alive(16, seconds, variant)
+    return {"passthrough_cpu_us_per_request_c16": figures["cpu_us_per_request_c16"]}
+
+
 def streams(variant: Running) -> Figures:
     """Measure server-sent events."""
     return load.events(variant.target, number=40, every_ms=15)
@@ -196,6 +236,8 @@ def _moved(
     while len(rates) < BODIES_MIN or time.perf_counter() < began + seconds:
         try:
             rates.append(move(variant.target, BODY_BYTES))
+        except TimeoutError:  # it stands still, and would again
+            raise
         except OSError:  # squid cuts some uploads, for reasons of its own
             failed += 1
             if variant.name == "ours" or failed > BODIES_FAILED_MAX:
@@ -229,11 +271,13 @@ def crowd(variant: Running) -> Figures:
 def measure_fresh(bench: Bench) -> None:
     """Measure what needs a fresh process, proxy by proxy, interleaved."""
 
-    def once(probe: Probe, name: str) -> Figures:
+    def once(
+        probe: Probe, name: str, starts: dict[str, Callable[[Site], Running]] = STARTS
+    ) -> Figures:
         folder = Path(tempfile.mkdtemp(dir=bench.site.folder))
         folder.chmod(0o711)  # squid gives up root and must still find its files
         try:
-            variant = STARTS[name](replace(bench.site, folder=folder))
+            variant = starts[name](replace(bench.site, folder=folder))
             try:
                 return probe(variant)
             finally:
@@ -242,9 +286,14 @@ def measure_fresh(bench: Bench) -> None:
             bench.fail(name, f"failed when started anew: {error}")
             return {}
 
-    def measure(probe: Probe, names: list[str], rounds: int) -> None:
+    def measure(
+        probe: Probe,
+        names: list[str],
+        rounds: int,
+        starts: dict[str, Callable[[Site], Running]] = STARTS,
+    ) -> None:
         taken = harness.rounds_of(
-            {name: partial(once, probe, name) for name in names},
+            {name: partial(once, probe, name, starts) for name in names},
             rounds=rounds,
             order=bench.order,
             progress=lambda text: bench.say(f"start: {text}"),
@@ -254,6 +303,8 @@ def measure_fresh(bench: Bench) -> None:
             bench.result.figures[name].update(figures)
 
     proxies = [name for name in bench.result.figures if name != "direct"]
+    passing = [name for name in proxies if name in PASSING]
+    measure(partial(tunnel, bench.options.seconds), passing, bench.options.rounds, PASSING)
     measure(fresh, proxies, bench.options.rounds + 1)
     measure(crowd, [name for name in proxies if name == "ours" or not bench.options.quick], 1)
     if "ours" in proxies:
@@ -280,6 +331,10 @@ def judge(result: Result, failures: int) -> None:
         ("cpu_us_per_request_c16", "mitmdump"),
         ("cpu_us_per_request_c1", "mitmdump"),
         ("cpu_us_per_request_c16", "squid"),
+        ("cpu_us_per_request_c16", "sandbox-runtime"),
+        ("cpu_us_per_request_c16", "proxy.py"),
+        ("cpu_us_per_request_http2", "mitmdump"),
+        ("passthrough_cpu_us_per_request_c16", "mitmdump"),
         ("connections_per_s", "squid"),
         ("connections_per_s", "mitmdump"),
         ("connections_per_cpu_s", "squid"),
@@ -302,6 +357,11 @@ def judge(result: Result, failures: int) -> None:
             result.ratios.get("cpu_us_per_request_c16_to_mitmdump"),
             0.25,
         ),
+        (
+            "CPU a request of a passed tunnel, to mitmdump's",
+            result.ratios.get("passthrough_cpu_us_per_request_c16_to_mitmdump"),
+            1.3,
+        ),
         ("SSE added delay p50, ms", added, 0.5),
         ("SSE first event, ms", ours_figures.get("first_event_ms"), 10),
         ("peak memory above idle, MiB", ours_figures.get("peak_above_idle_mib"), 64),
@@ -310,6 +370,11 @@ def judge(result: Result, failures: int) -> None:
         ("1,000 idle connections, MiB", ours_figures.get("idle_1000_connections_mib"), 250),
     ]
     result.budgets += [Budget(name=name, value=value, limit=limit) for name, value, limit in upper]
+    if "sandbox-runtime" in result.figures:
+        value = result.ratios.get("cpu_us_per_request_c16_to_sandbox-runtime")
+        result.budgets.append(
+            Budget(name="CPU a request c16, to sandbox-runtime", value=value, limit=1.0)
+        )
     if "squid" in result.figures:
         result.budgets += [
             Budget(name=name, value=result.ratios.get(key), limit=limit, at_least=True)
@@ -319,7 +384,7 @@ def judge(result: Result, failures: int) -> None:
                 ("100 MB upload scanned, to squid", "upload_mb_per_s_to_squid", 0.8),
             )
         ]
-    result.notes += [PASSTHROUGH_NOTE, RUN_NOTE]
+    result.notes.append(RUN_NOTE)
 
 
 def measure_all(bench: Bench) -> None:
@@ -333,6 +398,7 @@ def measure_all(bench: Bench) -> None:
         }
         bench.measure("keep-alive, 16", partial(keep_alive, 16, seconds))
         bench.measure("keep-alive, 1", partial(keep_alive, 1, seconds))
+        bench.measure("HTTP/2", partial(multiplexed, seconds))
         bench.measure("new connections", partial(new_connections, seconds), more_rounds=2)
         bench.measure("events", streams)
         bench.measure("frames", frames)

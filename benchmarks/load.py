@@ -22,19 +22,23 @@ from benchmarks.harness import BenchError, Figures, quantile
 from benchmarks.origin import CHUNK_BYTES, honest_text
 
 HTTPS_PORT = 443
-TIMEOUT_S = 60.0
+TIMEOUT_S = 20.0
 WARM_REQUESTS = 20
 GET = b"GET /bytes/%d HTTP/1.1\r\nHost: %b\r\nAccept: */*\r\nUser-Agent: bench\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where the origin is for one variant: through ``proxy`` (None: straight) as ``host:port``."""
+    """Where the origin is for one variant: through ``proxy`` (None: straight) as ``host:port``.
+
+    ``context`` trusts ``roots`` and offers HTTP/1.1 only.
+    """
 
     proxy: tuple[str, int] | None
     host: str
     port: int
     context: ssl.SSLContext
+    roots: tuple[Path, ...] = ()
 
     @property
     def authority(self) -> bytes:

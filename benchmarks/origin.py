@@ -4,7 +4,7 @@ The same process serves all variants of a run, so what it costs is the same for
 each of them. ``/bytes/N`` answers N bytes, ``/upload`` counts what comes in,
 ``/sse?n=N&ms=M`` sends N events M milliseconds apart, each with the time it was
 sent (``time.monotonic_ns``, one clock for the whole machine), ``/ws`` echoes
-WebSocket frames of up to 125 bytes.
+WebSocket frames of up to 125 bytes. A client that offers HTTP/2 gets ``/bytes/N`` by it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import threading
 import time
 from urllib.parse import parse_qs, urlsplit
+
+from benchmarks import origin_http2
 
 CHUNK_BYTES = 1 << 16
 HEAD_BYTES_MAX = 1 << 16
@@ -104,6 +106,9 @@ def serve_connection(sock: ssl.SSLSocket, body: bytes) -> None:
     connection = Connection(sock)
     try:
         sock.do_handshake()
+        if sock.selected_alpn_protocol() == "h2":
+            origin_http2.serve(sock, body)
+            return
         while True:
             serve_request(connection, body)
     except (ClosedError, OSError, ValueError):
@@ -209,7 +214,7 @@ def main() -> int:
     given = parser.parse_args()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(given.certificate)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"])
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,9 +27,12 @@ from aesp_proxy.record.journal import Journal
 from aesp_proxy.record.keys import load_signing_key
 from aesp_proxy.record.sealer import Sealer, SealerOptions, Stamp
 from aesp_proxy.record.state import audit_paths, load_origin
+from benchmarks import harness
+from benchmarks.harness import Budget, Result
 from benchmarks.record import sample_records
 
 RECORDS: Final = 100_000
+MILLION_S_MAX: Final = 60.0
 _BATCH: Final = 20_000
 _SEED: Final = 7
 
@@ -108,6 +112,23 @@ def run(count: int = RECORDS) -> list[ReplayFigure]:
         return [measure(state, count, rules) for rules in (0, 100)]
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, judge, print; 1 when the budget is missed."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = harness.options("replay", rounds=1, seconds=0.0, arguments=given)
+    figures = run(RECORDS // 5 if options.quick else RECORDS)
+    result = Result(name="replay")
+    for figure in figures:
+        result.figures[figure.name] = {"cpu_us_per_record": figure.us_a_record}
+        result.budgets.append(
+            Budget(
+                name=f"seconds of a core for a million records, {figure.name}",
+                value=figure.million_s,
+                limit=MILLION_S_MAX,
+            )
+        )
+    return harness.show(result, as_json=options.json)
+
+
 if __name__ == "__main__":
-    for figure in run(int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS):
-        print(f"{figure.name}: {figure.us_a_record:.1f} us a record")
+    raise SystemExit(main())

@@ -44,7 +44,10 @@ class Site:
 
 @dataclass(slots=True, kw_only=True)
 class Running:
-    """A variant that answers. ``pid`` is the root of its process tree, None for straight."""
+    """A variant that answers. ``pid`` is the root of its process tree, None for straight.
+
+    ``without`` is what it cannot do: the group of figures, and why.
+    """
 
     name: str
     target: Target
@@ -52,6 +55,7 @@ class Running:
     start_ms: float = 0.0
     stop: Callable[[], None] = lambda: None
     besides: Callable[[list[int]], list[int]] = field(default=lambda _: [])
+    without: dict[str, str] = field(default_factory=dict)
 
     def pids(self) -> list[int]:
         """Return the processes of the variant, without the agent it may have been given."""
@@ -111,7 +115,11 @@ def await_answer(
             try:
                 context = trusting(*files)
                 target = Target(
-                    proxy=("127.0.0.1", port), host=host, port=origin_port, context=context
+                    proxy=("127.0.0.1", port),
+                    host=host,
+                    port=origin_port,
+                    context=context,
+                    roots=files,
                 )
                 with Stream(target) as stream:
                     stream.get(1024)

@@ -8,5 +8,11 @@ from benchmarks.peers import Running, Site
 
 def start(site: Site) -> Running:
     """Return the way straight to the origin."""
-    target = Target(proxy=None, host="localhost", port=site.port, context=trusting(site.ca_file))
+    target = Target(
+        proxy=None,
+        host="localhost",
+        port=site.port,
+        context=trusting(site.ca_file),
+        roots=(site.ca_file,),
+    )
     return Running(name="direct", target=target, pid=None)

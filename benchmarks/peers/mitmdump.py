@@ -9,14 +9,16 @@ from pathlib import Path
 from benchmarks.peers import AbsentError, Running, Site, await_answer, end_group, free_port, spawn
 
 
-def start(site: Site) -> Running:
-    """Start it and wait for the first answer."""
+def start(site: Site, *, passing: bool = False) -> Running:
+    """Start it and wait for the first answer; ``passing``: as a tunnel that reads nothing."""
     program = Path(sys.executable).with_name("mitmdump")
     if not program.exists():
         message = f"{program} is not there"
         raise AbsentError(message)
     port = free_port()
     log = site.folder / "mitmdump.log"
+    own = site.folder / "mitmdump" / "mitmproxy-ca-cert.pem"
+    authority = site.ca_file if passing else own
     began = time.monotonic()
     process = spawn(
         [
@@ -25,6 +27,7 @@ def start(site: Site) -> Running:
             *("--listen-host", "127.0.0.1", "--listen-port", str(port)),
             *("--set", f"confdir={site.folder / 'mitmdump'}"),
             *("--set", f"ssl_verify_upstream_trusted_ca={site.ca_file}"),
+            *(("--ignore-hosts", ".*") if passing else ()),
         ],
         log=log,
     )
@@ -34,7 +37,7 @@ def start(site: Site) -> Running:
         port=port,
         host="localhost",
         origin_port=site.port,
-        trust=lambda: (site.folder / "mitmdump" / "mitmproxy-ca-cert.pem",),
+        trust=lambda: (authority,),
     )
     return Running(
         name="mitmdump",

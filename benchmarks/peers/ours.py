@@ -61,8 +61,8 @@ def write_settings(site: Site, folder: Path) -> list[str]:
     ]
 
 
-def start(site: Site) -> Running:
-    """Start it and wait for the first answer."""
+def start(site: Site, *, passing: bool = False) -> Running:
+    """Start it and wait for the first answer; ``passing``: its TLS is not taken off."""
     command()
     folder = site.folder / "ours"
     options = write_settings(site, folder)
@@ -79,6 +79,7 @@ def start(site: Site) -> Running:
             *options,
             "--listen",
             f"127.0.0.1:{port}",
+            *(("--set", f"egress.passthrough={HOST}") if passing else ()),
             "--",
             sys.executable,
             "-m",
@@ -93,11 +94,11 @@ def start(site: Site) -> Running:
         port=port,
         host=HOST,
         origin_port=443,
-        trust=lambda: (folder / "state" / "ca" / "ca-cert.pem",),
+        trust=lambda: (site.ca_file if passing else folder / "state" / "ca" / "ca-cert.pem",),
     )
     took_ms = (time.monotonic() - began) * 1000
     try:
-        must_enforce(target)
+        must_enforce(target, reads=not passing)
     except BaseException:
         _stop(process)
         raise
@@ -111,8 +112,8 @@ def start(site: Site) -> Running:
     )
 
 
-def must_enforce(target: Target) -> None:
-    """Check that a host outside the policy and a leaked key are refused."""
+def must_enforce(target: Target, *, reads: bool) -> None:
+    """Check that a host outside the policy is refused and, where it ``reads``, a leaked key."""
     stranger = Target(proxy=target.proxy, host="stranger.test", port=443, context=target.context)
     try:
         Stream(stranger).sock.close()
@@ -122,6 +123,8 @@ def must_enforce(target: Target) -> None:
     else:
         message = "a host outside the policy was let pass: nothing to measure"
         raise BenchError(message)
+    if not reads:
+        return
     with Stream(target) as stream:
         stream.sock.sendall(
             b"GET /bytes/1024 HTTP/1.1\r\nHost: %b\r\nX-Token: %b\r\n\r\n"

@@ -116,6 +116,7 @@ def start(site: Site) -> Running:
         pid=process.pid,
         start_ms=took_ms,
         stop=lambda: end_group(process),
+        without={"HTTP/2": "it does not offer it"},
     )
 
 

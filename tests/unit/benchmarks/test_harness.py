@@ -61,7 +61,7 @@ def test_a_budget_that_was_not_measured_is_missed_and_the_exit_code_says_so(
 def test_no_budget_of_egress_is_met_by_a_proxy_that_was_not_measured() -> None:
     result = Result(name="egress", figures={"direct": {"event_p50_us": 1.0}, "squid": {}})
     egress.judge(result, 1)
-    assert len(result.budgets) == 11
+    assert len(result.budgets) == 12
     assert not any(budget.ok for budget in result.budgets)
 
 
