@@ -251,6 +251,33 @@ class TestFiles:
         (leak,) = scan("a", "--rules", "rules.toml", *JSON).leaks
         assert leak["RuleID"] == "mine"
 
+    def test_rules_of_gitleaks_mean_what_they_mean_there(self, scan: Call, folder: Path):
+        (folder / "rules.toml").write_text(
+            """
+            [[rules]]
+            id = "mine"
+            regex = "mine-[0-9]{6}"
+            path = "[.]env$"
+            [[rules.allowlists]]
+            stopwords = ["000"]
+            [[rules]]
+            id = "key-file"
+            path = "[.]key$"
+            [[rules]]
+            id = "odd"
+            regex = "(?=x)y"
+            [[allowlists]]
+            paths = ["^vendor/"]
+            """
+        )
+        for name in ("a.env", "a.txt", "vendor/a.env", "b.key"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("\nmine-123456 mine-000456")
+        done = scan(".", "--rules", "rules.toml", *JSON)
+        told = [(x["File"], x["RuleID"], x["StartLine"], x["StartColumn"]) for x in done.leaks]
+        assert told == [("a.env", "mine", 2, 1), ("b.key", "key-file", 1, 1)]
+        assert "left out: rules.toml:12: rule 'odd'" in done.stderr
+
     def test_severity_can_be_demanded(self, scan: Call, folder: Path):
         (folder / "rules.toml").write_text(RULE.format("info"))
         (folder / "a").write_text("mine-123456")

@@ -22,7 +22,7 @@ from aesp_proxy.cli.scan.asked import Asked, Mode, asked
 from aesp_proxy.cli.scan.gather import Gathered, Sieve, gather
 from aesp_proxy.cli.scan.known import Known
 from aesp_proxy.cli.scan.report import as_csv, as_json, as_table
-from aesp_proxy.cli.scan.rules import read_rules, scanner_of
+from aesp_proxy.cli.scan.rules import looking_for
 from aesp_proxy.cli.scan.sarif import as_sarif
 from aesp_proxy.decide.secrets.rule import TOO_MANY, Rule
 from aesp_proxy.keys import write_atomic
@@ -148,18 +148,20 @@ def scan(  # noqa: PLR0913 - one a flag
         jobs=jobs or len(os.sched_getaffinity(0)),
         ignoring=not no_ignore,
     )
-    rules = read_rules(rule_files)
     key = os.urandom(32)
+    looking = looking_for(rule_files, key)
+    for warning in looking.warnings:
+        notice(f"left out: {warning}")
     sieve = Sieve(
         severity=next(each for each in Severity if each.word == severity),
         known=_known(key, baseline, ignore_file, what),
         comments=not no_comments,
     )
-    found = gather(scanner_of(rules, key), what, sieve)
+    found = gather(looking.spot, what, sieve)
     found.leaks = [
         replace(leak, masked=_shown(leak.masked, leak.length, redact)) for leak in found.leaks
     ]
-    _write(_report(form, found, rules), output)
+    _write(_report(form, found, looking.rules), output)
     _say(found, what)
     if found.unread:
         ctx.exit(ExitCode.RUNTIME)

@@ -20,8 +20,8 @@ from typing import BinaryIO, Final
 
 from aesp_proxy.cli.scan.leak import Leak, Source, file_name
 from aesp_proxy.cli.scan.pieces import CHUNK_BYTES, leaks_in, too_many
+from aesp_proxy.cli.scan.rules import Spot
 from aesp_proxy.cli.scan.targets import Target
-from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.errors import UnavailableError
 
 LEAKS_MAX: Final = 10_000
@@ -42,7 +42,7 @@ class Scanned:
     unread: str = ""
 
 
-def scan_target(scanner: SecretScanner, target: Target, bytes_max: int) -> Scanned:
+def scan_target(spot: Spot, target: Target, bytes_max: int) -> Scanned:
     """Scan one file; ``bytes_max`` 0 is any size. Only a named target may be a link or a pipe."""
     file = file_name(os.fsencode(os.path.normpath(target.path)))
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
@@ -58,15 +58,15 @@ def scan_target(scanner: SecretScanner, target: Target, bytes_max: int) -> Scann
             return Scanned(file=file, unread="not a regular file")
         if 0 < bytes_max < found.st_size:
             return Scanned(file=file, skipped=f"{found.st_size:,} bytes are over the limit")
-        return scan_open(scanner, Source(file=file), opened)
+        return scan_open(spot, Source(file=file), opened)
 
 
-def scan_open(scanner: SecretScanner, source: Source, opened: BinaryIO) -> Scanned:
+def scan_open(spot: Spot, source: Source, opened: BinaryIO) -> Scanned:
     """Scan what can be read, to its end."""
     reading = _Reading(opened)
     leaks: list[Leak] = []
     try:
-        leaks.extend(islice(leaks_in(scanner, source, reading.chunks()), LEAKS_MAX + 1))
+        leaks.extend(islice(leaks_in(spot, source, reading.chunks()), LEAKS_MAX + 1))
     except OSError as error:
         unread = error.strerror or "cannot be read"
         return Scanned(
@@ -89,20 +89,20 @@ class _Reading:
 
 
 def scan_targets(
-    scanner: SecretScanner, targets: Iterable[Target], *, bytes_max: int, jobs: int
+    spot: Spot, targets: Iterable[Target], *, bytes_max: int, jobs: int
 ) -> Iterator[Scanned]:
     """Yield what came of each target, in their order. UnavailableError when a process dies."""
     waiting = iter(targets)
     first = list(islice(waiting, _ALONE_TARGETS + 1))
     if jobs == 1 or len(first) <= _ALONE_TARGETS:
         for target in (*first, *waiting):
-            yield scan_target(scanner, target, bytes_max)
+            yield scan_target(spot, target, bytes_max)
         return
     pool = ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("fork"),
         initializer=_begin,
-        initargs=(scanner, bytes_max),
+        initargs=(spot, bytes_max),
     )
     try:
         yield from _in_order(pool, _batches([*first], waiting), jobs * 2)
@@ -133,15 +133,15 @@ def _in_order(
         yield from running.popleft().result()
 
 
-_ours: list[tuple[SecretScanner, int]] = []
+_ours: list[tuple[Spot, int]] = []
 """In a forked process: what it scans with."""
 
 
-def _begin(scanner: SecretScanner, bytes_max: int) -> None:
+def _begin(spot: Spot, bytes_max: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
-    _ours.append((scanner, bytes_max))
+    _ours.append((spot, bytes_max))
 
 
 def _scan_batch(batch: list[Target]) -> list[Scanned]:
-    scanner, bytes_max = _ours[0]
-    return [scan_target(scanner, target, bytes_max) for target in batch]
+    spot, bytes_max = _ours[0]
+    return [scan_target(spot, target, bytes_max) for target in batch]

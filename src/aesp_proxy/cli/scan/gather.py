@@ -18,8 +18,8 @@ from aesp_proxy.cli.scan.known import Known
 from aesp_proxy.cli.scan.leak import Leak, Source, file_name
 from aesp_proxy.cli.scan.patches import PatchReader
 from aesp_proxy.cli.scan.pieces import leaks_in, too_many
+from aesp_proxy.cli.scan.rules import Spot
 from aesp_proxy.cli.scan.targets import Target, targets_of
-from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.model.decision import Severity
 
 _BAR_FILES_MIN: Final = 200
@@ -48,9 +48,9 @@ class Gathered:
     known: int = 0
 
 
-def gather(scanner: SecretScanner, asked: Asked, sieve: Sieve) -> Gathered:
+def gather(spot: Spot, asked: Asked, sieve: Sieve) -> Gathered:
     """Scan what was asked for. InputError for what is not there, UnavailableError without git."""
-    scan = _Scan(scanner, asked, sieve)
+    scan = _Scan(spot, asked, sieve)
     match asked.mode:
         case Mode.FILES:
             scan.files()
@@ -65,8 +65,8 @@ def gather(scanner: SecretScanner, asked: Asked, sieve: Sieve) -> Gathered:
 
 
 class _Scan:
-    def __init__(self, scanner: SecretScanner, asked: Asked, sieve: Sieve) -> None:
-        self._scanner = scanner
+    def __init__(self, spot: Spot, asked: Asked, sieve: Sieve) -> None:
+        self._spot = spot
         self._asked = asked
         self._sieve = sieve
         self.gathered = Gathered()
@@ -75,7 +75,7 @@ class _Scan:
         targets = list(self._targets())
         with _progress(len(targets), "scanning files") as advance:
             for scanned in scan_targets(
-                self._scanner, targets, bytes_max=self._asked.bytes_max, jobs=self._asked.jobs
+                self._spot, targets, bytes_max=self._asked.bytes_max, jobs=self._asked.jobs
             ):
                 self._add(scanned)
                 advance()
@@ -93,7 +93,7 @@ class _Scan:
         notes.append((file_name(os.fsencode(os.path.normpath(path))), reason))
 
     def stdin(self) -> None:
-        self._add(scan_open(self._scanner, Source(file=STDIN), sys.stdin.buffer))
+        self._add(scan_open(self._spot, Source(file=STDIN), sys.stdin.buffer))
 
     def history(self) -> None:
         folder, since = git.top_of(self._asked.folder), self._asked.since
@@ -112,7 +112,7 @@ class _Scan:
         commits = 0
         for added in reader.added():
             found = leaks_in(
-                self._scanner,
+                self._spot,
                 added.source,
                 self._counted(added.chunks),
                 first_line=added.first_line,

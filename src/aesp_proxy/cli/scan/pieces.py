@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from aesp_proxy.cli.scan.leak import Leak, Source
+from aesp_proxy.cli.scan.rules import Spot
 from aesp_proxy.decide.secrets.occurrence import Occurrence
 from aesp_proxy.decide.secrets.rule import TOO_MANY
-from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.model.decision import Severity
 
 OVERLAP_BYTES = 16 * 1024
@@ -31,7 +31,7 @@ _CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 def leaks_in(
-    scanner: SecretScanner, source: Source, chunks: Iterable[bytes], *, first_line: int = 1
+    spot: Spot, source: Source, chunks: Iterable[bytes], *, first_line: int = 1
 ) -> Iterator[Leak]:
     """Yield the leaks in ``chunks`` in ascending order; ``first_line`` is the number of the first.
 
@@ -41,9 +41,9 @@ def leaks_in(
     held = b""
     for chunk in chunks:
         if held:
-            yield from piece.leaks(scanner, held, last=False)
+            yield from piece.leaks(spot, held, last=False)
         held = piece.extend(held, chunk)
-    yield from piece.leaks(scanner, held, last=True)
+    yield from piece.leaks(spot, held, last=True)
 
 
 def too_many(last: Leak) -> Leak:
@@ -76,12 +76,12 @@ class _Piece:
         self._own_from = self._own_to
         return data[drop:] + chunk
 
-    def leaks(self, scanner: SecretScanner, data: bytes, *, last: bool) -> Iterator[Leak]:
+    def leaks(self, spot: Spot, data: bytes, *, last: bool) -> Iterator[Leak]:
         """Yield the leaks that begin in the own part of the piece."""
         end = self._base + len(data)
         self._own_to = end if last else max(self._own_from, end - OVERLAP_BYTES)
         line, at = self._line, 0
-        for one in _occurrences(scanner, data):
+        for one in _occurrences(spot, data, self._source):
             if not self._own_from <= self._base + one.start < self._own_to:
                 continue
             line += data.count(b"\n", at, one.start)
@@ -132,16 +132,16 @@ def _is_allowed(data: bytes, start: int, end: int) -> bool:
     return any(word in around for word in _ALLOWS)
 
 
-def _occurrences(scanner: SecretScanner, data: bytes) -> list[Occurrence]:
-    found, cut = scanner.occurrences(data)
+def _occurrences(spot: Spot, data: bytes, source: Source) -> list[Occurrence]:
+    found, cut = spot(data, source)
     if not cut:
         return list(found)
     if len(data) <= DENSE_BYTES:
         return [*found, _too_many(len(data))]
     middle = len(data) // 2
-    left = _occurrences(scanner, data[: middle + _HALVES_OVERLAP_BYTES])
+    left = _occurrences(spot, data[: middle + _HALVES_OVERLAP_BYTES], source)
     shift = middle - _HALVES_OVERLAP_BYTES
-    right = [_moved(one, shift) for one in _occurrences(scanner, data[shift:])]
+    right = [_moved(one, shift) for one in _occurrences(spot, data[shift:], source)]
     return [
         *(one for one in left if one.start < middle),
         *(one for one in right if one.start >= middle),
