@@ -15,6 +15,7 @@ from aesp_proxy.decide.answer import Guard
 from aesp_proxy.decide.grants import Grants
 from aesp_proxy.decide.guards import EgressAllowlist, build_guards
 from aesp_proxy.decide.policy.policy import Policy, SecretPattern, Settings
+from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.hyperscan import Locator
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, rule_from_policy
@@ -81,13 +82,17 @@ def build_snapshot(
     fingerprint_key: bytes,
     serial: int,
     locator: Locator | None = None,
+    exact: ExactIndex | None = None,
 ) -> Snapshot:
-    """Compile a policy into a snapshot; ``locator`` may hold the compiled secret rules."""
+    """Compile a policy into a snapshot.
+
+    ``locator`` may hold the compiled secret rules, ``exact`` registered values.
+    """
     scanner = None
     if policy.secrets.enabled:
         rules = secret_rules(policy, pack_rules)
         _check_credentials(policy, rules)
-        scanner = SecretScanner(rules, fingerprint_key, locator)
+        scanner = SecretScanner(rules, fingerprint_key, locator, exact)
     guards = build_guards(policy, scanner)
     egress = next((guard for guard in guards if isinstance(guard, EgressAllowlist)), None)
     return Snapshot(

@@ -47,7 +47,7 @@ class Findings:
     def add_at(self, candidate: Candidate, location: str, offset: int) -> None:
         """Note one candidate at a place of its own."""
         rule, value = candidate.rule, candidate.value
-        told = fingerprint(self._key, value)
+        told = candidate.fingerprint or fingerprint(self._key, value)
         identity = (rule.id, location, told)
         if identity in self._seen:
             return

@@ -40,12 +40,15 @@ class Candidate:
 
     ``begin`` is where the match begins (negative: not told). ``valid`` is false when a
     check of the rule does not hold and the rule tells of it all the same.
+    ``fingerprint`` is what to tell of it where ``value`` is a spelling of the secret or a
+    part of it; empty where it is the secret.
     """
 
     rule: Rule
     start: int
     end: int
     value: bytes
+    fingerprint: str = ""
     begin: int = -1
     valid: bool = True
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from aesp_proxy.decide.secrets.allow import accept_on_the_wire
 from aesp_proxy.decide.secrets.body import BodyScan, StreamPolicy, open_body
+from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.findings import Findings
 from aesp_proxy.decide.secrets.head import Head
 from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator
@@ -22,7 +23,7 @@ from aesp_proxy.decide.secrets.occurrence import Occurrence, occurrence
 from aesp_proxy.decide.secrets.redact import check_key
 from aesp_proxy.decide.secrets.reference import Confirmer
 from aesp_proxy.decide.secrets.rule import Rule
-from aesp_proxy.decide.secrets.watch import Sight, confirm_block
+from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Finding
 
@@ -33,14 +34,19 @@ class SecretScanner:
     """Find secrets by ``rules``; immutable, safe to share between threads.
 
     ``fingerprint_key`` is 16 to 64 secret bytes. ``locator`` may be one that was
-    loaded from a dump of the same rules; else it is compiled here. ConfigError
-    when rules or key cannot be used.
+    loaded from a dump of the same rules; else it is compiled here. ``exact`` are
+    registered values, looked for beside the rules. ConfigError when rules or key cannot
+    be used.
     """
 
-    __slots__ = ("_confirmer", "_key", "_locator", "rules")
+    __slots__ = ("_key", "_locator", "_sight", "rules")
 
     def __init__(
-        self, rules: Sequence[Rule], fingerprint_key: bytes, locator: Locator | None = None
+        self,
+        rules: Sequence[Rule],
+        fingerprint_key: bytes,
+        locator: Locator | None = None,
+        exact: ExactIndex | None = None,
     ) -> None:
         self.rules = tuple(rules)
         self._key = check_key(fingerprint_key)
@@ -53,18 +59,18 @@ class SecretScanner:
         elif locator.expressions != expressions:
             raise ConfigError("the compiled rules are not those of this scanner")
         self._locator = locator
-        self._confirmer = Confirmer(rules, accept=accept_on_the_wire(rules))
+        confirmer = Confirmer(rules, accept=accept_on_the_wire(rules))
+        self._sight = Sight(locator, confirmer, exact)
 
     def scan(self, data: bytes, location: str) -> tuple[Finding, ...]:
         """Return what is found in a block; offsets count from its start.
 
         UnavailableError when the engine fails: the caller must refuse.
         """
-        hits = self._locator.block(data)
-        if not hits:
+        candidates, cut = self._sight.block(data)
+        if not candidates and not cut:
             return ()
         found = Findings(self._key, location, FINDINGS_MAX)
-        candidates, cut = confirm_block(self._confirmer, hits, data)
         found.add(candidates, cut=cut)
         return found.take()
 
@@ -74,10 +80,7 @@ class SecretScanner:
         By the same rules as ``scan``, but a secret that stands twice is told twice, and
         nothing but the engine's own bounds limits how many. UnavailableError as there.
         """
-        hits = self._locator.block(data)
-        if not hits:
-            return (), False
-        candidates, cut = confirm_block(self._confirmer, hits, data)
+        candidates, cut = self._sight.block(data)
         found = {(one.rule.id, one.start): occurrence(one, self._key) for one in candidates}
         return tuple(sorted(found.values(), key=lambda one: (one.start, one.rule))), cut
 
@@ -91,10 +94,9 @@ class SecretScanner:
         ``url`` and ``header:NAME``, offsets count within the target or the value.
         """
         head = Head(target, headers)
-        hits = self._locator.block(head.block)
-        if not hits:
+        candidates, cut = self._sight.block(head.block)
+        if not candidates and not cut:
             return ()
-        candidates, cut = confirm_block(self._confirmer, hits, head.block)
         found = Findings(self._key, "url", FINDINGS_MAX)
         for candidate in candidates:
             found.add_at(candidate, *head.place(candidate.start))
@@ -108,4 +110,4 @@ class SecretScanner:
         The caller closes it (it is a context manager) in every case.
         """
         findings = Findings(self._key, location, policy.findings_max)
-        return open_body(encoding, policy, findings, Sight(self._locator, self._confirmer))
+        return open_body(encoding, policy, findings, self._sight)

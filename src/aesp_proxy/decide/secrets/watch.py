@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.hyperscan import Hit, Locator
 from aesp_proxy.decide.secrets.reference import Candidate, Confirmer
 
@@ -59,13 +60,14 @@ def _too_much(effort: int, seen_bytes: int) -> bool:
 class Watch:
     """One stream under watch. ``cut`` is true once there was too much to look at."""
 
-    __slots__ = ("_confirmer", "_effort", "_ends", "_stream", "cut")
+    __slots__ = ("_confirmer", "_effort", "_ends", "_exact", "_stream", "cut")
 
-    def __init__(self, locator: Locator, confirmer: Confirmer) -> None:
+    def __init__(self, locator: Locator, confirmer: Confirmer, exact: ExactIndex | None) -> None:
         self._stream = locator.open()
         self._confirmer = confirmer
         self._ends: dict[int, int] = {}
         self._effort = 0
+        self._exact = None if exact is None else exact.open()
         self.cut = False
 
     def see(self, data: bytes) -> Sequence[Candidate]:
@@ -76,9 +78,12 @@ class Watch:
         stream = self._stream
         tail = stream.tail
         hits = stream.scan(data)
-        if not hits:
-            return ()
-        return self._confirm(hits, tail + data)
+        found = self._confirm(hits, tail + data) if hits else ()
+        if self._exact is None:
+            return found
+        exact = self._exact.see(tail, data, stream.total - len(data))
+        self.cut = self.cut or self._exact.cut
+        return [*found, *exact] if exact else found
 
     def finish(self) -> Sequence[Candidate]:
         """End the stream and return the candidates that only its end decides."""
@@ -101,17 +106,22 @@ class Watch:
 class Sight:
     """What it takes to watch: opened once a stream, or used for a block."""
 
-    __slots__ = ("_confirmer", "_locator")
+    __slots__ = ("_confirmer", "_exact", "_locator")
 
-    def __init__(self, locator: Locator, confirmer: Confirmer) -> None:
+    def __init__(self, locator: Locator, confirmer: Confirmer, exact: ExactIndex | None) -> None:
         self._locator = locator
         self._confirmer = confirmer
+        self._exact = exact
 
     def open(self) -> Watch:
         """Return a watch over a new stream; the caller closes it."""
-        return Watch(self._locator, self._confirmer)
+        return Watch(self._locator, self._confirmer, self._exact)
 
     def block(self, data: bytes) -> tuple[Sequence[Candidate], bool]:
         """Return the candidates of a block of its own, and whether it was cut."""
         hits = self._locator.block(data)
-        return confirm_block(self._confirmer, hits, data) if hits else ((), False)
+        found, cut = confirm_block(self._confirmer, hits, data) if hits else ((), False)
+        if self._exact is None:
+            return found, cut
+        exact, exact_cut = self._exact.block(data)
+        return [*found, *exact], cut or exact_cut

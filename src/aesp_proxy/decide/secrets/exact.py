@@ -1,0 +1,203 @@
+"""Find registered values exactly, in any of their spellings, without keeping them.
+
+Rules:
+
+- What is added counts for the next byte that is scanned, in streams under way too; what
+  is forgotten is found no more.
+- Nothing is found but what has a registered digest: no false alarm but by a value that
+  honest traffic says anyway.
+- What is found does not depend on where a stream was cut into pieces.
+- More than a budget of confirmations by the bytes seen is not made: ``cut`` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from aesp_proxy.decide.secrets.reference import Candidate
+from aesp_proxy.decide.secrets.registered import TIERS, Entry, Hasher
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.model.decision import Severity
+
+if TYPE_CHECKING:
+    from aesp_proxy.decide.secrets.grams import GramTable, Place
+
+_BEFORE_BYTES: Final = 32
+"""A window of every tier that ends in new bytes begins at most so far before them."""
+_CONFIRMS_FREE: Final = 4_096
+_CONFIRM_BYTES: Final = 64
+_PENDING_MAX: Final = 1_024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What a digest stands for."""
+
+    name: str
+    rule: Rule
+    fingerprint: str
+
+
+@dataclass(slots=True, kw_only=True)
+class _Named:
+    """All values of one name."""
+
+    sources: list[str] = field(default_factory=list)
+    digests: set[bytes] = field(default_factory=set)
+
+
+class ExactIndex:
+    """The registered values of one process; added to and taken from in place, by one thread."""
+
+    __slots__ = ("_by_digest", "_hasher", "_named", "_tables")
+
+    def __init__(self, key: bytes) -> None:
+        self._hasher = Hasher(key)
+        self._by_digest: dict[bytes, list[_Known]] = {}
+        self._named: dict[str, _Named] = {}
+        self._tables: tuple[GramTable, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of what is registered, each with its sources."""
+        return {name: tuple(named.sources) for name, named in sorted(self._named.items())}
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Register ``entries``; a name that is there already gets another value."""
+        grams: list[list[tuple[int, int, int]]] = [[] for _ in TIERS]
+        for entry in entries:
+            self._add(entry)
+            for spelling in entry.spellings:
+                number = next(i for i, t in enumerate(TIERS) if spelling.length >= t.length_min)
+                grams[number] += [
+                    (gram, spelling.window + offset, spelling.length)
+                    for offset, gram in enumerate(spelling.grams)
+                ]
+        if any(grams):
+            self._mark(grams)
+
+    def _add(self, entry: Entry) -> None:
+        rule = _rule_of(entry)
+        known = _Known(name=entry.name, rule=rule, fingerprint=entry.fingerprint)
+        named = self._named.setdefault(entry.name, _Named())
+        if entry.source not in named.sources:
+            named.sources.append(entry.source)
+        for spelling in entry.spellings:
+            ones = self._by_digest.setdefault(spelling.digest, [])
+            if known not in ones:
+                ones.append(known)
+            named.digests.add(spelling.digest)
+
+    def _mark(self, grams: list[list[tuple[int, int, int]]]) -> None:
+        from aesp_proxy.decide.secrets.grams import GramTable  # noqa: PLC0415 - numpy: 100 ms
+
+        tables = self._tables or tuple(GramTable(tier, self._hasher.multiplier) for tier in TIERS)
+        for table, each in zip(tables, grams, strict=True):
+            table.add(each)
+        self._tables = tables
+
+    def forget(self, name: str) -> bool:
+        """Let all values of a name go; False when there is none."""
+        named = self._named.pop(name, None)
+        if named is None:
+            return False
+        for digest in named.digests:
+            left = [known for known in self._by_digest.get(digest, ()) if known.name != name]
+            if left:
+                self._by_digest[digest] = left
+            else:
+                self._by_digest.pop(digest, None)
+        return True
+
+    def block(self, data: bytes) -> tuple[Sequence[Candidate], bool]:
+        """Return what is found in a block, and whether the search was cut."""
+        if not self._named:
+            return (), False
+        watch = ExactWatch(self)
+        return watch.see(b"", data, 0), watch.cut
+
+    def open(self) -> ExactWatch:
+        """Return a watch over a new stream."""
+        return ExactWatch(self)
+
+    def places(self, near: bytes) -> list[Place]:
+        """Return where in ``near`` a registered spelling may stand, unconfirmed."""
+        if not self._named:
+            return []
+        return [place for table in self._tables if not table.is_empty for place in table.find(near)]
+
+    def confirmed(self, text: bytes, start: int) -> list[Candidate]:
+        """Return the candidates of a spelling that is ``text`` and begins at ``start``."""
+        return [
+            Candidate(
+                rule=known.rule,
+                start=start,
+                end=start + len(text),
+                value=text,
+                fingerprint=known.fingerprint,
+            )
+            for known in self._by_digest.get(self._hasher.digest(text), ())
+        ]
+
+
+class ExactWatch:
+    """One stream under watch for registered values. ``cut`` is true once it was too much."""
+
+    __slots__ = ("_confirms", "_index", "_pending", "cut")
+
+    def __init__(self, index: ExactIndex) -> None:
+        self._index = index
+        self._confirms = 0
+        self._pending: list[Place] = []
+        self.cut = False
+
+    def see(self, tail: bytes, data: bytes, base: int) -> list[Candidate]:
+        """Return what becomes known with ``data``, which begins at offset ``base`` of the stream.
+
+        ``tail`` is what stands before it, as much of it as a spelling is long. What ends
+        in later bytes is noted, and looked at again when they are there.
+        """
+        near = tail[-_BEFORE_BYTES:] + data
+        places = self._index.places(near)
+        if not places and not self._pending:
+            return []
+        shift = base + len(data) - len(near)
+        places = [(start + shift, length) for start, length in places]
+        return self._look(places, tail + data, base + len(data))
+
+    def _look(self, places: list[Place], text: bytes, total: int) -> list[Candidate]:
+        first = total - len(text)
+        found: list[Candidate] = []
+        places, self._pending = list(dict.fromkeys(self._pending + places)), []
+        budget = _CONFIRMS_FREE + total // _CONFIRM_BYTES
+        for start, length in places:
+            if start < first:
+                continue
+            if start + length > total:
+                self._pending.append((start, length))
+                continue
+            self._confirms += 1
+            if self._confirms > budget:
+                break
+            found += self._index.confirmed(text[start - first : start - first + length], start)
+        if self._confirms > budget or len(self._pending) > _PENDING_MAX:
+            self.cut = True
+            self._pending = []
+        return found
+
+
+def _rule_of(entry: Entry) -> Rule:
+    """Return the rule that a finding of a registered value names."""
+    return Rule(
+        id=entry.rule_id,
+        description="a registered value",
+        severity=Severity.CRITICAL,
+        expression=b"",
+        confirm=b"",
+        whole=b"",
+        where=entry.source,
+    )
