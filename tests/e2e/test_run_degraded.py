@@ -81,7 +81,7 @@ def test_allowed_to_go_on_it_enforces_what_it_can_and_says_the_rest_twice(tmp_pa
     # Where the kernel has it, Landlock leaves one port to connect to: the proxy's.
     ports = "EACCES" if probe().stands("landlock") else tried.split()[0]
     assert tried.split() == [ports, "EPERM", "EAFNOSUPPORT", "EPERM"]
-    assert proxied == "HTTP Error 403: Forbidden"
+    assert proxied == "HTTP Error 403: Forbidden (AESP Proxy: host_not_allowed)"
     network = "aesp-proxy: not enforced: network: the agent uses the host's network"
     assert ran.stderr.count(network) == 2
     assert "not enforced: seccomp" not in ran.stderr

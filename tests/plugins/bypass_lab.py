@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,7 +16,7 @@ from egress_lab import Proxy
 from websockets.exceptions import ConnectionClosed
 
 from aesp_proxy.errors import UnavailableError
-from aesp_proxy.intercept.egress import dialler
+from aesp_proxy.intercept.egress import dialler, racing
 from aesp_proxy.intercept.egress.dialler import StaticAddress
 from aesp_proxy.model.host import Host
 
@@ -113,11 +113,11 @@ class Labs:
 def _watched(labs: Labs, connect: Any) -> Any:
     """Remember every address that is dialled; nothing here may leave this machine."""
 
-    async def watched(self: Any, address: str, port: int, *rest: Any) -> Any:
-        labs.dialled.append(f"{address}:{port}")
-        if not ip_address(address).is_loopback:
+    async def watched(self: Any, places: Sequence[racing.Place]) -> Any:
+        labs.dialled += [f"{address}:{port}" for address, port in places]
+        if not all(ip_address(address).is_loopback for address, _ in places):
             raise OSError("a test tried to leave this machine")
-        return await connect(self, address, port, *rest)
+        return await connect(self, places)
 
     return watched
 
@@ -128,7 +128,7 @@ def running_labs(directory: Path) -> Iterator[Labs]:
     labs = Labs(directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dialler, "_resolve", labs.resolver)
-        patch.setattr(dialler.Dialler, "_connect", _watched(labs, dialler.Dialler._connect))
+        patch.setattr(racing.Racer, "connect", _watched(labs, racing.Racer.connect))
         try:
             yield labs
         finally:

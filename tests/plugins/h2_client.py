@@ -20,6 +20,8 @@ class H2Client:
     """
 
     def __init__(self, tls: ssl.SSLSocket, *, is_honest: bool = True) -> None:
+        self.fields: dict[str, str] = {}
+        """The head of the last response."""
         self._tls = tls
         config = h2.config.H2Configuration(
             header_encoding="utf-8",
@@ -106,7 +108,8 @@ class H2Client:
             for event in self._h2.receive_data(received):
                 self._note(event)
                 if isinstance(event, h2.events.ResponseReceived):
-                    status = int(dict(event.headers)[":status"])
+                    self.fields = dict(event.headers)
+                    status = int(self.fields[":status"])
                 elif isinstance(event, h2.events.DataReceived):
                     data += event.data
                     self._h2.acknowledge_received_data(event.flow_controlled_length, stream)

@@ -2,8 +2,9 @@
 
 The body is an ``EnterpriseError`` of the AESP specification in an
 ``application/problem+json`` envelope (RFC 9457) with the reason word, or a page
-for people. The header ``AESP-Reason`` carries the word for clients that drop
-bodies of a refused CONNECT. Pure: bytes are made here and written elsewhere.
+for people. The header ``AESP-Reason`` carries the word, and so does the text of the status
+line: of a refused CONNECT many clients show nothing else. gRPC is answered in its own terms.
+Pure: bytes are made here and written elsewhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import html
 import json
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
 
@@ -41,6 +43,10 @@ _PHRASES = {
     502: "Bad Gateway",
 }
 PROBLEM_TYPE = "urn:aesp-proxy:denial:"
+# What gRPC calls them (doc/statuscodes.md); any other is PERMISSION_DENIED.
+_GRPC_CODES = {400: 3, 429: 8, 431: 8, 502: 14}
+_GRPC_PERMISSION_DENIED = 7
+_GRPC_SAFE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"  # all that is printed but "%" (PROTOCOL-HTTP2.md)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,11 @@ class Denial:
     def status(self) -> int:
         """The HTTP status that says it."""
         return _code(self.decision)[1]
+
+    @property
+    def phrase(self) -> str:
+        """The text after the status (RFC 9112 section 4), which says whose refusal it is."""
+        return f"{_PHRASES[self.status]} (AESP Proxy: {self.decision.reason.value})"
 
 
 def _code(decision: Decision) -> tuple[str, int]:
@@ -126,8 +137,11 @@ def page(denial: Denial) -> bytes:
 
 
 def body_for(denial: Denial, accept: bytes) -> tuple[str, bytes]:
-    """Choose content type and body: a page only for who asks for HTML and not for JSON."""
-    if b"text/html" in accept and b"json" not in accept:
+    """Choose content type and body: a page for browsers, which alone ask for XHTML.
+
+    HTML is asked for by programs too (Java's own client does).
+    """
+    if b"application/xhtml+xml" in accept and b"json" not in accept:
         return "text/html; charset=utf-8", page(denial)
     return "application/problem+json", json.dumps(enterprise_error(denial)).encode()
 
@@ -146,12 +160,26 @@ def response_fields(denial: Denial, content_type: str, body: bytes) -> list[tupl
     return fields
 
 
+def grpc_fields(denial: Denial) -> list[tuple[str, str]]:
+    """Give the fields of a refused gRPC call, which are all of it (Trailers-Only, status 200).
+
+    Some of its clients take no status from HTTP, none takes a text from there.
+    """
+    fields = response_fields(denial, "application/grpc", b"")
+    text = f"AESP Proxy: {denial.decision.reason.value}: {denial.decision.message}"
+    return [
+        *(field for field in fields if field[0] != "Content-Length"),
+        ("grpc-status", str(_GRPC_CODES.get(denial.status, _GRPC_PERMISSION_DENIED))),
+        ("grpc-message", quote(text, safe=_GRPC_SAFE)),
+    ]
+
+
 def http1_response(
     denial: Denial, *, accept: bytes = b"", close: bool, head: bool = False
 ) -> bytes:
     """Give the whole HTTP/1.1 response. ``head`` leaves out the body, as HEAD demands."""
     content_type, body = body_for(denial, accept)
-    lines = [f"HTTP/1.1 {denial.status} {_PHRASES[denial.status]}"]
+    lines = [f"HTTP/1.1 {denial.status} {denial.phrase}"]
     lines += [f"{name}: {value}" for name, value in response_fields(denial, content_type, body)]
     if close:
         lines.append("Connection: close")

@@ -50,7 +50,7 @@ def test_a_query_is_never_recorded(proxy):
 def test_a_refused_connect_says_why_in_its_body(proxy):
     sock, answer = proxy.connect("evil.test:443")
     sock.close()
-    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden (AESP Proxy: host_blocked)\r\n")
     error = problem(answer)
     assert error["reason"] == "host_blocked"
     assert error["code"] == "POLICY_VIOLATION"
@@ -86,11 +86,22 @@ def test_plain_http_in_absolute_form_goes_through_the_same_policy(proxy, answer_
     assert [s.head.split(b" ")[1] for s in proxy.origin.requests] == [b"/a", b"/b"]
 
 
-def test_a_browser_gets_a_page(proxy, canary):
-    ask = b"GET /%b HTTP/1.1\r\nHost: allowed.test\r\nAccept: text/html,*/*\r\n\r\n" % canary
+BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+JAVA = b"text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [(BROWSER, b"text/html; charset=utf-8"), (JAVA, b"application/problem+json")],
+    ids=["browser", "java"],
+)
+def test_a_browser_gets_a_page_and_a_program_that_takes_html_does_not(
+    proxy, canary, accept, content_type
+):
+    ask = b"GET /%b HTTP/1.1\r\nHost: allowed.test\r\nAccept: %b\r\n\r\n" % (canary, accept)
     answer = proxy.ask(ask)
     assert b"403" in answer[:20]
-    assert b"text/html" in answer
+    assert b"\r\nContent-Type: %b\r\n" % content_type in answer
     assert b"secret_found" in answer
     assert canary not in answer
 

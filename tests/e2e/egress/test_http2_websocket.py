@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+from urllib.parse import unquote
 
 import pytest
 import websockets
@@ -76,13 +77,20 @@ def grpc(*messages: bytes) -> bytes:
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
 
 
+def refused_call(client: H2Client) -> tuple[str | None, str | None]:
+    """Return the status and the reason that a refused call was answered with."""
+    return client.fields.get("grpc-status"), client.fields.get("aesp-reason")
+
+
 def test_grpc_messages_pass_whole_and_one_with_a_secret_does_not_begin_to(proxy, h2_client, canary):
     wire = grpc(b"x" * 40_000, b"", b"y")
     assert h2_client.ask("/pkg.Service/Call", wire, **GRPC) == (200, b"%d bytes" % len(wire))
     secret = b"a" * 16_380 + canary + b"b" * 20_000  # split over two frames of data
-    status, body = h2_client.ask("/pkg.Service/Call", grpc(b"first", secret), **GRPC)
-    assert status == 403
-    assert json.loads(body)["reason"] == "secret_found"
+    answer = h2_client.ask("/pkg.Service/Call", grpc(b"first", secret), **GRPC)
+    assert (answer, refused_call(h2_client)) == ((200, b""), ("7", "secret_found"))
+    text = unquote(h2_client.fields["grpc-message"])
+    assert text.startswith("AESP Proxy: secret_found: ")
+    assert canary.decode() not in text
     # The refused call may not even have reached the origin yet: all that came after the first.
     assert all(bytes(r.body) in (b"", grpc(b"first")) for r in proxy.origin.requests[1:])
 
@@ -90,19 +98,24 @@ def test_grpc_messages_pass_whole_and_one_with_a_secret_does_not_begin_to(proxy,
 def test_a_coding_over_grpc_is_taken_off_before_the_scan(proxy, h2_client, canary):
     coded = {**GRPC, "content-encoding": "gzip"}
     body = gzip.compress(b"\0" * 5 + canary + b" ")
-    status, answer = h2_client.ask("/pkg.Service/Call", body, **coded)
-    assert status == 403
-    assert json.loads(answer)["reason"] == "secret_found"
+    h2_client.ask("/pkg.Service/Call", body, **coded)
+    assert refused_call(h2_client) == ("7", "secret_found")
     coded["content-encoding"] = "br"
-    status, answer = h2_client.ask("/pkg.Service/Call", b"\0\0\0\0\1x", **coded)
-    assert json.loads(answer)["reason"] == "unscannable"
+    h2_client.ask("/pkg.Service/Call", b"\0\0\0\0\1x", **coded)
+    assert refused_call(h2_client) == ("7", "unscannable")
     assert all(not seen.body for seen in proxy.origin.requests)
 
 
 def test_a_compressed_grpc_message_cannot_be_scanned_and_is_refused(proxy, h2_client):
-    status, body = h2_client.ask("/pkg.Service/Call", b"\1\0\0\0\1x", **GRPC)
-    assert status == 403
-    assert json.loads(body)["reason"] == "unscannable"
+    h2_client.ask("/pkg.Service/Call", b"\1\0\0\0\1x", **GRPC)
+    assert refused_call(h2_client) == ("7", "unscannable")
+
+
+def test_grpc_to_an_upstream_that_is_down_is_unavailable_which_clients_try_again(proxy):
+    with proxy.tunnel("down.test", alpn=("h2",)) as tls:
+        client = H2Client(tls)
+        client.ask("/pkg.Service/Call", grpc(b"x"), authority="down.test", **GRPC)
+    assert refused_call(client) == ("14", "upstream_failed")
 
 
 def test_an_http_2_upstream_that_is_down_is_a_502(proxy):

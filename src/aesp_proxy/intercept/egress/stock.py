@@ -41,7 +41,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 from mitmproxy.websocket import WebSocketData
 
-from aesp_proxy.act.denial import Denial, body_for, response_fields
+from aesp_proxy.act.denial import Denial, body_for, grpc_fields, response_fields
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.egress.stock_upstream import guarded
 from aesp_proxy.intercept.egress.upstream import is_untrusted
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 # How mitmproxy's log tells that a peer broke HTTP/2 (its message, pinned like the rest).
 _PROTOCOL_ERROR = "HTTP/2 protocol error"
 _SWITCHING = 101
+_OK = 200
 
 
 class GuardedHttp(HttpLayer):
@@ -255,22 +256,7 @@ class GuardedStream(HttpStream):
     def _refuse(self, denial: Denial) -> CommandGenerator[None]:
         """Answer now; swallow whatever else the client sends on this stream."""
         if self.flow.response is None:
-            accept = self.flow.request.headers.get("accept", "").encode("latin-1", "replace")
-            content_type, body = body_for(denial, accept)
-            fields = http.Headers(
-                [
-                    (name.lower().encode("latin-1"), value.encode("latin-1"))
-                    for name, value in response_fields(denial, content_type, body)
-                ]
-            )
-            response = http.Response.make(denial.status, b"", fields)
-            response.headers["content-length"] = str(len(body))
-            response.http_version = self.flow.request.http_version
-            yield SendHttp(
-                ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client
-            )
-            yield SendHttp(ResponseData(self.stream_id, body), self.context.client)
-            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+            yield from self._answer(denial)
             if self.context.client.alpn != b"h2":
                 self._owner.conversation.linger()
         else:
@@ -282,6 +268,28 @@ class GuardedStream(HttpStream):
         self.client_state = self.server_state = self.state_errored
         self.flow.live = False
         yield DropStream(self.stream_id)
+
+    def _answer(self, denial: Denial) -> CommandGenerator[None]:
+        asked = self.flow.request.headers
+        if asked.get("content-type", "").startswith("application/grpc"):
+            status, said, body = _OK, grpc_fields(denial), b""
+        else:
+            accept = asked.get("accept", "").encode("latin-1", "replace")
+            content_type, body = body_for(denial, accept)
+            status, said = denial.status, response_fields(denial, content_type, body)
+        fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in said]
+        response = http.Response.make(status, b"", http.Headers(fields))
+        response.headers["content-length"] = str(len(body))
+        response.http_version = self.flow.request.http_version
+        response.reason = denial.phrase
+        if self.flow.request.method == "HEAD":
+            body = b""
+        yield SendHttp(
+            ResponseHeaders(self.stream_id, response, end_stream=not body), self.context.client
+        )
+        if body:
+            yield SendHttp(ResponseData(self.stream_id, body), self.context.client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     # the response ---------------------------------------------------------------
 
