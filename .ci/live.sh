@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-packages="squid-openssl curl git wget openssl ca-certificates systemd strace"
+packages="squid-openssl curl git wget openssl ca-certificates systemd strace nftables iproute2"
 
 if [ "$(id -u)" -ne 0 ]; then
     echo "live: not root: nothing is installed, and what needs root is skipped" >&2

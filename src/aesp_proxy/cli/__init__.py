@@ -25,6 +25,10 @@ _COMMANDS: Final[Table] = {
     "run": ("aesp_proxy.cli.run:run", "Run a command whose traffic is decided and recorded."),
     "daemon": ("aesp_proxy.cli.daemon:daemon", "Serve as the proxy of this host."),
     "status": ("aesp_proxy.cli.status:status", "Say how the service of this host is."),
+    "capture": (
+        "aesp_proxy.cli.capture:capture",
+        "Bring what users of this host send to the service.",
+    ),
     "check": ("aesp_proxy.cli.check:check", "Decide events from a file, without running anything."),
     "scan": ("aesp_proxy.cli.scan.command:scan", "Find secrets in files, history, or input."),
     "policy": ("aesp_proxy.cli.policy:policy", "Compile policies, check them, say what they mean."),

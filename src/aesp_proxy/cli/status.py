@@ -73,6 +73,8 @@ def _lines(said: dict[str, Any]) -> list[str]:
     if reload is not None:
         what = f"not taken, the old policy stays: {reload['error']}" if reload["error"] else "taken"
         lines.append(f"last reload: {reload['at']}, {what}")
+    if said["capture"] is not None:
+        lines.append(_capture(said["capture"]))
     lines += [_worker(worker) for worker in said["workers"]]
     error = f", {record['error']}" if record["error"] else ""
     lines.append(
@@ -81,6 +83,17 @@ def _lines(said: dict[str, Any]) -> list[str]:
     )
     lines.append(f"forwarder: {'on, ' + forwarder['dir'] if forwarder['on'] else 'off'}")
     return lines
+
+
+def _capture(capture: dict[str, Any]) -> str:
+    names = ("users", "groups", "cgroups")
+    whom = "; ".join(f"{name} {capture[name]}" for name in names if capture[name])
+    stands = {True: "stand", False: "DO NOT STAND", None: "are kept elsewhere"}[capture["holds"]]
+    last = f", last: {capture['last']['message']}" if capture["last"] else ""
+    return (
+        f"capture: {whom or 'whom others say'}; the packet rules {stands}, put back "
+        f"{capture['repairs']} times{last}"
+    )
 
 
 def _worker(worker: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from aesp_proxy.daemon.config_service import Daemon
+from aesp_proxy.daemon.config_service import Capture, Daemon
 from aesp_proxy.daemon.config_values import Given, Key, Pairs, read_value, setting
 from aesp_proxy.errors import ConfigError
 
@@ -302,6 +302,7 @@ class Settings:
     resolver: Resolver = Resolver()
     budget: Budget = Budget()
     daemon: Daemon = Daemon()
+    capture: Capture = Capture()
     isolation: Isolation = Isolation()
     agent: Agent = Agent()
     claims: ClaimSettings = ClaimSettings()

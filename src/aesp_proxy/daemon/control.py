@@ -22,6 +22,8 @@ to worker  ``config``         ``settings`` (``Settings.to_worker()``),
 to worker  ``reload``         ``kept``, ``serial``: read that policy whole, swap it in,
                               answer ``serving``; what fails ends in ``failed``
 to worker  ``refused``        ``message``: record that another policy was not taken, and why
+to worker  ``rules``          ``event``, ``message``, ``holds``: record what became of the
+                              packet rules of a capture
 to worker  ``count``          no fields: answer ``counts``, which also tells that the
                               worker is not stuck
 to worker  ``stop``           ``grace_s`` (float): accept nothing new, finish what is
@@ -141,6 +143,12 @@ def reload_frame(*, kept: str, serial: int) -> bytes:
 def refused_frame(message: str) -> bytes:
     """Encode the order to record that a policy was not taken."""
     return encode_frame({"type": "refused", "message": message[:_MESSAGE_CHARS_MAX]})
+
+
+def rules_frame(*, event: str, message: str, holds: bool) -> bytes:
+    """Encode the order to record what became of the packet rules."""
+    message = message[:_MESSAGE_CHARS_MAX]
+    return encode_frame({"type": "rules", "event": event, "message": message, "holds": holds})
 
 
 def count_frame() -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aesp_proxy.daemon.control import (
@@ -24,6 +24,8 @@ from aesp_proxy.errors import AespError, InputError
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 
 _EXIT_RUNTIME = 4
+# Somebody took the rules away, or nobody looks after them.
+_SEVERITIES = {"repaired": "error", "lost": "error"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,8 @@ class ControlLoop:
                     await self._reload(frame)
                 case "refused":
                     self._record(str(frame.get("message", "")), Outcome.FAILURE)
+                case "rules":
+                    self._record_rules(frame)
                 case "count":
                     await self._send(counts_frame(self._counts()))
                 case other:
@@ -102,21 +106,46 @@ class ControlLoop:
         """Put into the record what became of a reload; a decision names its policy anyway."""
         snapshot = self.pipeline.snapshot
         taken = outcome is Outcome.SUCCESS
-        record = Record(
+        record = self._happening(
+            "policy.reloaded" if taken else "policy.reload_refused",
+            message,
+            outcome,
+            severity="info" if taken else "error",
+        )
+        self.pipeline.record(
+            replace(
+                record,
+                action="policy.reload",
+                resource=snapshot.policy_hash,
+                metadata=(("serial", str(snapshot.serial)),),
+            )
+        )
+
+    def _record_rules(self, frame: dict[str, object]) -> None:
+        """Put into the record what became of the packet rules; their loss is critical."""
+        event, holds = str(frame.get("event", "")), frame.get("holds") is True
+        outcome = Outcome.SUCCESS if holds else Outcome.FAILURE
+        severity = "critical" if not holds else _SEVERITIES.get(event, "info")
+        message = str(frame.get("message", ""))
+        record = self._happening(f"capture.{event}", message, outcome, severity=severity)
+        self.pipeline.record(replace(record, action="capture.rules"))
+
+    def _happening(
+        self, event_type: str, message: str, outcome: Outcome, *, severity: str
+    ) -> Record:
+        return Record(
             kind=RecordKind.LIFECYCLE,
             time_ns=self.pipeline.now_ns(),
-            event_type="policy.reloaded" if taken else "policy.reload_refused",
-            action="policy.reload",
+            event_type=event_type,
+            action="",
             outcome=outcome,
             verdict="",
             reason="",
             guard="",
-            severity="info" if taken else "error",
+            severity=severity,
             message=message,
-            resource=snapshot.policy_hash,
-            metadata=(("serial", str(snapshot.serial)),),
+            resource="",
         )
-        self.pipeline.record(record)
 
     def _counts(self) -> Counts:
         session = self.pipeline.session

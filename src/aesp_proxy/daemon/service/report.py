@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from aesp_proxy import __version__
+from aesp_proxy.daemon.service.capture_slot import CaptureSlot
 from aesp_proxy.daemon.service.plan import ServicePlan
 from aesp_proxy.daemon.service.policy import PolicyState
 from aesp_proxy.daemon.service.sealer_slot import SealerSlot
@@ -20,6 +21,7 @@ def report(
     policy: PolicyState,
     slots: Sequence[WorkerSlot],
     sealer: SealerSlot,
+    capture: CaptureSlot,
     port: int,
     started_ns: int,
 ) -> dict[str, object]:
@@ -28,7 +30,7 @@ def report(
         "version": __version__,
         "pid": os.getpid(),
         "since": _time(started_ns),
-        "state": "running" if all(slot.is_ready for slot in slots) else "degraded",
+        "state": "running" if capture.holds and all(s.is_ready for s in slots) else "degraded",
         "listen": {"host": plan.settings.listen.host, "port": port},
         "policy": _policy(policy),
         "last_reload": (
@@ -36,6 +38,7 @@ def report(
             if policy.last.at_ns
             else None
         ),
+        "capture": _capture(plan, capture),
         "workers": [_worker(slot) for slot in slots],
         "record": _record(plan, sealer),
         "forwarder": _forwarder(plan, sealer),
@@ -53,6 +56,25 @@ def _policy(policy: PolicyState) -> dict[str, object] | None:
         "serial": active.serial,
         "since": _time(active.since_ns),
         "files": [str(file) for file in policy.files],
+    }
+
+
+def _capture(plan: ServicePlan, capture: CaptureSlot) -> dict[str, object] | None:
+    """Return what is known of the packet rules; None where nothing is captured."""
+    if not capture.is_on:
+        return None
+    chosen, last = plan.settings.capture, capture.last
+    return {
+        "users": chosen.users,
+        "groups": chosen.groups,
+        "cgroups": chosen.cgroups,
+        "rules": capture.by,
+        "holds": None if capture.by == "elsewhere" else capture.holds,
+        "port": chosen.port,
+        "dns_port": chosen.dns_port,
+        "pid": capture.pid,
+        "repairs": last.repairs if last else 0,
+        "last": {"event": last.event, "message": last.message} if last else None,
     }
 
 

@@ -36,6 +36,11 @@ def socket_in(run_dir: Path) -> Path:
     return run_dir / _SOCKET
 
 
+def capture_socket_in(run_dir: Path) -> Path:
+    """Return the socket of a run directory on which who keeps the packet rules is heard."""
+    return run_dir / "capture.sock"
+
+
 class RunDir:
     """A run directory that is held: no other daemon starts in it."""
 
@@ -50,6 +55,8 @@ class RunDir:
                 raise ConfigError("another daemon runs here", where=str(path), remedy=_REMEDY)
             self._lock = lock
             self.listener = _listen(socket_in(path))
+            # Who keeps the packet rules comes here, if anybody does.
+            self.capture_listener = _listen(capture_socket_in(path))
         except OSError as error:
             raise ConfigError(
                 f"the run directory cannot be used: {error.strerror or error}",
@@ -62,7 +69,9 @@ class RunDir:
 
     def __exit__(self, *_: object) -> None:
         self.listener.close()
+        self.capture_listener.close()
         socket_in(self.path).unlink(missing_ok=True)
+        capture_socket_in(self.path).unlink(missing_ok=True)
         self._lock.release()
 
 

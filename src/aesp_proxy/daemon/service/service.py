@@ -1,7 +1,8 @@
 """Hold the service together, from its start to its end, on one page.
 
-1. The policy is checked; the sealer starts meanwhile. A wrong one ends the start (3).
-2. Sockets are bound, one for each worker, and workers started. When all decide: READY.
+1. The packet rules of a capture are put in, before anything else may fail. The policy is
+   checked; the sealer starts meanwhile. A wrong one ends the start (3).
+2. Sockets are bound, for each worker, and workers started. When all decide: READY.
 3. A worker or sealer that dies is started again; one that keeps dying ends it all (4).
 4. SIGHUP, or a change of its files, has the policy read again: whole or not at all.
 5. SIGTERM or SIGINT: nothing new is accepted, what is under way is finished, everything
@@ -14,18 +15,21 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
 from aesp_proxy import __version__
-from aesp_proxy.daemon.listener import bind_shared
+from aesp_proxy.daemon.listener import bind_captured, bind_shared
+from aesp_proxy.daemon.service.capture_slot import CaptureSlot
 from aesp_proxy.daemon.service.notify import Notifier
 from aesp_proxy.daemon.service.plan import ServiceEnd, ServicePlan
 from aesp_proxy.daemon.service.policy import Active, PolicyState
 from aesp_proxy.daemon.service.reloading import Reloading
 from aesp_proxy.daemon.service.report import report
+from aesp_proxy.daemon.service.rules_news import RulesNews
 from aesp_proxy.daemon.service.run_dir import RunDir
 from aesp_proxy.daemon.service.sealer_slot import SealerSlot
 from aesp_proxy.daemon.service.status import answer_status
@@ -34,6 +38,8 @@ from aesp_proxy.errors import AespError, ConfigError
 
 _COUNT_S_MAX: Final = 1.0
 _TOLD: Final = ServiceEnd(exit_code=0)
+_NEWS_MAX: Final = 100
+_RETRY_S: Final = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +50,8 @@ class _Service:
     notifier: Notifier
     policy: PolicyState
     sealer: SealerSlot
+    capture: CaptureSlot
+    rules_news: trio.MemoryReceiveChannel[RulesNews]
     started_ns: int
     port: int = 0
     slots: tuple[WorkerSlot, ...] = ()
@@ -69,9 +77,10 @@ class _Service:
         active = self.active()
         error = self.policy.last.error
         kept = f"; the last reload was not taken: {error}" if error else ""
+        rules = "" if self.capture.holds else "; THE PACKET RULES DO NOT STAND"
         return (
             f"{ready} of {len(self.slots)} workers on port {self.port}, "
-            f"policy {active.name!a} serial {active.serial}{kept}"
+            f"policy {active.name!a} serial {active.serial}{kept}{rules}"
         )
 
     async def status(self) -> dict[str, object]:
@@ -82,6 +91,7 @@ class _Service:
             policy=self.policy,
             slots=self.slots,
             sealer=self.sealer,
+            capture=self.capture,
             port=self.port,
             started_ns=self.started_ns,
         )
@@ -99,11 +109,14 @@ async def serve(plan: ServicePlan, run_dir: RunDir, notifier: Notifier) -> Servi
     What goes wrong is in the answer.
     """
     policy = PolicyState(settings=plan.settings, log=plan.log)
+    heard, unheard = trio.open_memory_channel[RulesNews](_NEWS_MAX)
     service = _Service(
         plan=plan,
         notifier=notifier,
         policy=policy,
         sealer=SealerSlot(plan),
+        capture=CaptureSlot(plan, run_dir.capture_listener, _kept_for_record(plan, heard)),
+        rules_news=unheard,
         started_ns=policy.wall_ns(),
     )
     try:
@@ -123,6 +136,7 @@ async def serve(plan: ServicePlan, run_dir: RunDir, notifier: Notifier) -> Servi
 
 async def _until_over(service: _Service, run_dir: RunDir) -> None:
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_keep_capture, service)
         nursery.start_soon(_keep_sealer, service)
         nursery.start_soon(_start, service, run_dir, nursery)
         await service.over.wait()
@@ -133,11 +147,17 @@ async def _until_over(service: _Service, run_dir: RunDir) -> None:
 
 
 async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> None:
-    plan = service.plan
+    plan, count = service.plan, service.plan.settings.daemon.workers
+    # First of all: what fails after it leaves the captured without a way out.
+    own = service.capture.by == "daemon"
+    if own and not await service.capture.heard(plan.start_s_max):
+        service.finish(service.capture.failure())
+        return
     try:
         service.policy.start()
         await service.policy.load(forced=True)
-        listeners = bind_shared(plan.settings, plan.settings.daemon.workers)
+        listeners = bind_shared(plan.settings, count)
+        captured = bind_captured(plan.settings, count) if service.capture.is_on else [[]] * count
     except (AespError, OSError) as error:
         service.finish(ServiceEnd(exit_code=3, message=str(error)))
         return
@@ -145,8 +165,8 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
         plan.notice(f"policy: {warning}")
     service.port = listeners[0].getsockname()[1]
     service.slots = tuple(
-        WorkerSlot(number, plan, listener, service.active, len(listeners))
-        for number, listener in enumerate(listeners, start=1)
+        WorkerSlot(number, plan, listener, service.active, count, more)
+        for number, (listener, more) in enumerate(zip(listeners, captured, strict=True), start=1)
     )
     service.reloading = Reloading(
         plan, service.policy, service.slots, service.notifier, service.summary
@@ -154,6 +174,7 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
     for slot in service.slots:
         nursery.start_soon(_keep_worker, service, slot)
     nursery.start_soon(answer_status, run_dir.listener, service.status)
+    nursery.start_soon(_record_rules, service)
     if not await _all_ready(service):
         return
     nursery.start_soon(service.reloading.run)
@@ -168,10 +189,14 @@ async def _all_ready(service: _Service) -> bool:
     with trio.move_on_after(limit_s):
         for slot in service.slots:
             await slot.heard(lambda each: each.is_ready, s_max=limit_s)
-    if all(slot.is_ready for slot in service.slots):
+        await service.capture.heard(limit_s)
+    if not all(slot.is_ready for slot in service.slots):
+        message = f"the workers were not ready after {limit_s:g} s, see {service.plan.log}"
+        service.finish(ServiceEnd(exit_code=4, message=message))
+    elif not service.capture.holds:
+        service.finish(service.capture.failure())
+    else:
         return True
-    message = f"the workers were not ready after {limit_s:g} s, see {service.plan.log}"
-    service.finish(ServiceEnd(exit_code=4, message=message))
     return False
 
 
@@ -179,6 +204,41 @@ async def _keep_worker(service: _Service, slot: WorkerSlot) -> None:
     end = await slot.keep_running()
     if end is not None:
         service.finish(end)
+
+
+async def _keep_capture(service: _Service) -> None:
+    end = await service.capture.keep_running()
+    if end is not None:
+        service.finish(end)
+
+
+def _kept_for_record(
+    plan: ServicePlan, channel: trio.MemorySendChannel[RulesNews]
+) -> Callable[[RulesNews], None]:
+    """Return what takes news until a worker records them."""
+
+    def take(news: RulesNews) -> None:
+        try:
+            channel.send_nowait(news)
+        except trio.WouldBlock:
+            plan.notice("too much happens to the packet rules to be recorded")
+
+    return take
+
+
+async def _record_rules(service: _Service) -> None:
+    """Have a worker record what happens to the packet rules, whichever is there."""
+    async for news in service.rules_news:
+        slot = await _ready_slot(service)
+        await slot.note_rules(news.event, news.message, holds=news.holds)
+
+
+async def _ready_slot(service: _Service) -> WorkerSlot:
+    while True:
+        for slot in service.slots:
+            if slot.is_ready:
+                return slot
+        await service.slots[0].heard(lambda each: each.is_ready, s_max=_RETRY_S)
 
 
 async def _keep_sealer(service: _Service) -> None:
@@ -225,16 +285,34 @@ async def _take_signals(
 async def _drain(service: _Service) -> None:
     """Let workers finish what is under way, and the sealer seal everything."""
     with service.draining:
+        is_told = service.end is _TOLD
+        if is_told and service.plan.settings.capture.on_stop == "release":
+            # First, so that a worker is there to record it.
+            await service.capture.finish(release=True)
+            await _record_rest(service)
         async with trio.open_nursery() as nursery:
             for slot in service.slots:
-                slot.close_listener()
+                slot.close_listeners()
                 nursery.start_soon(slot.stop, service.plan.drain_s_max)
+        await service.capture.finish(release=False)
         await service.sealer.finish()
+
+
+async def _record_rest(service: _Service) -> None:
+    """Have recorded what has not been yet, by a worker that is there."""
+    slot = next((slot for slot in service.slots if slot.is_ready), None)
+    while slot is not None:
+        try:
+            news = service.rules_news.receive_nowait()
+        except trio.WouldBlock:
+            return
+        await slot.note_rules(news.event, news.message, holds=news.holds)
 
 
 async def _put_down(service: _Service) -> None:
     for slot in service.slots:
         await slot.put_down()
+    await service.capture.put_down()
     await service.sealer.put_down()
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, assert_never
 
 import trio
 
 from aesp_proxy.daemon import control
 from aesp_proxy.daemon.ending import stop
+from aesp_proxy.daemon.listener import Given
 from aesp_proxy.daemon.process import HelperProcess, worker_process
 from aesp_proxy.daemon.service.plan import ServiceEnd, ServicePlan, share_of
 from aesp_proxy.daemon.service.policy import Active
@@ -35,9 +36,11 @@ class WorkerSlot:
         listener: socket.socket,
         policy: Callable[[], Active],
         workers: int,
+        more: Sequence[Given] = (),
     ) -> None:
         self.number = number
-        self._plan, self._listener, self._policy = plan, listener, policy
+        self._plan, self._policy = plan, policy
+        self._given: tuple[Given, ...] = (("--listen-fd", listener), *more)
         self._settings = share_of(plan.settings, workers)
         self._process: HelperProcess | None = None
         self._stream: trio.SocketStream | None = None
@@ -116,6 +119,10 @@ class WorkerSlot:
         """Have it record that a policy was not taken."""
         await self._send(control.refused_frame(message))
 
+    async def note_rules(self, event: str, message: str, *, holds: bool) -> None:
+        """Have it record what became of the packet rules of a capture."""
+        await self._send(control.rules_frame(event=event, message=message, holds=holds))
+
     async def stop(self, grace_s: float) -> None:
         """Let it finish what is under way, at most so long."""
         self.stopping = True
@@ -124,9 +131,10 @@ class WorkerSlot:
         await self._send(control.stop_frame(grace_s=grace_s))
         await stop(self._process, grace_s=grace_s + 1.0, stop_s_max=self._plan.stop_s_max)
 
-    def close_listener(self) -> None:
-        """Close our copy of its socket: with the worker's, the port is closed."""
-        self._listener.close()
+    def close_listeners(self) -> None:
+        """Close our copies of its sockets: with the worker's, the ports are closed."""
+        for _, sock in self._given:
+            sock.close()
 
     def kill(self) -> None:
         """End it at once, whatever is under way."""
@@ -147,7 +155,7 @@ class WorkerSlot:
         """Start a worker and listen to it until it is gone; say how it ended."""
         self._failed = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        given = (("--control-fd", theirs), ("--listen-fd", self._listener))
+        given = (("--control-fd", theirs), *self._given)
         process = worker_process(given, log=self._plan.log)
         with theirs:
             try:

@@ -1,4 +1,4 @@
-"""Give up every privilege for good: capabilities(7), no_new_privs, securebits."""
+"""Give up every privilege, or all but one, for good: capabilities(7), no_new_privs, securebits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aesp_proxy.launch.isolation import kernel
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITIES_MAX: Final = 64
+CAP_NET_ADMIN: Final = 12
 # NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE, each locked; KEEP_CAPS locked off.
 _SECUREBITS: Final = 0xEF
 
@@ -19,12 +20,25 @@ _SECUREBITS: Final = 0xEF
 def give_up_all() -> None:
     """Empty all five sets and forbid that exec ever fills one; OSError if it cannot be."""
     _restrict_what_root_is()
-    kernel.prctl(kernel.PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    result = kernel.LIBC.capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24)))
-    kernel.checked(result, "capset")
+    _set(0)
     # What ends the matter: exec gives nothing that was not permitted before it.
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def give_up_all_but(number: int) -> None:
+    """Keep one capability of those that there are; PermissionError without it."""
+    _restrict_what_root_is()
+    _set(1 << number)
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _set(mask: int) -> None:
+    """Make these the permitted and the effective ones, and none inheritable."""
+    kernel.prctl(kernel.PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    sets = struct.pack("=3I12x", mask, mask, 0)
+    result = kernel.LIBC.capset(ctypes.c_char_p(header), ctypes.c_char_p(sets))
+    kernel.checked(result, "capset")
 
 
 def _restrict_what_root_is() -> None:
