@@ -26,7 +26,8 @@ lint: setup
 	@.venv/bin/lint-imports --no-cache
 	@$(PY) docs/generate.py --check
 
-long: setup ## Compare conditions with two other engines, at least 100,000 times (minutes)
+long: setup ## Compare conditions and HTTP/1 with other engines, many thousand times (minutes)
+	@sh .ci/packages.sh
 	@$(PY) -m pytest -q -s -m long tests/differential
 
 live: setup ## Run the tests that need root, kernel features or Debian packages

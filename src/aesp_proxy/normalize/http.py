@@ -27,6 +27,13 @@ class Target:
     port: int
     origin_form: str
 
+    def host_field(self, written: str) -> str:
+        """Give the Host to send where ``written`` came: that, or its one canonical spelling."""
+        host = str(self.host)
+        if written in (host, f"{host}:{self.port}"):
+            return written
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
@@ -54,6 +61,7 @@ def absolute_target(head: RequestHead) -> Target:
 
     Only ``http``: an https URL in absolute form would go out unencrypted.
     """
+    _refuse_connect(head)
     scheme, separator, rest = head.target.partition("://")
     if not separator or scheme.lower() != "http":
         msg = "the request target is not an absolute http:// URL"
@@ -74,6 +82,7 @@ def absolute_target(head: RequestHead) -> Target:
 
 def tunnel_target(head: RequestHead, tunnel: Tunnel) -> Target:
     """Read the origin-form target of a request inside a tunnel (RFC 9112 section 3.2.1)."""
+    _refuse_connect(head)
     if not head.target.startswith("/") and not (head.method == "OPTIONS" and head.target == "*"):
         msg = "the request target inside a tunnel is not a path"
         raise InputError(msg)
@@ -85,6 +94,13 @@ def tunnel_target(head: RequestHead, tunnel: Tunnel) -> Target:
         msg = "the Host field is missing or empty"
         raise InputError(msg)
     return Target(scheme=tunnel.scheme, host=host, port=port, origin_form=head.target)
+
+
+def _refuse_connect(head: RequestHead) -> None:
+    """Refuse CONNECT to anybody but the proxy, whatever its target looks like."""
+    if head.method == "CONNECT":
+        msg = "a CONNECT inside a tunnel, or of a whole URL"
+        raise InputError(msg)
 
 
 def egress_request(

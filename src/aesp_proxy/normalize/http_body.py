@@ -13,6 +13,11 @@ _HEX = b"0123456789abcdefABCDEF"
 _SIZE_DIGITS_MAX = 15
 _LINE_BYTES_MAX = 4_096
 _TRAILER_BYTES_MAX = 16_384
+_NEVER_TRAILERS = frozenset(
+    b"host content-length transfer-encoding connection keep-alive upgrade te trailer expect"
+    b" authorization cookie set-cookie content-encoding content-type content-range range"
+    b" max-forwards cache-control http2-settings x-http-method-override".split()
+)
 
 
 class LengthReader:
@@ -122,9 +127,21 @@ class ChunkedReader:
         block = bytes(buffer[: end + 2])
         require_crlf_lines(block)
         self.trailers = parse_fields(block)
+        check_trailers(self.trailers)
         del buffer[: end + 4]
         self.done = True
         return True
+
+
+def check_trailers(trailers: Headers) -> None:
+    """Refuse fields that mean nothing after a body, and much to whoever merges them with the head.
+
+    Framing, routing, authentication, controls and content (RFC 9110 section 6.5.1).
+    Raises ``InputError``; names are in lower case.
+    """
+    if any(name in _NEVER_TRAILERS or name.startswith(b"proxy-") for name, _ in trailers):
+        msg = "a trailer field that belongs in the head"
+        raise InputError(msg)
 
 
 def _expect_crlf_prefix(buffer: bytearray) -> None:

@@ -9,6 +9,7 @@ or signed lengths, any transfer coding but a single ``chunked``. Sources: RFC
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from aesp_proxy.errors import InputError
@@ -21,6 +22,7 @@ _DIGITS = b"0123456789"
 _LENGTH_DIGITS_MAX = 18
 _METHOD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 _METHOD_CHARS_MAX = 24
+_SPACE, _ZERO = b" 0"
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -45,7 +47,8 @@ class RequestHead:
     ``fields`` is the validated block of field lines as received, each ended by
     CRLF, so that what need not change is forwarded without being rebuilt.
     ``body_bytes`` is the Content-Length, 0 without a body, None when chunked;
-    ``rewrite`` says that hop-by-hop fields stand in the way of that.
+    ``rewrite`` says that hop-by-hop fields stand in the way of that, or an odd spelling:
+    white space around a value that is not one space before it, a length with zeros.
     """
 
     method: str
@@ -107,7 +110,7 @@ def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
 
     Raises ``InputError`` with the exact objection; see RFC 9112 section 3.
     """
-    start, fields, headers = _split_head(block, limits)
+    start, fields, headers, is_plain = _split_head(block, limits)
     parts = start.split(b" ")
     if len(parts) != 3:
         msg = "the request line is not METHOD TARGET VERSION"
@@ -135,7 +138,7 @@ def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
         keep_alive=framing.keep_alive,
         expect_continue=framing.expect_continue,
         upgrade=framing.upgrade,
-        rewrite=framing.rewrite,
+        rewrite=framing.rewrite or not is_plain,
     )
 
 
@@ -143,15 +146,30 @@ def check_method(method: bytes) -> None:
     """Refuse what is no method that anyone has registered the like of.
 
     RFC 9110 allows any token; a token can be a secret, and the method is recorded.
-    Every registered method is a short word of capital letters and hyphens.
+    Every registered method is a short word of capital letters and hyphens. PRI begins
+    HTTP/2 and nothing else (RFC 9113 section 11.6).
     """
+    if method == b"PRI":
+        msg = "the method PRI is no request's"
+        raise InputError(msg)
     if not 0 < len(method) <= _METHOD_CHARS_MAX or method.translate(None, _METHOD):
         raise InputError(f"the method is not 1 to {_METHOD_CHARS_MAX} capital letters")
 
 
+def opens_websocket(head: RequestHead) -> bool:
+    """Whether it is the opening handshake of RFC 6455 section 4.1; else Upgrade is dropped."""
+    return (
+        head.upgrade == "websocket"
+        and head.method == "GET"
+        and head.minor_version == 1
+        and head.body_bytes == 0
+        and any(name == b"sec-websocket-key" for name, _ in head.headers)
+    )
+
+
 def parse_response_head(block: bytes, limits: HeadLimits, *, request_method: str) -> ResponseHead:
     """Parse a response head that ends with an empty line (RFC 9112 section 4)."""
-    start, fields, headers = _split_head(block, limits)
+    start, fields, headers, _ = _split_head(block, limits)
     if len(start) < 12 or start[8:9] != b" " or start[12:13] not in (b"", b" "):
         msg = "the status line is not VERSION STATUS REASON"
         raise InputError(msg)
@@ -182,7 +200,7 @@ def parse_response_head(block: bytes, limits: HeadLimits, *, request_method: str
     )
 
 
-def _split_head(block: bytes, limits: HeadLimits) -> tuple[bytes, bytes, Headers]:
+def _split_head(block: bytes, limits: HeadLimits) -> tuple[bytes, bytes, Headers, bool]:
     if len(block) > limits.head_bytes_max:
         raise OversizeError(f"the head is over {limits.head_bytes_max} bytes")
     lines_count = require_crlf_lines(block)
@@ -191,7 +209,8 @@ def _split_head(block: bytes, limits: HeadLimits) -> tuple[bytes, bytes, Headers
     fields = block[start_end + 2 : -2]
     if lines_count - 2 > limits.header_count_max:
         raise OversizeError(f"more than {limits.header_count_max} header fields")
-    return start, fields, parse_fields(fields)
+    headers, is_plain = _field_lines(fields)
+    return start, fields, headers, is_plain
 
 
 def require_crlf_lines(block: bytes) -> int:
@@ -208,14 +227,21 @@ def require_crlf_lines(block: bytes) -> int:
 
 def parse_fields(fields: bytes) -> Headers:
     """Parse field lines, each ended by CRLF (RFC 9112 section 5); also for trailers."""
-    headers = []
+    return _field_lines(fields)[0]
+
+
+def _field_lines(fields: bytes) -> tuple[Headers, bool]:
+    """Parse field lines; tell also whether all are written ``name: value`` to the letter."""
+    headers, is_plain = [], True
     for line in fields.split(b"\r\n")[:-1]:
         name, colon, value = line.partition(b":")
         if not colon or not name or name.translate(None, _TOKEN):
             msg = "a header field's name is not a token (a folded line? space before the colon?)"
             raise InputError(msg)
-        headers.append((name.lower(), value.strip(b" \t")))
-    return tuple(headers)
+        stripped = value.strip(b" \t")
+        is_plain = is_plain and len(value) - len(stripped) == 1 and value[0] == _SPACE
+        headers.append((name.lower(), stripped))
+    return tuple(headers), is_plain
 
 
 def _minor_version(version: bytes) -> int:
@@ -232,6 +258,7 @@ class _Framing:
     """What the fields say of framing and of the connection, gathered in one pass."""
 
     host: str = ""
+    has_host: bool = False
     length: int | None = None
     coding: bytes = b""
     keep_alive: bool = True
@@ -243,16 +270,11 @@ class _Framing:
     @classmethod
     def read(cls, headers: Headers, minor: int) -> _Framing:
         framing = cls()
-        seen_host = False
         for name, value in headers:
             if name not in _FRAMING_NAMES:
                 continue
             if name == b"host":
-                if seen_host:
-                    msg = "more than one Host field"
-                    raise InputError(msg)
-                seen_host = True
-                framing.host = value.decode("latin-1")
+                framing._host(value)
             elif name == b"content-length":
                 framing._length(value)
             elif name == b"transfer-encoding":
@@ -270,12 +292,25 @@ class _Framing:
                 framing.rewrite = True
                 if name == b"upgrade":
                     framing.upgrade = value.decode("latin-1").lower()
-        if framing.coding and framing.length is not None:
+        framing._settle(minor)
+        return framing
+
+    def _settle(self, minor: int) -> None:
+        """Draw what follows from several fields together."""
+        if self.coding and self.length is not None:
             msg = "both Content-Length and Transfer-Encoding"
             raise InputError(msg)
-        tokens = framing.connection_tokens
-        framing.keep_alive = b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
-        return framing
+        tokens = self.connection_tokens
+        self.keep_alive = b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
+        if b"upgrade" not in tokens:  # then there is none (RFC 9110 section 7.8)
+            self.upgrade = ""
+
+    def _host(self, value: bytes) -> None:
+        if self.has_host:
+            msg = "more than one Host field"
+            raise InputError(msg)
+        self.has_host = True
+        self.host = value.decode("latin-1")
 
     def _length(self, value: bytes) -> None:
         if not value or len(value) > _LENGTH_DIGITS_MAX or value.translate(None, _DIGITS):
@@ -285,6 +320,7 @@ class _Framing:
             msg = "more than one Content-Length"
             raise InputError(msg)
         self.length = int(value)
+        self.rewrite |= value[0] == _ZERO and len(value) > 1
 
     def _expect(self, value: bytes) -> None:
         if value.lower() != b"100-continue":
@@ -308,22 +344,36 @@ _HOP_NAMES = frozenset(
 _FRAMING_NAMES = _HOP_NAMES | {b"host", b"content-length", b"transfer-encoding", b"expect"}
 
 
-def upstream_head(head: RequestHead, origin_form: str, authority: str) -> bytes:
+def upstream_head(head: RequestHead, origin_form: str, host: str) -> bytes:
     """Write the head that goes upstream: re-serialised from what was parsed and decided.
 
-    The block of field lines is reused as it came when nothing in it concerns
-    this hop only; ``authority`` is sent as Host when the request had none.
+    ``host`` is the Host to send. The block of field lines is reused as it came when it
+    says so, nothing in it concerns this hop only, and all is spelled as we would.
     """
     start = f"{head.method} {origin_form} HTTP/1.{head.minor_version}\r\n".encode("ascii")
-    if not head.rewrite and head.host:
+    if head.host == host and not head.rewrite:
         return start + head.fields + b"\r\n"
-    dropped = _HOP_NAMES | _named_by_connection(head.headers)
-    lines = [b"%b: %b\r\n" % (n, v) for n, v in head.headers if n not in dropped]
-    if not head.host:
-        lines.insert(0, b"Host: %b\r\n" % authority.encode("ascii"))
+    lines = _lines(head, host, _HOP_NAMES | _named_by_connection(head.headers))
     if any(n == b"te" and v.lower() == b"trailers" for n, v in head.headers):
         lines.append(b"TE: trailers\r\nConnection: TE\r\n")
     return start + b"".join(lines) + b"\r\n"
+
+
+def plain_head(head: RequestHead, host: str) -> bytes:
+    """Write a head anew for another parser of ours, with every field that came."""
+    start = f"{head.method} {head.target} HTTP/1.{head.minor_version}\r\n".encode("ascii")
+    return start + b"".join(_lines(head, host, frozenset())) + b"\r\n"
+
+
+def _lines(head: RequestHead, host: str, dropped: AbstractSet[bytes]) -> list[bytes]:
+    """Write field lines as every parser reads them: one Host, and one spelling of a length."""
+    lines = [b"Host: %b\r\n" % host.encode("ascii")]
+    for name, value in head.headers:
+        if name == b"content-length":
+            lines.append(b"content-length: %d\r\n" % int(value))
+        elif name != b"host" and name not in dropped:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return lines
 
 
 def _named_by_connection(headers: Headers) -> set[bytes]:

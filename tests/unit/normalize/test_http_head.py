@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aesp_proxy.errors import InputError
 from aesp_proxy.normalize.http_head import (
     HeadLimits,
+    opens_websocket,
     parse_request_head,
     parse_response_head,
     upstream_head,
@@ -106,10 +107,38 @@ def test_connection_cannot_name_away_what_frames_the_message():
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
         b"Connection: content-length, host, x-b\r\nX-B: 1\r\n\r\n"
     )
-    sent = upstream_head(parse_request_head(request, LIMITS), "/", "a")
+    sent = upstream_head(parse_request_head(request, LIMITS), "/", "a").lower()
     assert b"content-length: 3\r\n" in sent
     assert b"host: a\r\n" in sent
     assert b"x-b" not in sent
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X:y", b"X:\ty", b"X: y ", b"X:  y", b"X: y\t", b"X:", b"Content-Length: 007",
+        b"Content-Length:\t7", b"Content-Length: 7 ",
+    ],
+)  # fmt: skip
+def test_a_field_that_is_spelled_oddly_goes_upstream_in_the_one_spelling(field):
+    name, _, value = field.lower().partition(b":")
+    value = b"7" if name == b"content-length" else value.strip()
+    head = parse_request_head(b"POST / HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n\r\n", LIMITS)
+    sent = upstream_head(head, "/", "a").lower()
+    assert sent == b"post / http/1.1\r\nhost: a\r\n" + name + b": " + value + b"\r\n\r\n"
+
+
+def test_a_host_that_is_empty_or_another_is_sent_once_and_as_decided():
+    for written in (b"", b"A.TEST", b"a.test."):
+        request = b"GET / HTTP/1.0\r\nX: y\r\nHost: " + written + b"\r\n\r\n"
+        sent = upstream_head(parse_request_head(request, LIMITS), "/", "a.test")
+        assert sent == b"GET / HTTP/1.0\r\nHost: a.test\r\nx: y\r\n\r\n"
+
+
+def test_an_upgrade_without_a_connection_field_is_none():
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n"
+    assert not opens_websocket(parse_request_head(request + b"\r\n", LIMITS))
+    assert opens_websocket(parse_request_head(request + b"Connection: Upgrade\r\n\r\n", LIMITS))
 
 
 def test_an_http_1_0_request_without_host_gets_one():

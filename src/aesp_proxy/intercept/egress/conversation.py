@@ -239,8 +239,12 @@ class Conversation:
         """Answer is out: finish writing, then read and drop what the client still sends.
 
         A close with unread bytes makes TCP reset the connection, and the client
-        would lose the answer (RFC 9112 section 9.6).
+        would lose the answer (RFC 9112 section 9.6). One that has sent its last byte
+        already is not waited for.
         """
+        if not self.context.client.state & ConnectionState.CAN_READ:
+            self._loop.call_soon(self.close)
+            return
         self._drain_client_until = self._loop.time() + _LINGER_S
         self.at(_LINGER_S, self.close)
         self._loop.call_soon(self._end_client_writing)

@@ -35,7 +35,9 @@ from aesp_proxy.normalize.http_head import (
     HeadLimits,
     HeadQueue,
     RequestHead,
+    opens_websocket,
     parse_request_head,
+    plain_head,
 )
 
 if TYPE_CHECKING:
@@ -122,6 +124,8 @@ class Http1(Layer):
                 block = self._queue.take(finished=self._client_finished)
                 conversation.await_head(waiting=block is None and bool(self._queue.data))
                 if block is None:
+                    if self._client_finished:
+                        yield from self._close_all()
                     return
                 yield from self._begin(block)
             except InputError as error:
@@ -131,12 +135,12 @@ class Http1(Layer):
 
     def _begin(self, block: bytes) -> CommandGenerator[None]:
         head = parse_request_head(block, self._limits)
-        if head.upgrade == "websocket" and head.body_bytes == 0 and self._upgrade is not None:
-            yield from self._hand_over(block)
-            return
         target = (
             tunnel_target(head, self._tunnel) if self._tunnel is not None else absolute_target(head)
         )
+        if self._upgrade is not None and opens_websocket(head):
+            yield from self._hand_over(plain_head(head, target.host_field(head.host)))
+            return
         exchange = self._gate.request(self._event(head, target), self._tunnel)
         if exchange.denial is not None:
             yield from self._deny(exchange.denial, head)
@@ -148,6 +152,8 @@ class Http1(Layer):
             yield from self._body_data(data)
         if self._turn is turn:
             yield from self._send_upstream(turn)
+        if self._client_finished and self._state is _State.BODY:
+            yield from self._cut_short()
 
     def _event(self, head: RequestHead, target: Target) -> EgressRequest:
         return egress_request(
@@ -181,11 +187,15 @@ class Http1(Layer):
         self._client_finished = True
         if self._state is _State.HEAD and self._queue.data:
             yield from self._next_request()
-        elif self._state is _State.BODY and self._turn is not None:
-            text = "the body ended before its declared length"
-            yield from self._cut(self._turn.exchange.refuse(Reason.MALFORMED, text))
+        elif self._state is _State.BODY:
+            yield from self._cut_short()
         elif self._state is not _State.WAIT:
             yield from self._close_all()
+
+    def _cut_short(self) -> CommandGenerator[None]:
+        if self._turn is not None:
+            text = "the body ended before its declared length"
+            yield from self._cut(self._turn.exchange.refuse(Reason.MALFORMED, text))
 
     def _client_gone(self) -> None:
         turn, self._turn = self._turn, None
@@ -341,3 +351,5 @@ class Http1(Layer):
         self._state = _State.DEAD
         self._conversation.on_end.remove(self._client_gone)
         yield from self._upgrade(data)
+        if self._client_finished:  # the layer that stands in this one's place is told too
+            yield from self.handle_event(events.ConnectionClosed(self.context.client))

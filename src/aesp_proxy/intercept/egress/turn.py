@@ -34,7 +34,7 @@ class Turn:
         self.target = target
         self.exchange = exchange
         self.relay = ResponseRelay(limits, method=head.method, minor_version=head.minor_version)
-        self.unsent = [upstream_head(head, target.origin_form, str(target.host))]
+        self.unsent = [upstream_head(head, target.origin_form, target.host_field(head.host))]
         self.rest = b""
         self._reader = body_reader(head.body_bytes)
         self._bytes_out = 0

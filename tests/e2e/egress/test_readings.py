@@ -1,0 +1,36 @@
+"""What the proxy forwards is what was decided, and every parser reads it alike.
+
+A few hundred streams of the grammar, and with Hypothesis the smallest one that is a hole;
+``make long`` sends thousands, and asks nginx too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from egress_lab import Proxy
+from http_grammar import streams
+from http_passage import Passage, objection
+from http_readers import READERS
+from hypothesis import HealthCheck, given, settings
+
+
+@pytest.fixture(scope="module")
+def passage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Passage]:
+    proxy = Proxy(tmp_path_factory.mktemp("passage"))
+    passage = Passage(proxy)
+    try:
+        yield passage
+    finally:
+        passage.close()
+        proxy.stop()
+
+
+@settings(max_examples=300, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(streams())
+def test_no_request_that_can_be_read_in_two_ways_gets_through(
+    passage: Passage, sent: tuple[str, bytes]
+) -> None:
+    entry, stream = sent
+    assert objection(passage.send(entry, stream), READERS) == ""
