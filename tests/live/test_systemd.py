@@ -15,12 +15,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from capture_lab import Lab, rules, unusable
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd/aesp-proxy.service"
+CAPTURE = ROOT / "systemd/aesp-proxy-capture.service"
 PROGRAM = Path(sys.executable).parent / "aesp-proxy"
 EXPOSURE_MAX = 2.0
 WAIT_S = 60.0
@@ -35,21 +38,23 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
 
 
-def values(key: str) -> list[str]:
-    """Every value that the unit gives a key."""
-    lines = UNIT.read_text().splitlines()
+def values(key: str, unit: Path = UNIT) -> list[str]:
+    """Every value that a unit gives a key."""
+    lines = unit.read_text().splitlines()
     return [line.partition("=")[2] for line in lines if line.startswith(f"{key}=")]
 
 
-def test_the_unit_is_one_that_systemd_takes(tmp_path):
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/usr/bin/aesp-proxy", str(PROGRAM)))
-    ran = run("systemd-analyze", "verify", "--man=no", str(unit))
+def test_the_units_are_ones_that_systemd_takes(tmp_path):
+    for unit in (UNIT, CAPTURE):
+        text = unit.read_text().replace("/usr/bin/aesp-proxy", str(PROGRAM))
+        (tmp_path / unit.name).write_text(text)
+    ran = run("systemd-analyze", "verify", "--man=no", *map(str, tmp_path.iterdir()))
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_the_unit_leaves_little_exposed():
-    ran = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT))
+@pytest.mark.parametrize("unit", [UNIT, CAPTURE], ids=["service", "capture"])
+def test_a_unit_leaves_little_exposed(unit):
+    ran = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(unit))
     line = next(text for text in ran.stdout.splitlines() if "Overall exposure" in text)
     exposure = float(line.rpartition(": ")[2].split()[0])
     print(f"exposure {exposure}")
@@ -86,9 +91,9 @@ def expanded(name: str) -> set[str]:
     return set().union(*members)
 
 
-def allowed() -> set[str]:
+def allowed(unit: Path = UNIT) -> set[str]:
     calls = expanded("@default")
-    for value in values("SystemCallFilter"):
+    for value in values("SystemCallFilter", unit):
         named = set().union(*map(expanded, value.removeprefix("~").split()))
         calls = calls - named if value.startswith("~") else calls | named
     return calls
@@ -124,6 +129,12 @@ def told(folder: Path) -> dict[str, object] | None:
     return json.loads(data) if data else None
 
 
+def test_what_has_a_privilege_takes_no_traffic_and_what_takes_traffic_has_none():
+    assert values("CapabilityBoundingSet", CAPTURE) == ["CAP_NET_ADMIN"]
+    assert values("RestrictAddressFamilies", CAPTURE) == ["AF_NETLINK AF_UNIX"]
+    assert values("CapabilityBoundingSet") == values("AmbientCapabilities") == [""]
+
+
 def test_the_service_makes_no_system_call_that_the_unit_forbids(folder):
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
@@ -156,8 +167,34 @@ def test_the_service_makes_no_system_call_that_the_unit_forbids(folder):
             with contextlib.suppress(OSError):
                 os.kill((told(folder) or {}).get("pid", process.pid), signal.SIGKILL)
             process.kill()
-    lines = calls.read_text().split()
-    made = {word for word in lines if word.isidentifier()} - {"name", "syscall", "total"}
-    print(f"{len(made)} system calls")
+    made = calls_in(calls)
     assert len(made) > 40
     assert made - allowed() == set()
+
+
+def calls_in(summary: Path) -> set[str]:
+    """The system calls that strace has counted."""
+    lines = summary.read_text().split()
+    return {word for word in lines if word.isidentifier()} - {"name", "syscall", "total"}
+
+
+def test_what_keeps_the_packet_rules_makes_no_system_call_that_its_unit_forbids(folder):
+    if shutil.which("strace") is None or unusable():
+        pytest.skip(unusable() or "needs strace")
+    with ExitStack() as stack:
+        lab = Lab(stack, folder)
+        lab.configure(rules="service")
+        calls = folder / "calls"
+        words = ["strace", "-f", "-qq", "-c", "-U", "name", "-o", str(calls), str(PROGRAM)]
+        keep = lab.start(
+            lab.host, 0, *words, "capture", "keep", "--config", str(lab.config),
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert keep.stderr is not None
+        assert "leads to the proxy" in keep.stderr.readline()
+        assert rules(lab, "flush", "ruleset").returncode == 0
+        assert "put back" in keep.stderr.readline()
+        assert lab.end_of_child(keep, signal.SIGTERM) == 0
+    made = calls_in(calls)
+    assert {"capset", "bind", "sendto"} <= made
+    assert made - allowed(CAPTURE) == set()

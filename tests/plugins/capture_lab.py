@@ -230,6 +230,12 @@ class Lab:
         self.daemon.send_signal(number)
         return self.daemon.wait(WAIT_S)
 
+    def end_of_child(self, process: subprocess.Popen[str], number: int) -> int:
+        """Send a signal to the one child of a process, and return how the process ends."""
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), number)
+        return process.wait(WAIT_S)
+
     def records(self) -> list[dict[str, Any]]:
         """All that stands in the record."""
         words = [str(PROGRAM), "audit", "tail", "--state", str(self.state), "--json",

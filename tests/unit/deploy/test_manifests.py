@@ -8,7 +8,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from aesp_proxy.cli.capture import capture
 from aesp_proxy.daemon.config import VARIABLES, build
 from aesp_proxy.daemon.config_file import read_file
 from aesp_proxy.daemon.config_values import Given
@@ -56,6 +58,23 @@ def test_settings_and_policy_are_ones_that_the_program_takes(tmp_path):
     env = {each["name"]: each["value"] for each in containers()["agent"]["env"]}
     assert {env[name] for name in ("http_proxy", "https_proxy", "HTTPS_PROXY")} == {proxy}
     assert env["SSL_CERT_FILE"] == str(settings.daemon.ca_copy)
+
+
+def test_the_first_container_captures_all_but_the_proxy_and_alone_may(tmp_path):
+    first, *_ = of_kind("Pod")["spec"]["initContainers"]
+    given = first["securityContext"]
+    assert given["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN"]}
+    assert given["allowPrivilegeEscalation"] is False
+    assert given["readOnlyRootFilesystem"] is True
+    assert "restartPolicy" not in first
+    proxy = containers()["aesp-proxy"]["securityContext"]["runAsUser"]
+    (tmp_path / "config.yaml").write_text(of_kind("ConfigMap")["data"]["config.yaml"])
+    words = [word.replace("/etc/aesp-proxy", str(tmp_path)) for word in first["args"]]
+    shown = CliRunner().invoke(capture, ["show", *words[2:]])
+    assert shown.exit_code == 0, shown.exception
+    assert f"meta skuid {proxy} accept" in shown.output
+    assert words[:2] == ["capture", "install"]
+    assert 'oif "lo" return' in shown.output
 
 
 @pytest.mark.parametrize("name", ["aesp-proxy", "agent"])
