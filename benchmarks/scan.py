@@ -8,8 +8,6 @@ sample because they need seconds a megabyte.
 
 from __future__ import annotations
 
-import base64
-import json
 import random
 import re
 import sys
@@ -28,6 +26,7 @@ from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.model.decision import Severity
 from benchmarks import harness
 from benchmarks.harness import Budget, Figures, Result
+from benchmarks.traffic import Traffic
 
 PACK = Path(__file__).resolve().parents[1] / "policies" / "secrets"
 CHUNK_BYTES = 16 * 1024
@@ -50,108 +49,6 @@ HEAD_FIELDS = (
     (b"x-stainless-runtime", b"CPython"),
     (b"cookie", b"session=8c1f0e2d7a6b; theme=dark; region=eu-west-1"),
 )
-
-
-class Traffic:
-    """Honest bytes that depend on the seed alone."""
-
-    def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
-        parts = [
-            "ba",
-            "ce",
-            "di",
-            "fo",
-            "gu",
-            "ha",
-            "ki",
-            "lo",
-            "mu",
-            "ne",
-            "po",
-            "qui",
-            "ra",
-            "se",
-            "ti",
-            "vo",
-            "we",
-            "xy",
-            "za",
-            "str",
-            "ing",
-            "tion",
-            "er",
-        ]
-        self.words = [
-            "".join(self.chance.choices(parts, k=self.chance.randint(1, 4))) for _ in range(3_000)
-        ]
-
-    def prose(self, count: int) -> str:
-        """Return sentences."""
-        words = self.chance.choices(self.words, k=count)
-        marks = self.chance.choices(["", "", "", "", ",", ".", ".\n"], k=count)
-        return " ".join(word + mark for word, mark in zip(words, marks, strict=True))
-
-    def source(self, count: int) -> str:
-        """Return functions with names, numbers, strings, hashes and identifiers."""
-        lines = []
-        for number in range(count):
-            one, two, three = self.chance.choices(self.words, k=3)
-            lines += [
-                f"def {one}_{two}(self, {three}: str = 'key-{one}') -> None:",
-                f'    """{self.prose(8)}"""',
-                f"    self.{three}_token = os.environ['{two.upper()}_API_KEY']",
-                f"    # {self.chance.randbytes(20).hex()} https://docs.{one}.example/{two}#{three}",
-                f"    return {{'{one}': {number}, 'id': '{_identifier(self.chance)}'}}",
-                "",
-            ]
-        return "\n".join(lines)
-
-    def chat(self, size: int) -> bytes:
-        """Return conversations as an API takes them: prose and code inside JSON strings."""
-
-        def one() -> bytes:
-            messages = [
-                {"role": role, "content": self.prose(180) + "\n```\n" + self.source(6) + "```"}
-                for role in ("system", "user", "assistant", "user")
-            ]
-            body = {"model": "example-1", "stream": True, "id": _identifier(self.chance)}
-            return json.dumps(body | {"messages": messages}).encode() + b"\n"
-
-        return _fill(size, one)
-
-    def code(self, size: int) -> bytes:
-        """Return source text."""
-        return _fill(size, lambda: self.source(40).encode())
-
-    def script(self, size: int) -> bytes:
-        """Return minified script."""
-
-        def one() -> bytes:
-            a, b, c = self.chance.choices(self.words, k=3)
-            return (
-                f"var {a[0]}={{{b}:function(e,t){{return e.{c}(t)||!0}}}},n=[{len(a)},.5];".encode()
-            )
-
-        return _fill(size, one)
-
-    def image(self, size: int) -> bytes:
-        """Return an image as a data URL in JSON."""
-        data = base64.b64encode(self.chance.randbytes(size * 3 // 4))
-        return b'{"image_url": "data:image/png;base64,' + data + b'"}'
-
-
-def _identifier(chance: random.Random) -> str:
-    raw = chance.randbytes(16).hex()
-    return f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
-
-
-def _fill(size: int, make: Callable[[], bytes]) -> bytes:
-    parts: list[bytes] = []
-    while size > 0:
-        parts.append(make())
-        size -= len(parts[-1])
-    return b"".join(parts)
 
 
 def pack() -> tuple[Rule, ...]:
