@@ -30,7 +30,8 @@ HOMES = {
     "starlette": ("aggregator",),
     "uvicorn": ("aggregator",),
     "sqlite3": ("aggregator/store",),
-    "httpx": ("forward", "aggregator", "cli/aggregator.py"),
+    "httpx": ("forward", "aggregator", "cli/aggregator.py", "daemon/vault.py"),
+    "numpy": ("decide/secrets/grams.py",),
     "ctypes": ("launch", "daemon/spawned.py"),
 }
 

@@ -28,7 +28,7 @@ version: "1.2.0"
 name: {name}
 guards:
   egress_allowlist: {{default_action: block, allow: ["{allow}"]}}
-  secret_leak: {{enabled: false}}
+  secret_leak: {{enabled: {scans}}}
 """
 
 
@@ -96,10 +96,10 @@ class Daemon:
         )
         self.write("first", "one.test")
 
-    def write(self, name: str, allow: str) -> None:
+    def write(self, name: str, allow: str, *, scans: bool = False) -> None:
         """Put another policy in the file's place, as an editor does."""
         draft = self.folder / "draft"
-        draft.write_text(POLICY.format(name=name, allow=allow))
+        draft.write_text(POLICY.format(name=name, allow=allow, scans=str(scans).lower()))
         draft.replace(self.policy)
 
     def start(self, *more: str, **environ: str) -> None:
@@ -130,6 +130,7 @@ class Daemon:
         with socket.socket(socket.AF_UNIX) as sock:
             try:
                 sock.connect(str(self.run_dir / "control.sock"))
+                sock.sendall(b'{"ask": "status"}\n')
                 data = b""
                 while more := sock.recv(65536):
                     data += more
@@ -152,13 +153,24 @@ class Daemon:
         until(holds, f"{what}: {self.status()} {self.text()}")
         return told[0]
 
-    def get(self, host: str) -> int:
+    def secrets(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run ``aesp-proxy secrets``, with a text to read."""
+        verb, *rest = words
+        return subprocess.run(
+            [str(PROGRAM), "secrets", verb, "--config", str(self.config), *rest],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def get(self, host: str, path: str = "/") -> int:
         """Ask for a page through the proxy; the status of the answer."""
         status = self.status()
         assert status is not None
         client = http.client.HTTPConnection("127.0.0.1", status["listen"]["port"], timeout=WAIT_S)
         try:
-            client.request("GET", f"http://{host}/")
+            client.request("GET", f"http://{host}{path}")
             return client.getresponse().status
         finally:
             client.close()
@@ -319,6 +331,28 @@ def test_several_workers_share_the_port_and_one_that_is_killed_comes_back(daemon
     assert [worker["pid"] for worker in told["workers"]][1] == pids[1]
     assert [worker["restarts"] for worker in told["workers"]] == [1, 0]
     assert "was killed by SIGKILL" in daemon.text()
+
+
+def test_what_is_registered_is_looked_for_at_once_by_every_worker_also_by_new_ones(daemon):
+    value, path = "q9Zt4LmX0vKc7RbYw2NsD5hJ8gFp3TaUe6WiQo1", "/?q=q9Zt4LmX0vKc7RbYw2NsD5hJ8gFp3TaU"
+    assert daemon.secrets("list").returncode == 4
+    daemon.write("first", "one.test", scans=True)
+    told = daemon.ready("--workers", "2", "--set", "secrets.sources=")
+    assert {daemon.get("one.test", path) for _ in range(8)} == {200}
+    ran = daemon.secrets("register", "--name", "DEPLOY", text=f"{value}\n")
+    assert (ran.returncode, ran.stdout) == (0, "registered DEPLOY (standard input)\n")
+    assert {daemon.get("one.test", path) for _ in range(8)} == {403}
+    assert daemon.secrets("register", "--name", "WORD", text="localhost").returncode == 1
+    assert daemon.secrets("list").stdout == "DEPLOY  standard input\n"
+    for worker in told["workers"]:
+        os.kill(worker["pid"], signal.SIGKILL)
+    daemon.wait(lambda told: all(w["ready"] for w in told["workers"]), "back")
+    assert {daemon.get("one.test", path) for _ in range(8)} == {403}
+    assert daemon.secrets("forget", "DEPLOY").returncode == 0
+    assert daemon.secrets("forget", "DEPLOY").returncode == 1
+    assert daemon.get("one.test", path) == 200
+    assert value not in daemon.text() + json.dumps(daemon.records())
+    assert {"secrets.registered", "secrets.forgotten"} <= {r["action"] for r in daemon.records()}
 
 
 def test_a_killed_sealer_comes_back_and_nothing_is_lost(daemon):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from aesp_proxy.daemon.service.answer import answer_questions
 from aesp_proxy.daemon.service.run_dir import RunDir, socket_in
-from aesp_proxy.daemon.service.status import answer_status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -28,6 +28,7 @@ def asked_as(uid: int, path: Path) -> bytes:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(20)
                 sock.connect(str(path))
+                sock.sendall(b'{"ask": "status"}\n')
                 os.write(writer, b"sent:" + sock.recv(4096))
         except OSError as error:
             os.write(writer, type(error).__name__.encode())
@@ -42,7 +43,7 @@ def asked_as(uid: int, path: Path) -> bytes:
 
 def told_to(uid: int, *, is_open: bool) -> bytes:
     async def play() -> bytes:
-        async def status() -> dict[str, object]:
+        async def status(question: object) -> dict[str, object]:
             return {"state": "running"}
 
         with (
@@ -54,7 +55,7 @@ def told_to(uid: int, *, is_open: bool) -> bytes:
                     Path(path).chmod(mode)
                 socket_in(run.path).chmod(0o666)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(answer_status, run.listener, status)
+                nursery.start_soon(answer_questions, run.listener, {"status": status})
                 told = await trio.to_thread.run_sync(asked_as, uid, socket_in(run.path))
                 nursery.cancel_scope.cancel()
         return told

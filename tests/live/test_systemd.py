@@ -121,6 +121,7 @@ def told(folder: Path) -> dict[str, object] | None:
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.connect(str(folder / "run/control.sock"))
+            sock.sendall(b'{"ask": "status"}\n')
             data = b""
             while more := sock.recv(65536):
                 data += more

@@ -29,6 +29,10 @@ _COMMANDS: Final[Table] = {
         "aesp_proxy.cli.capture:capture",
         "Bring what users of this host send to the service.",
     ),
+    "secrets": (
+        "aesp_proxy.cli.secrets:secrets",
+        "Register secret values that may not leave, list and forget them.",
+    ),
     "check": ("aesp_proxy.cli.check:check", "Decide events from a file, without running anything."),
     "scan": ("aesp_proxy.cli.scan.command:scan", "Find secrets in files, history, or input."),
     "policy": ("aesp_proxy.cli.policy:policy", "Compile policies, check them, say what they mean."),

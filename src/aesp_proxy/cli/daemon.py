@@ -58,6 +58,7 @@ def daemon(
 def _serve(settings: Settings) -> int:
     import trio
 
+    from aesp_proxy.daemon.secret_registry import registry_of
     from aesp_proxy.daemon.service.notify import Notifier
     from aesp_proxy.daemon.service.plan import ServicePlan
     from aesp_proxy.daemon.service.run_dir import RunDir, run_dir_of
@@ -70,6 +71,7 @@ def _serve(settings: Settings) -> int:
         session_id=secrets.token_hex(8),
         log=settings.state_dir / "log" / "daemon.log",
         notice=error_line,
+        registry=registry_of(settings, os.environ, say=error_line, is_agents=False),
     )
     with RunDir(run_dir_of(settings, os.environ, is_root=os.geteuid() == 0)) as run_dir:
         end = trio.run(serve, plan, run_dir, notifier)

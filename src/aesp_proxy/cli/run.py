@@ -13,6 +13,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from aesp_proxy.cli.walls import Environment
     from aesp_proxy.daemon.config import Settings
     from aesp_proxy.daemon.process import EarlyWorker
+    from aesp_proxy.daemon.secret_registry import Registry
     from aesp_proxy.daemon.supervisor import Plan, RunEnd
     from aesp_proxy.launch.child import Child
     from aesp_proxy.launch.terminal import Terminal
@@ -61,9 +63,16 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--set", "more", multiple=True, metavar="NAME=VALUE", help="Any setting of docs/settings.md."
 )
+@click.option(
+    "--secrets-from",
+    type=_PATH,
+    multiple=True,
+    metavar="FILE",
+    help="File whose values may not leave: .env, credentials, keys.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(
+def run(  # noqa: PLR0913 - an argument an option
     *,
     policy: str | None,
     state: str | None,
@@ -73,6 +82,7 @@ def run(
     forward: str | None,
     allow_degraded: bool,
     more: tuple[str, ...],
+    secrets_from: tuple[Path, ...],
     quiet: bool,
     command: tuple[str, ...],
 ) -> int:
@@ -87,11 +97,13 @@ def run(
     if allow_degraded:
         flags["isolation.mode"] = "degraded"
     settings = settings_of(flags, config, agent_type=Path(command[0]).name)
-    return _run(settings, command, quiet=quiet)
+    sources = tuple(f"file:{path.absolute()}" for path in secrets_from)
+    return _run(settings, command, sources, quiet=quiet)
 
 
-def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
+def _run(settings: Settings, command: Sequence[str], sources: Sequence[str], *, quiet: bool) -> int:
     from aesp_proxy.daemon.process import start_early_worker
+    from aesp_proxy.daemon.secret_registry import registry_of
     from aesp_proxy.daemon.state_dir import prepare_state_dir
     from aesp_proxy.launch import reaper
     from aesp_proxy.launch.terminal import Terminal
@@ -107,7 +119,8 @@ def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
     loading = start_early_worker(log=log)
     terminal = Terminal()
     try:
-        start = _Start(settings, session_id, log, command, quiet, loading)
+        registry = registry_of(settings, os.environ, sources, say=partial(_say, quiet=quiet))
+        start = _Start(settings, session_id, log, command, quiet, loading, registry)
         return _walled(start, _prepare(settings), terminal)
     finally:
         loading.discard()
@@ -126,6 +139,7 @@ class _Start(NamedTuple):
     command: Sequence[str]
     quiet: bool
     loading: EarlyWorker
+    registry: Registry
 
 
 def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
@@ -158,6 +172,7 @@ def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
         settings=settings,
         session_id=start.session_id,
         log=start.log,
+        registry=start.registry,
         notice=(lambda _: None) if start.quiet else error_line,
     )
     end = trio.run(supervise, plan, walled.child, helpers)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from aesp_proxy.daemon.config_secrets import Secrets
 from aesp_proxy.daemon.config_service import Capture, Daemon
 from aesp_proxy.daemon.config_values import Given, Key, Pairs, read_value, setting
 from aesp_proxy.errors import ConfigError
@@ -296,6 +297,7 @@ class Settings:
     tls: Tls = Tls()
     limits: Limits = Limits()
     scan: Scan = Scan()
+    secrets: Secrets = Secrets()
     audit: Audit = Audit()
     forward: Forward = Forward()
     egress: Egress = Egress()

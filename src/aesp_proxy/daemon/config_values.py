@@ -100,6 +100,8 @@ def read_value(key: Key, given: Given) -> object:
         return Path(_text(key, value, where))
     if key.kind is tuple:
         return _pairs(value, where, files=key.form == "files")
+    if key.form == "list" and isinstance(value, list | tuple):
+        value = _joined(value, where)
     if key.kind is str:
         if key.choices and isinstance(value, float):
             value = f"{value:g}"  # YAML takes 1.2 for a number
@@ -119,6 +121,14 @@ def _from_text(key: Key, given: Given) -> object:
         except ValueError:
             return text
     return text
+
+
+def _joined(items: list[object] | tuple[object, ...], where: str) -> str:
+    """Return a file's list as the text that a flag would have given."""
+    for item in items:
+        if not isinstance(item, str) or "," in item:
+            raise ConfigError(f"{_word(item)} is not a text without a comma", where=where)
+    return ",".join(str(item) for item in items)
 
 
 def _text(key: Key, value: object, where: str) -> str:

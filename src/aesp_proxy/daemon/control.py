@@ -18,7 +18,13 @@ direction  frame              fields
 to worker  ``config``         ``settings`` (``Settings.to_worker()``),
                               ``session_id``, ``ca_dir`` (text): always the first;
                               ``kept`` (text) and ``serial``: a kept policy to read
-                              instead of the settings' (see ``policy_kept``), or empty
+                              instead of the settings' (see ``policy_kept``), or empty;
+                              ``exact_key`` (bytes): the key of registered values, and
+                              ``registrations`` (int): how many frames ``register`` are
+                              taken before it is ready
+to worker  ``register``       ``entries``: hashes of values to look for from now on (see
+                              ``secret_registry``); answer ``registered``
+to worker  ``forget``         ``name``: look for its values no more; answer ``registered``
 to worker  ``reload``         ``kept``, ``serial``: read that policy whole, swap it in,
                               answer ``serving``; what fails ends in ``failed``
 to worker  ``refused``        ``message``: record that another policy was not taken, and why
@@ -35,6 +41,7 @@ from it    ``failed``         ``exit_code`` (3 configuration, 4 runtime), ``mess
 from it    ``notice``         ``message``: one line for the person at the terminal
 from it    ``serving``        ``serial``, ``name``, ``hash``, ``stamp``: the policy it
                               decides by now; after ``ready`` and after each reload
+from it    ``registered``     ``names`` (int): of so many names values are looked for
 from it    ``counts``         ``connections`` now, requests ``allowed``, attempts
                               ``refused`` since it started
 ========== ================== =====================================================
@@ -101,7 +108,14 @@ class Counts:
     refused: int
 
 
-FromWorker = Ready | Failed | Notice | Serving | Counts
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """Of so many names a worker looks for values."""
+
+    names: int
+
+
+FromWorker = Ready | Failed | Notice | Serving | Counts | Registered
 
 
 def encode_frame(frame: dict[str, object]) -> bytes:
@@ -120,7 +134,14 @@ def encode_frame(frame: dict[str, object]) -> bytes:
 
 
 def config_frame(
-    settings: dict[str, object], *, session_id: str, ca_dir: str, kept: str = "", serial: int = 1
+    settings: dict[str, object],
+    *,
+    session_id: str,
+    ca_dir: str,
+    kept: str = "",
+    serial: int = 1,
+    exact_key: bytes = b"",
+    registrations: int = 0,
 ) -> bytes:
     """Encode the first frame to a worker."""
     return encode_frame(
@@ -131,6 +152,8 @@ def config_frame(
             "ca_dir": ca_dir,
             "kept": kept,
             "serial": serial,
+            "exact_key": exact_key,
+            "registrations": registrations,
         }
     )
 
@@ -169,6 +192,11 @@ def counts_frame(counts: Counts) -> bytes:
 def stop_frame(*, grace_s: float) -> bytes:
     """Encode the request to finish within ``grace_s`` seconds."""
     return encode_frame({"type": "stop", "grace_s": grace_s})
+
+
+def registered_frame(names: int) -> bytes:
+    """Encode a worker's word that it looks for the values of so many names."""
+    return encode_frame({"type": "registered", "names": names})
 
 
 def ready_frame(*, port: int, epoch: int) -> bytes:
@@ -253,5 +281,7 @@ def from_worker(frame: dict[str, object]) -> FromWorker:
             "refused": int(refused),
         }:
             return Counts(connections=connections, allowed=allowed, refused=refused)
+        case {"type": "registered", "names": int(names)}:
+            return Registered(names=names)
         case _:
             raise InputError(f"a worker sent a control frame of type {frame['type']!r}")

@@ -18,6 +18,7 @@ from aesp_proxy.decide.policy.compiled_json import BYTES_MAX, from_json, is_comp
 from aesp_proxy.decide.policy.document import TEXT_BYTES_MAX
 from aesp_proxy.decide.policy.load import load_policy
 from aesp_proxy.decide.policy.policy import Policy
+from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, parse_rules
 from aesp_proxy.decide.snapshot import (
@@ -38,23 +39,30 @@ def load_snapshot(
     fingerprint_key: bytes,
     serial: int,
     cache_dir: Path | None = None,
+    exact: ExactIndex | None = None,
 ) -> Snapshot:
     """Read a policy (None: the built-in baseline) and the packs, and compile them.
 
     ``fingerprint_key`` keys the fingerprints of findings, ``serial`` counts reloads.
     ``cache_dir`` keeps the compiled secret rules (0.4 s to make); without it nothing
-    is kept.
+    is kept. ``exact`` are registered values, looked for too.
     """
     return snapshot_of(
         read_policy(policy_path),
         fingerprint_key=fingerprint_key,
         serial=serial,
         cache_dir=cache_dir,
+        exact=exact,
     )
 
 
 def snapshot_of(
-    policy: Policy, *, fingerprint_key: bytes, serial: int, cache_dir: Path | None = None
+    policy: Policy,
+    *,
+    fingerprint_key: bytes,
+    serial: int,
+    cache_dir: Path | None = None,
+    exact: ExactIndex | None = None,
 ) -> Snapshot:
     """Compile a policy that was read, with the packs; as ``load_snapshot``."""
     if not policy.secrets.enabled:
@@ -66,6 +74,7 @@ def snapshot_of(
         fingerprint_key=fingerprint_key,
         serial=serial,
         locator=compiled(secret_rules(policy, packs), cache_dir),
+        exact=exact,
     )
 
 

@@ -32,6 +32,7 @@ from aesp_proxy.daemon import control
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.ending import gone, stop
 from aesp_proxy.daemon.process import HelperProcess, Helpers
+from aesp_proxy.daemon.secret_registry import Registry
 from aesp_proxy.errors import InputError, UnavailableError
 
 _READ_BYTES: Final = 65536
@@ -76,12 +77,16 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run is made of. ``notice`` takes one line for the person."""
+    """What a run is made of. ``notice`` takes one line for the person.
+
+    ``registry`` holds the secret values that may not leave.
+    """
 
     settings: Settings
     session_id: str
     log: Path
     notice: Callable[[str], None]
+    registry: Registry | None = None
     start_s_max: float = 30.0
     drain_s_max: float = 3.0
     seal_s_max: float = 40.0
@@ -190,12 +195,17 @@ async def _end_child(run: _Run, end: RunEnd) -> None:
 
 
 async def _watch_worker(run: _Run) -> None:
-    settings = run.plan.settings
-    frame = control.config_frame(
-        settings.to_worker(), session_id=run.plan.session_id, ca_dir=str(settings.ca_dir)
+    settings, registry = run.plan.settings, run.plan.registry
+    frames = registry.frames() if registry is not None else []
+    first = control.config_frame(
+        settings.to_worker(),
+        session_id=run.plan.session_id,
+        ca_dir=str(settings.ca_dir),
+        exact_key=registry.key if registry is not None else b"",
+        registrations=len(frames),
     )
     try:
-        await run.stream.send_all(frame)
+        await run.stream.send_all(b"".join([first, *frames]))
         while data := await run.stream.receive_some(_READ_BYTES):
             for message in run.decoder.feed(data):
                 _take(run, control.from_worker(message))
@@ -223,8 +233,8 @@ def _take(run: _Run, message: control.FromWorker) -> None:
             run.failed = message
         case control.Notice():
             run.plan.notice(message.message)
-        case control.Serving() | control.Counts():
-            pass  # a run asks for neither
+        case control.Serving() | control.Counts() | control.Registered():
+            pass  # a run asks for none of them
         case _:
             assert_never(message)
 

@@ -27,8 +27,11 @@ from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
 from aesp_proxy.daemon.reaching import tls_settings, way_out
 from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
+from aesp_proxy.daemon.secret_registry import entries_of
 from aesp_proxy.daemon.session import SessionCounter, claims_of
 from aesp_proxy.daemon.worker_control import ControlLoop, PolicySource
+from aesp_proxy.decide.secrets.exact import ExactIndex
+from aesp_proxy.decide.secrets.registered import Entry
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.egress.dialler import static_addresses
@@ -69,6 +72,7 @@ class Started:
     listeners: DnsListeners | None
     pipeline: Pipeline
     source: PolicySource
+    entries: list[Entry]
 
 
 def main() -> None:
@@ -96,7 +100,7 @@ async def _run(control: socket.socket, sockets: Sockets) -> int:
     frames = _frames(control)
     loop = asyncio.get_running_loop()
     try:
-        started = await _start(await anext(frames), sockets)
+        started = await _start(await anext(frames), frames, sockets)
     except StopAsyncIteration:
         return _EXIT_RUNTIME
     except AespError as error:
@@ -114,6 +118,7 @@ async def _run(control: socket.socket, sockets: Sockets) -> int:
         source=started.source,
         connections=lambda: started.interceptor.connections,
     )
+    serve.record_registered(started.entries)
     await loop.sock_sendall(control, ready_frame(port=port, epoch=started.journal.epoch))
     try:
         await serve.serving()
@@ -126,7 +131,9 @@ async def _run(control: socket.socket, sockets: Sockets) -> int:
     return 0
 
 
-async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
+async def _start(
+    frame: dict[str, object], frames: AsyncIterator[dict[str, object]], sockets: Sockets
+) -> Started:
     raw, session_id, ca_dir = frame.get("settings"), frame.get("session_id"), frame.get("ca_dir")
     if frame.get("type") != "config" or not isinstance(raw, dict):
         msg = f"the supervisor sent {frame.get('type')!r} before the configuration"
@@ -136,7 +143,8 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
     asked = bool(sockets.dns_udp or sockets.dns_tcp or settings.resolver.upstreams)
     resolver = own_resolver(settings, clock=time.monotonic) if asked else None
     check_newest_batch(settings.state_dir)
-    source = PolicySource(state_dir=settings.state_dir, path=settings.policy)
+    exact, entries = await _registered(frame, frames)
+    source = PolicySource(state_dir=settings.state_dir, path=settings.policy, exact=exact)
     snapshot = source.load(frame)
     master = EgressMaster(
         ca_dir=Path(str(ca_dir)),
@@ -173,7 +181,21 @@ async def _start(frame: dict[str, object], sockets: Sockets) -> Started:
         listeners=listeners,
         pipeline=pipeline,
         source=source,
+        entries=entries,
     )
+
+
+async def _registered(
+    frame: dict[str, object], frames: AsyncIterator[dict[str, object]]
+) -> tuple[ExactIndex | None, list[Entry]]:
+    """Take the values that are registered at the start: nothing passes before they are known."""
+    key, count = frame.get("exact_key"), frame.get("registrations")
+    if not isinstance(key, bytes) or not isinstance(count, int) or not key:
+        return None, []
+    exact = ExactIndex(key)
+    entries = [entry for _ in range(count) for entry in entries_of(await anext(frames))]
+    exact.add(entries)
+    return exact, entries
 
 
 def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[Pipeline, Journal]:

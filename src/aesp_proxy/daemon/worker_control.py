@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +13,16 @@ from aesp_proxy.daemon.control import (
     Serving,
     counts_frame,
     failed_frame,
+    registered_frame,
     serving_frame,
 )
 from aesp_proxy.daemon.fingerprint import load_fingerprint_key
 from aesp_proxy.daemon.pipeline import Pipeline
 from aesp_proxy.daemon.policy_files import load_snapshot, snapshot_of
 from aesp_proxy.daemon.policy_kept import read_kept
+from aesp_proxy.daemon.secret_registry import entries_of
+from aesp_proxy.decide.secrets.exact import ExactIndex
+from aesp_proxy.decide.secrets.registered import Entry
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, InputError
 from aesp_proxy.model.record import Outcome, Record, RecordKind
@@ -26,14 +30,19 @@ from aesp_proxy.model.record import Outcome, Record, RecordKind
 _EXIT_RUNTIME = 4
 # Somebody took the rules away, or nobody looks after them.
 _SEVERITIES = {"repaired": "error", "lost": "error"}
+_NAMES_MAX = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
-    """Where a worker's policies come from: what the supervisor kept, else the operator's file."""
+    """Where a worker's policies come from: what the supervisor kept, else the operator's file.
+
+    ``exact`` are the registered values, which outlive a policy.
+    """
 
     state_dir: Path
     path: Path | None
+    exact: ExactIndex | None = None
 
     def load(self, frame: dict[str, object]) -> Snapshot:
         """Make the snapshot that a frame names; ``ConfigError`` where that is not possible."""
@@ -42,9 +51,13 @@ class PolicySource:
             raise InputError("the supervisor named no policy")
         key, cache = load_fingerprint_key(self.state_dir), self.state_dir / "cache"
         if not kept:
-            return load_snapshot(self.path, fingerprint_key=key, serial=serial, cache_dir=cache)
+            return load_snapshot(
+                self.path, fingerprint_key=key, serial=serial, cache_dir=cache, exact=self.exact
+            )
         policy = read_kept(Path(kept)).policy()
-        return snapshot_of(policy, fingerprint_key=key, serial=serial, cache_dir=cache)
+        return snapshot_of(
+            policy, fingerprint_key=key, serial=serial, cache_dir=cache, exact=self.exact
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +85,8 @@ class ControlLoop:
                     self._record(str(frame.get("message", "")), Outcome.FAILURE)
                 case "rules":
                     self._record_rules(frame)
+                case "register" | "forget":
+                    await self._register(frame)
                 case "count":
                     await self._send(counts_frame(self._counts()))
                 case other:
@@ -101,6 +116,44 @@ class ControlLoop:
         self.pipeline.snapshot = snapshot
         self._record(f"decides by {snapshot.policy_name!a} from now on", Outcome.SUCCESS)
         await self.serving()
+
+    async def _register(self, frame: dict[str, object]) -> None:
+        """Look for other values from the next byte on."""
+        exact = self.source.exact
+        if exact is None:
+            raise InputError("the supervisor registers values without a key")
+        if frame.get("type") == "forget":
+            name = str(frame.get("name", ""))
+            exact.forget(name)
+            self._record_secrets("forgotten", [name])
+        else:
+            entries = entries_of(frame)
+            exact.add(entries)
+            self.record_registered(entries)
+        await self._send(registered_frame(len(exact)))
+
+    def record_registered(self, entries: Sequence[Entry]) -> None:
+        """Put into the record, by name, what is looked for from now on."""
+        if entries:
+            self._record_secrets("registered", [entry.name for entry in entries])
+
+    def _record_secrets(self, what: str, names: Sequence[str]) -> None:
+        names = list(dict.fromkeys(names))
+        more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
+        record = Record(
+            kind=RecordKind.LIFECYCLE,
+            time_ns=self.pipeline.now_ns(),
+            event_type=f"secrets.{what}",
+            action=f"secrets.{what}",
+            outcome=Outcome.SUCCESS,
+            verdict="",
+            reason="",
+            guard="",
+            severity="info",
+            resource="",
+            message=f"{what}: {', '.join(names[:_NAMES_MAX])}{more}",
+        )
+        self.pipeline.record(record)
 
     def _record(self, message: str, outcome: Outcome) -> None:
         """Put into the record what became of a reload; a decision names its policy anyway."""

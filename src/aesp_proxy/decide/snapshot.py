@@ -17,6 +17,7 @@ from aesp_proxy.decide.guards import EgressAllowlist, build_guards
 from aesp_proxy.decide.policy.policy import Policy, SecretPattern, Settings
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.hyperscan import Locator
+from aesp_proxy.decide.secrets.registered import RULE_PREFIX
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, rule_from_policy
 from aesp_proxy.decide.secrets.scanner import SecretScanner
@@ -125,6 +126,8 @@ def _rules(policy: Policy) -> Rules | None:
 def _check_credentials(policy: Policy, rules: Sequence[Rule]) -> None:
     """Refuse a credential whose rule names no rule: a typing error must not hide."""
     for credential in policy.secrets.credentials:
+        if credential.rule.value.startswith(RULE_PREFIX):
+            continue  # which values are registered is not known to a policy
         if not any(fnmatchcase(rule.id, credential.rule.value) for rule in rules):
             raise ConfigError(
                 f"no secret rule is named {credential.rule.value[:80]!a}",

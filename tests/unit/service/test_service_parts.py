@@ -15,12 +15,12 @@ from aesp_proxy.daemon.config import Settings, build
 from aesp_proxy.daemon.config_values import Given
 from aesp_proxy.daemon.listener import bind_shared
 from aesp_proxy.daemon.policy_kept import PolicyReader, read_kept, write_kept
+from aesp_proxy.daemon.service.answer import answer_questions
 from aesp_proxy.daemon.service.ask import ask_status
 from aesp_proxy.daemon.service.notify import Notifier
 from aesp_proxy.daemon.service.plan import share_of
 from aesp_proxy.daemon.service.restarts import RESTARTS_MAX, WINDOW_S, Restarts
 from aesp_proxy.daemon.service.run_dir import RunDir, run_dir_of, socket_in
-from aesp_proxy.daemon.service.status import answer_status
 from aesp_proxy.daemon.service.watch import FilesWatch, signature
 from aesp_proxy.errors import ConfigError, InputError, UnavailableError
 
@@ -108,14 +108,14 @@ def test_a_path_too_long_for_a_socket_is_told(tmp_path):
 
 async def answered(path: Path, uid: int | None, monkeypatch: pytest.MonkeyPatch) -> object:
     if uid is not None:
-        monkeypatch.setattr("aesp_proxy.daemon.service.status.peer_uid", lambda _: uid)
+        monkeypatch.setattr("aesp_proxy.daemon.service.answer.peer_uid", lambda _: uid)
 
-    async def status() -> dict[str, object]:
+    async def status(question: object) -> dict[str, object]:
         return {"state": "running"}
 
     with RunDir(path) as held, trio.fail_after(WAIT_S):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_status, held.listener, status)
+            nursery.start_soon(answer_questions, held.listener, {"status": status})
             try:
                 return await trio.to_thread.run_sync(ask_status, socket_in(path))
             except UnavailableError as error:

@@ -13,6 +13,7 @@ import trio
 
 from aesp_proxy.daemon.config import build
 from aesp_proxy.daemon.config_values import Given
+from aesp_proxy.daemon.secret_registry import Registry
 from aesp_proxy.daemon.service.plan import ServiceEnd, ServicePlan
 from aesp_proxy.daemon.service.policy import Active
 from aesp_proxy.daemon.service.worker_slot import WorkerSlot
@@ -33,6 +34,7 @@ class Stage:
             session_id="s",
             log=folder / "log",
             notice=self.notices.append,
+            registry=Registry(b"k" * 32),
             **bounds,
         )
         self.listener = socket.create_server(("127.0.0.1", 0))

@@ -18,10 +18,10 @@ import trio
 from aesp_proxy.daemon.capturing import captures, wish_of
 from aesp_proxy.daemon.ending import gone, stop
 from aesp_proxy.daemon.process import HelperProcess, module_command
+from aesp_proxy.daemon.service.answer import peer_uid
 from aesp_proxy.daemon.service.plan import ServiceEnd, ServicePlan
 from aesp_proxy.daemon.service.restarts import RESTARTS_MAX, WINDOW_S, Restarts
 from aesp_proxy.daemon.service.rules_news import LineDecoder, RulesFailed, RulesNews
-from aesp_proxy.daemon.service.status import peer_uid
 from aesp_proxy.errors import InputError, UnavailableError
 
 KEEPER_MODULE: Final = "aesp_proxy.launch.capture"

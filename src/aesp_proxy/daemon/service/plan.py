@@ -7,19 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.secret_registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServicePlan:
     """Settings and bounds of a service; seconds as the names say.
 
-    ``notice`` takes one line for the operator's log.
+    ``notice`` takes one line for the operator's log. ``registry`` holds the secret values
+    that may not leave.
     """
 
     settings: Settings
     session_id: str
     log: Path
     notice: Callable[[str], None]
+    registry: Registry
     start_s_max: float = 60.0
     drain_s_max: float = 10.0
     seal_s_max: float = 40.0

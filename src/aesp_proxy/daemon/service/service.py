@@ -23,16 +23,17 @@ import trio
 
 from aesp_proxy import __version__
 from aesp_proxy.daemon.listener import bind_captured, bind_shared
+from aesp_proxy.daemon.service.answer import Question, answer_questions
 from aesp_proxy.daemon.service.capture_slot import CaptureSlot
 from aesp_proxy.daemon.service.notify import Notifier
 from aesp_proxy.daemon.service.plan import ServiceEnd, ServicePlan
 from aesp_proxy.daemon.service.policy import Active, PolicyState
+from aesp_proxy.daemon.service.registering import Registering
 from aesp_proxy.daemon.service.reloading import Reloading
 from aesp_proxy.daemon.service.report import report
 from aesp_proxy.daemon.service.rules_news import RulesNews
 from aesp_proxy.daemon.service.run_dir import RunDir
 from aesp_proxy.daemon.service.sealer_slot import SealerSlot
-from aesp_proxy.daemon.service.status import answer_status
 from aesp_proxy.daemon.service.worker_slot import WorkerSlot
 from aesp_proxy.errors import AespError, ConfigError
 
@@ -83,8 +84,9 @@ class _Service:
             f"policy {active.name!a} serial {active.serial}{kept}{rules}"
         )
 
-    async def status(self) -> dict[str, object]:
+    async def status(self, question: Question) -> dict[str, object]:
         """Return what ``aesp-proxy status`` shows, counted now."""
+        del question
         await self.count()
         return report(
             plan=self.plan,
@@ -173,8 +175,15 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
     )
     for slot in service.slots:
         nursery.start_soon(_keep_worker, service, slot)
-    nursery.start_soon(answer_status, run_dir.listener, service.status)
     nursery.start_soon(_record_rules, service)
+    registering = Registering(plan, plan.registry, service.slots)
+    answers = {
+        "status": service.status,
+        "secrets.register": registering.register,
+        "secrets.forget": registering.forget,
+        "secrets.list": registering.listed,
+    }
+    nursery.start_soon(answer_questions, run_dir.listener, answers)
     if not await _all_ready(service):
         return
     nursery.start_soon(service.reloading.run)

@@ -53,6 +53,7 @@ class WorkerSlot:
         self.epoch = 0
         self.serving: control.Serving | None = None
         self.counts: control.Counts | None = None
+        self.registrations = 0
 
     @property
     def pid(self) -> int:
@@ -114,6 +115,19 @@ class WorkerSlot:
         if self.is_ready and trio.current_time() - self._heard_at > self._plan.hung_s_max:
             self._plan.notice(f"worker {self.number} does not answer; ending it")
             self.kill()
+
+    async def register(self, frames: Sequence[bytes], *, s_max: float) -> bool:
+        """Have it look for other values; False when it does not say so within ``s_max`` s."""
+        if self._stream is None:
+            return True  # the next one is given all at its start
+        if not await self.heard(lambda slot: slot.serving is not None, s_max=s_max):
+            return False
+        wanted = self.registrations + len(frames)
+        for frame in frames:
+            await self._send(frame)
+        return await self.heard(
+            lambda slot: slot.registrations >= wanted or slot.serving is None, s_max=s_max
+        )
 
     async def refused_reload(self, message: str) -> None:
         """Have it record that a policy was not taken."""
@@ -181,16 +195,18 @@ class WorkerSlot:
 
     async def _listen(self, stream: trio.SocketStream) -> str:
         decoder, active = control.FrameDecoder(), self._policy()
-        settings = self._settings
-        await self._send(
-            control.config_frame(
-                settings.to_worker(),
-                session_id=self._plan.session_id,
-                ca_dir=str(settings.ca_dir),
-                kept=str(active.kept),
-                serial=active.serial,
-            )
+        settings, registry = self._settings, self._plan.registry
+        frames = registry.frames()
+        first = control.config_frame(
+            settings.to_worker(),
+            session_id=self._plan.session_id,
+            ca_dir=str(settings.ca_dir),
+            kept=str(active.kept),
+            serial=active.serial,
+            exact_key=registry.key,
+            registrations=len(frames),
         )
+        await self._send(b"".join([first, *frames]))
         try:
             while data := await stream.receive_some(_READ_BYTES):
                 for frame in decoder.feed(data):
@@ -210,6 +226,8 @@ class WorkerSlot:
                 self.serving = message
             case control.Counts():
                 self.counts = message
+            case control.Registered():
+                self.registrations += 1
             case control.Failed():
                 self._failed = message
             case control.Notice():

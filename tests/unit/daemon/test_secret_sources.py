@@ -1,0 +1,252 @@
+"""Each format of credentials gives its secrets and nothing else; no error shows what it read."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aesp_proxy.daemon.config_secrets import Secrets
+from aesp_proxy.daemon.control import FrameDecoder
+from aesp_proxy.daemon.secret_formats import values_in
+from aesp_proxy.daemon.secret_registry import Registry, entries_of, register_frames, told
+from aesp_proxy.daemon.secret_sources import Value, collect, from_source
+from aesp_proxy.errors import ConfigError, InputError
+
+V = "q9Zt4LmX0vKc7RbYw2NsD5hJ8gFp3TaUe6WiQo1"
+PEM = (
+    "-----BEGIN OPENSSH PRIVATE KEY-----\n"
+    + (V + "abc\n") * 5
+    + "-----END OPENSSH PRIVATE KEY-----"
+)
+
+
+def basic(password: str) -> str:
+    return base64.b64encode(f"me:{password}".encode()).decode()
+
+
+FORMATS = {
+    ".aws/credentials": (
+        f"[default]\naws_access_key_id = AKIAX\naws_secret_access_key = {V}\nregion = x\n",
+        {V},
+    ),
+    "w/.netrc": (
+        f"# c\nmachine a.example login me password {V}\ndefault login x password y\n",
+        {V, "y"},
+    ),
+    "w/.npmrc": (
+        f"registry=https://r/\n//r.example/:_authToken={V}\n//s/:_auth={basic(V + '2')}\n",
+        {V, basic(V + "2"), V + "2"},
+    ),
+    "w/.pypirc": (f"[pypi]\nusername = __token__\npassword = {V}\n", {V}),
+    "w/.pgpass": (f"h:5432:db:me:{V}\\:x\n", {V + ":x"}),
+    "w/.git-credentials": (f"https://me:{V}%21@git.example\n", {V + "%21", V + "!"}),
+    ".docker/config.json": (
+        json.dumps({"auths": {"r": {"auth": basic(V)}}, "credsStore": "desktop"}),
+        {basic(V), V},
+    ),
+    "gh/hosts.yml": (f"github.com:\n    user: me\n    oauth_token: {V}\n", {V}),
+    ".kube/config": (
+        (
+            "apiVersion: v1\nusers:\n- name: me\n"
+            f"  user: {{token: {V}, client-key-data: {basic('k')}}}\n"
+        ),
+        {V, basic("k"), "me:k"},
+    ),
+    "w/key.json": (
+        json.dumps(
+            {
+                "type": "service_account",
+                "project_id": "p",
+                "private_key": PEM,
+                "private_key_id": V,
+                "client_email": "a@b",
+            }
+        ),
+        {PEM, V},
+    ),
+    ".ssh/id_ed25519": (PEM + "\n", {PEM}),
+    "w/.env": (
+        f"# c\nexport A='{V}'\nB=\"two\\nlines\"\nC=plain # comment\nD=\n=x\n",
+        {V, "two\nlines", "plain"},
+    ),
+    "w/flat.json": (json.dumps({"DB": V, "N": "other"}), {V, "other"}),
+    "w/list": (f"{V}\n\n  second-one  \n", {V, "second-one"}),
+}
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_format_gives_its_secrets_and_nothing_else(name: str):
+    text, wanted = FORMATS[name]
+    assert {value.decode() for _, value in values_in(text.encode(), name)} == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("w/a.json", '{"password": "' + V),
+        (".kube/config", "users: [" + V),
+        ("w/.netrc", 'password "' + V),
+        ("w/a.ini", "[x\npassword=" + V),
+        ("w/b", "\xff" + V),
+        ("w/deep.json", '{"a":' * 100_000),
+    ],
+)
+def test_a_broken_file_is_refused_without_a_word_of_it(name: str, text: str):
+    with pytest.raises(ConfigError) as refused:
+        values_in(text.encode("latin-1"), name)
+    assert V not in str(refused.value)
+    assert refused.value.__cause__ is None or V not in str(refused.value.__cause__)
+
+
+def test_of_the_environment_names_decide_and_of_a_url_the_password():
+    environ = {
+        "GITHUB_TOKEN": V,
+        "AWS_ACCESS_KEY_ID": "AKIA",
+        "PATH": "/bin",
+        "MONKEY": V,
+        "SSH_AUTH_SOCK": "/s",
+        "DATABASE_URL": f"postgres://u:{V}%40@h/db",
+        "REDIS_URI": "redis://h",
+        "lower_secret": V,
+    }
+    found = collect(Secrets(sources=""), environ=environ, home=None)
+    assert {(one.name, one.value.decode()) for one in found} == {
+        ("GITHUB_TOKEN", V),
+        ("DATABASE_URL", V + "%40"),
+        ("DATABASE_URL", V + "@"),
+        ("lower_secret", V),
+    }
+    assert V not in repr(found)
+
+
+def test_well_known_files_are_taken_where_they_are_and_passed_over_where_not(tmp_path: Path):
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_rsa").write_text(PEM)
+    (tmp_path / ".ssh/id_rsa.pub").write_text("ssh-rsa AAAA")
+    (tmp_path / ".ssh/known_hosts").write_text("host ssh-rsa AAAA")
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube/config").write_text("users: [")
+    (tmp_path / ".netrc").write_text(f"machine h login u password {V}")
+    found = from_source("credentials", Secrets(), tmp_path)
+    assert {(one.source, one.value.decode()) for one in found} == {
+        ("~/.ssh/id_rsa", PEM),
+        ("~/.netrc", V),
+    }
+
+
+def test_a_mounted_directory_is_a_value_a_file(tmp_path: Path):
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data/token").write_text(V + "\n")
+    (tmp_path / "token").symlink_to(tmp_path / "..data/token")
+    (one,) = from_source(f"dir:{tmp_path}", Secrets(), None)
+    assert (one.name, one.value.decode()) == ("token", V)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "nonsense",
+        "file:/none/such",
+        "dir:/none",
+        "exec:/none/such",
+        "exec:false",
+        "vault:a/b",
+        "exec:echo {",
+        "credentials:x",
+        "file:",
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused(source: str):
+    with pytest.raises(ConfigError):
+        from_source(source, Secrets(), None)
+
+
+def test_a_command_gives_lines_or_json_and_is_told_without_its_arguments(tmp_path: Path):
+    script = tmp_path / "print"
+    script.write_text(f"#!/bin/sh\necho \"A={V}\"\necho 'B=two words'\n")
+    script.chmod(0o755)
+    found = from_source(f"exec:{script} --key {V}", Secrets(), None)
+    assert [(one.name, one.value.decode()) for one in found] == [("A", V), ("B", "two words")]
+    assert all(V not in one.source for one in found)
+    script.write_text('#!/bin/sh\necho "{\\"C\\": \\"' + V + '\\"}"\n')
+    (one,) = from_source(f"exec:{script}", Secrets(), None)
+    assert (one.name, one.value.decode()) == ("C", V)
+
+
+class _Vault(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        right = (
+            self.headers["X-Vault-Token"] == "vt" and self.headers["X-Vault-Namespace"] == "team"
+        )
+        data = {"data": {"data": {"db": V, "port": 5432}, "metadata": {}}}
+        body = json.dumps(data if self.path == "/v1/kv/data/app/prod" else {"errors": [V]}).encode()
+        self.send_response(200 if right else 403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[Secrets]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Vault)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    (tmp_path / "token").write_text("vt\n")
+    yield Secrets(
+        vault_address=f"http://127.0.0.1:{server.server_port}",
+        vault_token_file=tmp_path / "token",
+        vault_namespace="team",
+    )
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_vault_gives_the_keys_of_a_secret(vault: Secrets):
+    found = from_source("vault:kv/app/prod", vault, None)
+    assert [(one.name, one.value.decode()) for one in found] == [
+        ("app/prod/db", V),
+        ("app/prod/port", "5432"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["kv/other", "kv"])
+def test_what_a_vault_says_instead_is_not_shown(vault: Secrets, path: str):
+    with pytest.raises(ConfigError) as refused:
+        from_source(f"vault:{path}", vault, None)
+    assert V not in str(refused.value)
+
+
+def test_a_registry_hands_over_hashes_that_are_the_same_entries():
+    registry = Registry(b"k" * 32)
+    values = [Value(name=f"V{n}", source="s", value=f"{V}{n}".encode()) for n in range(450)]
+    added, refused = registry.add(
+        [*values, values[0], Value(name="x", source="file:a", value=b"true")]
+    )
+    assert len(added) == len(registry) == 450
+    frames = list(register_frames(added))
+    assert V[:8].encode() not in b"".join(frames)
+    decoded = [e for frame in FrameDecoder().feed(b"".join(frames)) for e in entries_of(frame)]
+    assert decoded == added
+    lines = told(added, refused)
+    assert lines[0].startswith("registered 450 secret values, which may not leave: V0, V1")
+    assert lines[1] == "not registered: x (file:a): shorter than 8 bytes"
+    assert registry.forget("V3") == 1
+    assert registry.forget("V3") == 0
+
+
+@pytest.mark.parametrize(
+    "entries", [None, [1], [["n", "s", "f", [1]]], [["n", "s", "f", [["", 1, 1, ["x"], b""]]]]]
+)
+def test_nonsense_registers_nothing(entries: object):
+    with pytest.raises(InputError):
+        entries_of({"type": "register", "entries": entries})
