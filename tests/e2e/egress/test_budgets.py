@@ -45,7 +45,7 @@ def test_requests_over_the_number_of_a_session_are_refused_and_recorded(bounded)
     proxy = bounded(requests_max=2)
     assert all(proxy.ask(GET).startswith(b"HTTP/1.1 200 ") for _ in range(2))
     answer = proxy.ask(GET)
-    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests (AESP Proxy: limit_exceeded)\r\n")
     error = problem(answer)
     assert (error["reason"], error["code"]) == ("limit_exceeded", "QUOTA_EXCEEDED")
     assert error["message"] == "the session has sent 2 requests, as many as it may"

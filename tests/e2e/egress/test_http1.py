@@ -10,6 +10,7 @@ import socket
 import ssl
 
 import pytest
+from egress_lab import CANARY
 
 GET = b"GET /%b HTTP/1.1\r\nHost: allowed.test\r\n\r\n"
 
@@ -341,3 +342,36 @@ def _read(sock: socket.socket) -> bytes:
         lengths = [int(x[15:]) for x in head.split(b"\r\n") if x.startswith(b"Content-Length:")]
         if not more or (lengths and len(body) >= lengths[0]):
             return data
+
+
+def read_strictly(proxy, target: bytes, fields: bytes = b"") -> bytes:
+    """Read to the end of TLS as strict clients do, which take a missing alert for a cut."""
+    sock, _ = proxy.connect("allowed.test:443")
+    context = ssl.create_default_context(cafile=str(proxy.ca_file))
+    said = b""
+    with context.wrap_socket(
+        sock, server_hostname="allowed.test", suppress_ragged_eofs=False
+    ) as tls:
+        tls.sendall(b"GET %b HTTP/1.1\r\nHost: allowed.test\r\n%b\r\n" % (target, fields))
+        while data := tls.recv(65_536):
+            said += data
+    return said
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "end"),
+    [
+        (b"/a", b"Connection: close\r\n", b"0 bytes"),
+        (b"/until-close", b"", b"until close"),
+        (b"/%b" % CANARY, b"Connection: close\r\n", b"}"),
+        (b"/a\0", b"", b"}"),
+    ],
+    ids=["asked-to-close", "until-close", "refused", "malformed"],
+)
+def test_tls_ends_with_its_alert_when_the_answer_is_whole(proxy, target, fields, end):
+    assert read_strictly(proxy, target, fields).endswith(end)
+
+
+def test_tls_ends_without_its_alert_when_the_answer_is_cut(proxy):
+    with pytest.raises(ssl.SSLEOFError):
+        read_strictly(proxy, b"/cut")

@@ -82,8 +82,8 @@ class Wire(asyncio.Protocol):
 class Conversation:
     """The event loop of one client connection; layers on top, sockets below.
 
-    ``deadline`` is loop time in seconds after which :meth:`expire` may end it;
-    ``head_since`` is set by a layer while it waits for the rest of a head.
+    ``head_since`` is set by a layer while it waits for the rest of a head; ``truncated`` when the
+    client must see that it was not sent all. ``close_notify`` gives what TLS with it says last.
     """
 
     def __init__(
@@ -104,6 +104,8 @@ class Conversation:
         self.head_since: float | None = None
         self.active_at = 0.0
         self.closed = False
+        self.truncated = False
+        self.close_notify: Callable[[], bytes] = bytes
         self._dialler = dialler
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -231,6 +233,7 @@ class Conversation:
                 wire.transport.write_eof()
             return
         conn.state = ConnectionState.CLOSED
+        self._say_last(wire)
         wire.transport.close()
         wire.congested = False  # what it still holds must not keep the others from being read
         self.balance()
@@ -252,7 +255,15 @@ class Conversation:
     def _end_client_writing(self) -> None:
         wire = self._wires.get(self.context.client)
         if wire is not None and wire.transport is not None and not wire.transport.is_closing():
+            self._say_last(wire)
             wire.transport.write_eof()
+
+    def _say_last(self, wire: Wire) -> None:
+        """End TLS with the client in order; else it takes what it has for cut short."""
+        if wire.conn is not self.context.client or wire.transport is None or self.truncated:
+            return
+        if not wire.transport.is_closing() and (last := self.close_notify()):
+            wire.transport.write(last)
 
     def at(self, delay_s: float, callback: Callable[[], None]) -> None:
         """Call back after ``delay_s`` seconds unless the conversation ends before."""

@@ -219,6 +219,7 @@ class Http1(Layer):
             yield from self._answer(denial, turn.head, close=True)
             self._die()
         else:
+            self._conversation.truncated = True
             yield from self._close_all()
 
     def _answer(
@@ -309,6 +310,7 @@ class Http1(Layer):
         if turn.relay.ends_with_connection():
             turn.exchange.end(turn.ending(Reason.ALLOWED, upstream))
             self._turn = None
+            self._conversation.truncated = not upstream.ended_in_order
             yield from self._close_all()
         elif turn.may_repeat(upstream):
             yield from self._send_upstream(turn)

@@ -237,7 +237,9 @@ class EgressInterceptor:
                 next_layer.layer = self._http1(conversation, inner, next_layer.context)
 
         conversation.hooks["next_layer"] = choose
-        return AgentTls(conversation.context)
+        layer = AgentTls(conversation.context)
+        conversation.close_notify = layer.close_notify
+        return layer
 
     def _http1(
         self, conversation: Conversation, tunnel: Tunnel | None, context: Context | None = None

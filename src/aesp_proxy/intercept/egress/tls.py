@@ -18,6 +18,7 @@ from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.tls import ClientTLSLayer, ServerTLSLayer, TLSLayer
+from mitmproxy.proxy.tunnel import TunnelState
 from OpenSSL import SSL
 
 from aesp_proxy.errors import UnavailableError
@@ -242,3 +243,13 @@ class UpstreamTls(_Bulk, ServerTLSLayer):
 
 class AgentTls(_Bulk, ClientTLSLayer):
     """TLS with the agent, by a certificate of the host CA."""
+
+    def close_notify(self) -> bytes:
+        """Give the alert that nothing follows (RFC 8446 section 6.1); empty where TLS is not up."""
+        if self.tunnel_state is not TunnelState.OPEN:
+            return b""
+        try:
+            self.tls.shutdown()
+            return self.tls.bio_read(_CIPHERTEXT_BYTES)
+        except SSL.Error:
+            return b""

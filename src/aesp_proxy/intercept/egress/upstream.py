@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import CommandGenerator, Layer
+from OpenSSL import SSL
 
 from aesp_proxy.intercept.egress.tls import UpstreamTls
 
@@ -85,6 +86,11 @@ class Upstream:
             yield commands.SendData(self.server, data)
         else:
             yield from self.tls.send_data(data)
+
+    @property
+    def ended_in_order(self) -> bool:
+        """Whether TLS said that nothing follows (without TLS nothing could)."""
+        return self.tls is None or bool(self.tls.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
 
     @property
     def address(self) -> str:
