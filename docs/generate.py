@@ -3,8 +3,8 @@
 ``cli.md`` from the commands, ``settings.md`` from the settings and the child's
 environment, ``reasons.md`` from the closed set of reasons, ``bypass-resistance.md``
 from the case files of ``tests/bypass``, ``facts.md`` from the facts and operations of
-conditions, ``policy-reference.md`` and the JSON Schemas of ``policies/schema`` from the
-tables of keys. Run by ``make docs``.
+conditions, ``secret-kinds.md`` from the packs, ``policy-reference.md`` and the JSON
+Schemas of ``policies/schema`` from the tables of keys. Run by ``make docs``.
 """
 
 from __future__ import annotations
@@ -214,6 +214,11 @@ def reference_page() -> str:
     return str(module_of(HERE / "generate_reference.py").page(NOTE))
 
 
+def secrets_page() -> str:
+    """Every kind of secret in the packs."""
+    return str(module_of(HERE / "generate_secrets.py").page(NOTE))
+
+
 def module_of(path: Path) -> ModuleType:
     """Import a file that is in no package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -232,6 +237,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "policy-reference.md": reference_page,
     "settings.md": settings_page,
     "reasons.md": reasons_page,
+    "secret-kinds.md": secrets_page,
 }
 
 

@@ -6,6 +6,8 @@ import math
 from collections import Counter
 
 LUHN_DIGITS_MIN = 2
+_DIGITS = b"0123456789"
+_LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def entropy(value: bytes) -> float:
@@ -15,7 +17,7 @@ def entropy(value: bytes) -> float:
 
 
 def luhn_holds(value: bytes) -> bool:
-    """Tell whether the digits in ``value`` end in a valid Luhn digit (ISO/IEC 7812-1).
+    """Digits that end in a Luhn digit (ISO/IEC 7812-1).
 
     Bytes that are not ASCII digits are passed over; fewer than two digits do not hold.
     """
@@ -24,3 +26,8 @@ def luhn_holds(value: bytes) -> bool:
         return False
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def is_mixed(value: bytes) -> bool:
+    """Letters and digits together, as made by chance and rarely by people."""
+    return any(byte in _DIGITS for byte in value) and any(byte in _LETTERS for byte in value)
