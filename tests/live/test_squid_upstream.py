@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from egress_lab import POLICY, Proxy, read_answer, start
 
-from aesp_proxy.daemon.config import Upstream
+from aesp_proxy.daemon.config_upstream import Upstream
 from aesp_proxy.daemon.reaching import way_out
 
 __all__ = ["start"]

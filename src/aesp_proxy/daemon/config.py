@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from aesp_proxy.daemon.config_secrets import Secrets
 from aesp_proxy.daemon.config_service import Capture, Daemon
-from aesp_proxy.daemon.config_values import Given, Key, Pairs, read_value, setting
+from aesp_proxy.daemon.config_upstream import Pool, Tls, Upstream
+from aesp_proxy.daemon.config_values import Given, Key, read_value, setting
 from aesp_proxy.errors import ConfigError
 
 _KIB: Final = 1024
@@ -35,52 +36,6 @@ class Listen:
         form="loopback",
     )  # fmt: skip
     port: int = setting(0, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upstream:
-    """How the proxy reaches the hosts that the policy allows."""
-
-    resolve: Pairs = setting(
-        (), "Static addresses: `host` or `host:port` to `address` or `address:port`.",
-        form="resolve",
-    )  # fmt: skip
-    ca_file: Path | None = setting(
-        None, "PEM file of roots to trust upstream besides the system's."
-    )
-    connect_timeout_s: float = setting(
-        10.0, "Longest wait for a connection and its handshake.", minimum=0.1, maximum=300
-    )
-    proxy: str = setting(
-        "", "Corporate proxy to reach the internet by, `http://HOST:PORT`. It may hold "
-        "`user:password@` in the file or the variable, not on the command line.",
-        form="proxy", is_secret=True,
-    )  # fmt: skip
-    proxy_credentials_file: Path | None = setting(
-        None, "File with one line, `user:password`, for the corporate proxy; only its owner may "
-        "read it.",
-    )  # fmt: skip
-    proxy_except: str = setting(
-        "", "Hosts dialled without the corporate proxy, separated by commas: `host`, `*.host`, "
-        "`host:port`, addresses and networks. Loopback and link-local addresses always are.",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """TLS with the agent and with upstream, which is always verified."""
-
-    version_min: str = setting(
-        "1.2", "Oldest version spoken, with the agent and with upstream.", choices=("1.2", "1.3")
-    )
-    ciphers: str = setting(
-        "", "Suites, by OpenSSL's names, with colons between; those that begin with `TLS_` are "
-        "of TLS 1.3. Default is a built-in list.",
-    )  # fmt: skip
-    client_certificates: Pairs = setting(
-        (), "Certificates the proxy shows upstream: `host`, `*.host` or `host:port` to a PEM file "
-        "of certificate, chain and key that only its owner may read.", form="files",
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +249,7 @@ class Settings:
     policy: Path | None = setting(None, "Policy file; default is the built-in baseline.")
     listen: Listen = Listen()
     upstream: Upstream = Upstream()
+    pool: Pool = Pool()
     tls: Tls = Tls()
     limits: Limits = Limits()
     scan: Scan = Scan()

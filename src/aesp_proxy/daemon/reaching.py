@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aesp_proxy.daemon.config import Tls, Upstream
+from aesp_proxy.daemon.config_upstream import Tls, Upstream
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.intercept.egress.corporate import CorporateProxy, corporate_proxy
 from aesp_proxy.intercept.egress.tls_settings import (

@@ -37,6 +37,7 @@ from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
 from aesp_proxy.intercept.egress.master import EgressMaster, verify_contract
+from aesp_proxy.intercept.egress.pool import PoolLimits
 from aesp_proxy.intercept.egress.sealed import sealed_hosts
 from aesp_proxy.intercept.names import Names
 from aesp_proxy.intercept.resolver.listeners import DnsListeners
@@ -272,6 +273,12 @@ def _egress_settings(settings: Settings, resolver: Resolver | None) -> EgressSet
         corporate=way_out(settings.upstream),
         silence_s=settings.egress.silence_s,
         sealed=sealed_hosts(settings.egress.passthrough),
+        pool=PoolLimits(
+            connections_max=settings.pool.connections_max,
+            per_host_max=settings.pool.per_host_max,
+            idle_s_max=settings.pool.idle_s_max,
+            age_s_max=settings.pool.age_s_max,
+        ),
     )
 
 

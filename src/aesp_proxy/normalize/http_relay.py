@@ -22,9 +22,9 @@ _SWITCHING = 101
 class ResponseRelay:
     """Reads what an upstream answers to one request.
 
-    ``head`` is the final response's head once it is there; ``body_bytes`` counts
-    body bytes; ``done`` is true when the response is complete, ``surplus`` when
-    bytes came after it.
+    ``begun`` is true once a byte of an answer has come, interim ones included; ``head`` is
+    the final response's head once it is there; ``body_bytes`` counts body bytes; ``done``
+    is true when the response is complete, ``surplus`` when bytes came after it.
     """
 
     def __init__(self, limits: HeadLimits, *, method: str, minor_version: int) -> None:
@@ -35,13 +35,9 @@ class ResponseRelay:
         self._reader: BodyReader | None = None
         self.head: ResponseHead | None = None
         self.body_bytes = 0
+        self.begun = False
         self.done = False
         self.surplus = False
-
-    @property
-    def begun(self) -> bool:
-        """Whether any byte of an answer has come."""
-        return self.head is not None or bool(self._buffer)
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes from upstream; return those that go to the client now.
@@ -50,6 +46,7 @@ class ResponseRelay:
         """
         if self._reader is not None:
             return self._body(self._reader, data)
+        self.begun = True
         self._buffer += data
         out, reader = b"", None
         while reader is None:

@@ -14,7 +14,7 @@ from egress_lab import POLICY, Proxy
 from entries import Peer, take
 from h2_client import H2Client
 
-from aesp_proxy.daemon.config import Upstream
+from aesp_proxy.daemon.config_upstream import Upstream
 from aesp_proxy.daemon.reaching import way_out
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.intercept.egress.dialler import StaticAddress

@@ -21,6 +21,8 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
 
 from aesp_proxy.errors import InputError, UnavailableError
+from aesp_proxy.intercept.egress.pool import Pool, Rest
+from aesp_proxy.intercept.egress.wire import Wire
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.normalize.http_head import OversizeError
 
@@ -31,52 +33,12 @@ if TYPE_CHECKING:
 
     from aesp_proxy.act.denial import Denial
     from aesp_proxy.intercept.egress.dialler import Check, Dialler
+    from aesp_proxy.intercept.egress.upstream import Key, Upstream
     from aesp_proxy.intercept.port import Gate
 
 log = logging.getLogger(__name__)
 
-WRITE_HIGH_BYTES = 256 * 1024
 _LINGER_S = 5.0
-
-
-class Wire(asyncio.Protocol):
-    """One socket of a conversation."""
-
-    def __init__(self, conversation: Conversation, conn: connection.Connection) -> None:
-        self.conversation = conversation
-        self.conn = conn
-        self.transport: asyncio.Transport | None = None
-        self.congested = False
-        self.paused = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Adopt the transport (asyncio callback)."""
-        self.transport = transport  # type: ignore[assignment]
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)  # type: ignore[union-attr]
-
-    def data_received(self, data: bytes) -> None:
-        """Hand bytes to the layers (asyncio callback)."""
-        self.conversation.happen(events.DataReceived(self.conn, data))
-
-    def eof_received(self) -> bool:
-        """Keep the socket for writing: TCP may be half-closed (asyncio callback)."""
-        self.conversation.peer_finished(self)
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the layers the socket is gone (asyncio callback)."""
-        del exc
-        self.conversation.wire_lost(self)
-
-    def pause_writing(self) -> None:
-        """Stop reading everywhere until this peer reads again (asyncio callback)."""
-        self.congested = True
-        self.conversation.balance()
-
-    def resume_writing(self) -> None:
-        """Read again (asyncio callback)."""
-        self.congested = False
-        self.conversation.balance()
 
 
 class Conversation:
@@ -93,6 +55,7 @@ class Conversation:
         principal: Principal,
         gate: Gate,
         dialler: Dialler,
+        pool: Pool,
         on_closed: Callable[[Conversation], None],
     ) -> None:
         self.context = context
@@ -107,6 +70,7 @@ class Conversation:
         self.truncated = False
         self.close_notify: Callable[[], bytes] = bytes
         self._dialler = dialler
+        self._pool = pool
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._wires: dict[connection.Connection, Wire] = {}
@@ -168,6 +132,9 @@ class Conversation:
                 self._close(command)
             elif kind is commands.OpenConnection:
                 self._open(command)  # type: ignore[arg-type]
+            elif kind is Rest:
+                self._flush(writes)
+                self._rest(command.upstream)  # type: ignore[attr-defined]
             elif kind is commands.RequestWakeup:
                 self._wake_later(command)  # type: ignore[arg-type]
             elif kind is not commands.Log:
@@ -214,6 +181,7 @@ class Conversation:
             return
         if error is None:
             server.state = ConnectionState.OPEN
+            wire.dialled_at = self._loop.time()
             self._wires[server] = wire
             self.balance()
         else:
@@ -237,6 +205,38 @@ class Conversation:
         wire.transport.close()
         wire.congested = False  # what it still holds must not keep the others from being read
         self.balance()
+
+    def _rest(self, upstream: Upstream) -> None:
+        """Let an upstream connection go to the pool, or close it."""
+        wire = self._wires.get(upstream.server)
+        if wire is None or not self._pool.rest(self.principal, upstream, wire):
+            self._close(commands.CloseConnection(upstream.server))
+            return
+        del self._wires[upstream.server]
+        self.balance()
+
+    def wake(self, key: Key, check: Check) -> Upstream | None:
+        """Take over a connection that rests for this principal; None where there is none.
+
+        ``check`` is asked about its address, as when it was dialled; the connection is
+        closed where it says no.
+        """
+        resting = self._pool.take(self.principal, key)
+        if resting is None:
+            return None
+        if resting.vouched is not None:
+            host, address = resting.vouched
+            if check(host, (address,)) is not None:
+                resting.transport.close()
+                return None
+        server = resting.upstream.server
+        wire = Wire(self, server)
+        wire.vouched, wire.dialled_at = resting.vouched, resting.dialled_at
+        wire.adopt(resting.transport)
+        resting.transport.set_protocol(wire)
+        self._wires[server] = wire
+        self.balance()
+        return resting.upstream
 
     def linger(self) -> None:
         """Answer is out: finish writing, then read and drop what the client still sends.

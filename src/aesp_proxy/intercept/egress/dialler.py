@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Server
 
     from aesp_proxy.act.denial import Denial
-    from aesp_proxy.intercept.egress.conversation import Wire
     from aesp_proxy.intercept.egress.corporate import CorporateProxy
+    from aesp_proxy.intercept.egress.wire import Wire
     from aesp_proxy.intercept.port import Address
 
 Check = Callable[[Host, "tuple[Address, ...]"], "Denial | None"]
@@ -101,7 +101,8 @@ class Dialler:
             msg = "no upstream address"
             raise UnavailableError(msg)
         name, port = server.address[0], server.address[1]
-        route = await self._route(parse_host(_bracketed(name)), port, check)
+        host = parse_host(_bracketed(name))
+        route = await self._route(host, port, check)
         try:
             async with asyncio.timeout(self._connect_s_max):
                 transport = await self._open(route, wire)
@@ -109,6 +110,8 @@ class Dialler:
             reason = "timed out" if isinstance(error, TimeoutError) else str(error)
             msg = f"cannot connect to {route.text}: {reason}"
             raise UnavailableError(msg) from error
+        if route.is_checked:
+            wire.vouched = host, host.address or _peer_of(transport)
         server.peername = transport.get_extra_info("peername")
         server.sockname = transport.get_extra_info("sockname")
 
@@ -120,14 +123,22 @@ class Dialler:
             return _Route(text=text, places=[(static.address, static.port or port)])
         near = self._corporate
         if near is not None and near.leads_to(host, port):
+            is_checked = host.address is not None
             if host.address is not None:
                 _checked(host, (host.address,), check)
             addresses = await self._addresses(near.host, near.port)
             places = [(str(address), near.port) for address in addresses]
-            return _Route(text="the corporate proxy", places=places, onward=(host, port), by=near)
+            return _Route(
+                text="the corporate proxy",
+                places=places,
+                is_checked=is_checked,
+                onward=(host, port),
+                by=near,
+            )
         addresses = await self._addresses(host, port)
         _checked(host, addresses, check)
-        return _Route(text=text, places=[(str(address), port) for address in addresses])
+        places = [(str(address), port) for address in addresses]
+        return _Route(text=text, places=places, is_checked=True)
 
     async def _open(self, route: _Route, wire: Wire) -> asyncio.BaseTransport:
         loop = asyncio.get_running_loop()
@@ -155,8 +166,13 @@ class _Route:
 
     text: str
     places: Sequence[Place]
+    is_checked: bool = False
     onward: tuple[Host, int] | None = None
     by: CorporateProxy | None = None
+
+
+def _peer_of(transport: asyncio.BaseTransport) -> Address:
+    return ip_address(str(transport.get_extra_info("peername")[0]).partition("%")[0])
 
 
 def _checked(host: Host, addresses: tuple[Address, ...], check: Check | None) -> None:

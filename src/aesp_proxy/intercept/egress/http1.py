@@ -20,8 +20,9 @@ from mitmproxy.proxy.layer import CommandGenerator, Layer
 
 from aesp_proxy.act.denial import Denial, http1_response
 from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.egress.pool import Rest
 from aesp_proxy.intercept.egress.turn import Turn
-from aesp_proxy.intercept.egress.upstream import Upstream, is_untrusted
+from aesp_proxy.intercept.egress.upstream import Upstream, is_untrusted, key_of
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.event import EgressRequest
 from aesp_proxy.normalize.http import (
@@ -190,7 +191,7 @@ class Http1(Layer):
         elif self._state is _State.BODY:
             yield from self._cut_short()
         elif self._state is not _State.WAIT:
-            yield from self._close_all()
+            yield from self._part()
 
     def _cut_short(self) -> CommandGenerator[None]:
         if self._turn is not None:
@@ -243,6 +244,16 @@ class Http1(Layer):
         yield from self._drop_upstream()
         yield commands.CloseConnection(self.context.client)
 
+    def _part(self) -> CommandGenerator[None]:
+        """The client goes after its last answer; the upstream connection may rest."""
+        yield from self._release_upstream()
+        yield from self._close_all()
+
+    def _release_upstream(self) -> CommandGenerator[None]:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            yield Rest(upstream)
+
     def _drop_upstream(self) -> CommandGenerator[None]:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
@@ -254,17 +265,34 @@ class Http1(Layer):
     # the upstream side ----------------------------------------------------------------
 
     def _send_upstream(self, turn: Turn) -> CommandGenerator[None]:
-        target, upstream = turn.target, self._upstream
-        if upstream is not None and upstream.key != (target.scheme, target.host.name, target.port):
-            yield from self._drop_upstream()
-            upstream = None
-        if upstream is None:
+        if self._upstream is not None and self._upstream.key != key_of(turn.target):
+            yield from self._release_upstream()
+        upstream = self._upstream or self._wake(turn)
+        if turn.exchange.denial is not None:
+            yield from self._cut(turn.exchange.denial)
+        elif upstream is None:
+            target = turn.target
             self._upstream = Upstream(self.context, target, self)
             address = (target.host.name, target.port)
             self._conversation.watch_dial(address, turn.exchange.connecting)
             yield from self._upstream.open()
         elif upstream.opened and turn.unsent:
             yield from upstream.send(turn.take_unsent(upstream))
+
+    def _wake(self, turn: Turn) -> Upstream | None:
+        """Take a connection over that rests, for a request that could be sent once more."""
+        if turn.is_repeatable and not turn.is_repeated:
+            check = turn.exchange.connecting
+            self._upstream = self._conversation.wake(key_of(turn.target), check)
+        if self._upstream is not None:
+            self._upstream.hand_to(self, self.context)
+        return self._upstream
+
+    def _send_again(self, turn: Turn) -> CommandGenerator[None]:
+        """Send a request once more that a kept connection was too old for."""
+        yield from self._drop_upstream()
+        turn.begin_again()
+        yield from self._send_upstream(turn)
 
     def upstream_opened(self, error: str | None) -> CommandGenerator[None]:
         """Send what waits, or say why it cannot be sent."""
@@ -289,10 +317,15 @@ class Http1(Layer):
         if turn is None:
             yield from self._close_all()  # an answer that nobody asked for
             return
+        headless = turn.relay.head is None
         try:
             out = turn.relay.feed(data)
         except InputError as error:
             yield from self._broken(turn, f"the upstream's answer is malformed: {error}")
+            return
+        upstream = self._upstream
+        if headless and turn.has_timed_out() and upstream and turn.may_repeat(upstream):
+            yield from self._send_again(turn)
             return
         if out:
             yield commands.SendData(self.context.client, out)
@@ -312,8 +345,8 @@ class Http1(Layer):
             self._turn = None
             self._conversation.truncated = not upstream.ended_in_order
             yield from self._close_all()
-        elif turn.may_repeat(upstream):
-            yield from self._send_upstream(turn)
+        elif not turn.relay.begun and turn.may_repeat(upstream):
+            yield from self._send_again(turn)
         else:
             why = upstream.server.error
             text = "the upstream closed before its answer ended"
@@ -328,27 +361,31 @@ class Http1(Layer):
         upstream, answered = self._upstream, turn.relay.head
         turn.exchange.end(turn.ending(Reason.ALLOWED, upstream))
         self._turn = None
+        keeps = turn.body_done and answered is not None and answered.keep_alive
         if upstream is not None:
-            upstream.exchanges += 1
+            clean = upstream.is_clean and turn.leaves_clean()
+            upstream.exchanged(keeps=keeps, clean=clean)
             if upstream.exchanges == 1:
                 self._remember(upstream)
         if not turn.body_done:  # answered early: the rest of the body is read and dropped
             yield from self._drop_upstream()
             self._die()
-        elif answered is None or not (turn.head.keep_alive and answered.keep_alive):
+        elif not keeps:
             yield from self._close_all()
+        elif not turn.head.keep_alive:
+            yield from self._part()
         else:
             self._state = _State.HEAD
             if self._queue.data:
                 yield from self._next_request()
             elif self._client_finished:
-                yield from self._close_all()
+                yield from self._part()
 
     def _hand_over(self, block: bytes) -> CommandGenerator[None]:
         """Give the connection to the stock layer for an upgrade, with all unread bytes."""
         if self._upgrade is None:
             return
-        yield from self._drop_upstream()
+        yield from self._release_upstream()
         data, self._queue.data = block + self._queue.data, b""
         self._state = _State.DEAD
         self._conversation.on_end.remove(self._client_gone)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aesp_proxy.intercept.egress.master import EgressMaster  # isort: skip - stubs mitmproxy.addons
@@ -18,16 +18,18 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from aesp_proxy.act.denial import http1_response
 from aesp_proxy.decide.policy.hosts import HostIndex
 from aesp_proxy.errors import InputError
-from aesp_proxy.intercept.egress.conversation import Conversation, Wire
+from aesp_proxy.intercept.egress.conversation import Conversation
 from aesp_proxy.intercept.egress.corporate import CorporateProxy
 from aesp_proxy.intercept.egress.dialler import Dialler, Lookup, StaticAddress
 from aesp_proxy.intercept.egress.edge import Edge
 from aesp_proxy.intercept.egress.http1 import Http1
+from aesp_proxy.intercept.egress.pool import Pool, PoolLimits
 from aesp_proxy.intercept.egress.sealed import NOTHING_SEALED
 from aesp_proxy.intercept.egress.stock import GuardedHttp
 from aesp_proxy.intercept.egress.tls import AgentTls
 from aesp_proxy.intercept.egress.transparent import Captured, NamesOf, original_destination
 from aesp_proxy.intercept.egress.upstream import Upstream
+from aesp_proxy.intercept.egress.wire import Wire
 from aesp_proxy.model.host import Host, parse_host
 from aesp_proxy.normalize.http import Tunnel
 from aesp_proxy.normalize.http_head import HeadLimits
@@ -58,6 +60,7 @@ class EgressSettings:
     frame_bytes_max: int = 16 * 1024 * 1024
     silence_s: float = 0.3
     sealed: HostIndex = NOTHING_SEALED
+    pool: PoolLimits = field(default_factory=PoolLimits)
     static: Mapping[tuple[str, int | None], StaticAddress]
 
 
@@ -94,6 +97,7 @@ class EgressInterceptor:
             lookup=settings.lookup,
             corporate=settings.corporate,
         )
+        self._pool = Pool(settings.pool)
         self._conversations: set[Conversation] = set()
         self._mode = ProxyMode.parse("regular")
         self._names_of = names_of
@@ -136,6 +140,7 @@ class EgressInterceptor:
                     await self._emptied.wait()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._pool.close()
         for conversation in list(self._conversations):
             conversation.close()
 
@@ -169,6 +174,7 @@ class EgressInterceptor:
             principal=principal,
             gate=self._gate,
             dialler=self._dialler,
+            pool=self._pool,
             on_closed=self._closed,
         )
         wire.conversation, wire.conn = conversation, client
@@ -281,6 +287,7 @@ class EgressInterceptor:
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = loop.time()
+            self._pool.expire()
             for conversation in list(self._conversations):
                 conversation.expire(
                     now,

@@ -8,7 +8,7 @@ from aesp_proxy.errors import InputError
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.http_body import body_reader, chunk, last_chunk
-from aesp_proxy.normalize.http_head import HeadLimits, RequestHead, upstream_head
+from aesp_proxy.normalize.http_head import Headers, HeadLimits, RequestHead, upstream_head
 from aesp_proxy.normalize.http_relay import ResponseRelay
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 # Safe to send twice (RFC 9110 section 9.2.1); only these, and only without a body.
 _REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS"))
+# Schemes that authenticate a connection and not a request (RFC 4559 section 6).
+_OF_CONNECTIONS = (b"ntlm", b"negotiate", b"kerberos")
+_ABOUT_WHO = frozenset((b"authorization", b"www-authenticate"))
+_WITHOUT_BODY = (204, 205, 304)
+_REQUEST_TIMEOUT = 408
 
 
 class Turn:
@@ -35,6 +40,8 @@ class Turn:
         self.exchange = exchange
         self.relay = ResponseRelay(limits, method=head.method, minor_version=head.minor_version)
         self.unsent = [upstream_head(head, target.origin_form, target.host_field(head.host))]
+        self.is_repeated = False
+        self._limits = limits
         self.rest = b""
         self._reader = body_reader(head.body_bytes)
         self._bytes_out = 0
@@ -77,13 +84,51 @@ class Turn:
             self.unsent = []
         return data
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may be sent twice (RFC 9110 section 9.2.2), and nothing waits for 100."""
+        head = self.head
+        return head.method in _REPEATABLE and head.body_bytes == 0 and not head.expect_continue
+
     def may_repeat(self, upstream: Upstream) -> bool:
-        """Whether a kept connection died before it could have acted on the request."""
+        """Whether it may be sent once more, when a kept connection has not answered it.
+
+        A connection that was just made is not tried twice: what it says is the answer.
+        """
+        return self.is_repeatable and upstream.exchanges > 0 and bool(self.unsent)
+
+    def has_timed_out(self) -> bool:
+        """Whether a kept connection's last word is that it has waited too long for a request.
+
+        It crossed the request on its way (RFC 9110 section 15.5.9).
+        """
+        answered = self.relay.head
+        return answered is not None and answered.status == _REQUEST_TIMEOUT
+
+    def begin_again(self) -> None:
+        """Await an answer anew, on a connection that is made for it."""
+        head = self.head
+        self.relay = ResponseRelay(
+            self._limits, method=head.method, minor_version=head.minor_version
+        )
+        self.is_repeated = True
+
+    def leaves_clean(self) -> bool:
+        """Whether another client's request may follow on the connection, once all is read.
+
+        What servers are known to read or answer differently is out: bodies, HEAD, answers
+        without a length of their own, HTTP/1.0, upgrades, and logins of a connection.
+        """
+        head, answered = self.head, self.relay.head
         return (
-            upstream.exchanges > 0
-            and not self.relay.begun
-            and bool(self.unsent)
-            and self.head.method in _REPEATABLE
+            answered is not None
+            and self.is_repeatable
+            and head.method != "HEAD"
+            and not head.upgrade
+            and head.minor_version == answered.minor_version == 1
+            and answered.status not in _WITHOUT_BODY
+            and not _is_of_connection(head.headers)
+            and not _is_of_connection(answered.headers)
         )
 
     def ending(self, reason: Reason, upstream: Upstream | None, detail: str = "") -> Ending:
@@ -97,3 +142,11 @@ class Turn:
             upstream_address=upstream.address if upstream is not None else "",
             detail=detail,
         )
+
+
+def _is_of_connection(headers: Headers) -> bool:
+    return any(
+        name == b"persistent-auth"
+        or (name in _ABOUT_WHO and any(scheme in value.lower() for scheme in _OF_CONNECTIONS))
+        for name, value in headers
+    )

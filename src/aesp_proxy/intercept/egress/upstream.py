@@ -35,38 +35,56 @@ class _Leaf(Layer):
 
     def __init__(self, context: Context, owner: Owner) -> None:
         super().__init__(context)
-        self._owner = owner
+        self.owner = owner
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.Start):
             error = yield commands.OpenConnection(self.context.server)
-            yield from self._owner.upstream_opened(error)
+            yield from self.owner.upstream_opened(error)
         elif isinstance(event, events.DataReceived):
-            yield from self._owner.upstream_data(event.data)
+            yield from self.owner.upstream_data(event.data)
         elif isinstance(event, events.ConnectionClosed):
-            yield from self._owner.upstream_closed()
+            yield from self.owner.upstream_closed()
+
+
+Key = tuple[str, str, int]
+"""Scheme, host and port of a connection."""
+
+
+def key_of(target: Target) -> Key:
+    """Say which connection a request may go over."""
+    return (target.scheme, target.host.name, target.port)
 
 
 class Upstream:
-    """A connection to one (scheme, host, port)."""
+    """A connection to one (scheme, host, port).
+
+    ``is_clean`` is lost for ever with the first exchange after which another client's
+    request must not follow; ``is_between`` is true when no exchange is under way.
+    """
 
     def __init__(self, context: Context, target: Target, owner: Owner) -> None:
         forked = context.fork()
-        self.key = (target.scheme, target.host.name, target.port)
+        forked.layers = []  # the client's layers, which it may outlive
+        self.key = key_of(target)
         self.server = Server(address=(target.host.name, target.port))
         forked.server = self.server
         self.opened = False
         self.exchanges = 0
+        self.is_clean = True
+        self.is_between = False
+        self._context = forked
+        self._leaf = _Leaf(forked, owner)
         self._inside = False
         self.tls: UpstreamTls | None = None
         self._stack: Layer
         if target.scheme == "https":
             self.server.sni = target.host.name
             self.tls = UpstreamTls(forked, self.server)
-            self.tls.child_layer = _Leaf(forked, owner)
+            self.tls.child_layer = self._leaf
             self._stack = self.tls
         else:
-            self._stack = _Leaf(forked, owner)
+            self._stack = self._leaf
 
     def open(self) -> CommandGenerator[None]:
         """Start connecting; the owner is told by ``upstream_opened``."""
@@ -82,10 +100,28 @@ class Upstream:
 
     def send(self, data: bytes) -> CommandGenerator[None]:
         """Send plain bytes. What the leaf yields, the TLS layer above it encrypts itself."""
+        self.is_between = False
         if self.tls is None or self._inside:
             yield commands.SendData(self.server, data)
         else:
             yield from self.tls.send_data(data)
+
+    def exchanged(self, *, keeps: bool, clean: bool) -> None:
+        """Take note of an exchange that has ended: whether it keeps the connection, and clean."""
+        self.exchanges += 1
+        self.is_between = keeps
+        self.is_clean = self.is_clean and clean
+
+    def may_rest(self) -> bool:
+        """Whether another client's request may follow, and nothing is left to be read."""
+        left = self.tls.tls.pending() if self.tls is not None else 0
+        return self.is_between and self.is_clean and not left
+
+    def hand_to(self, owner: Owner, context: Context | None = None) -> None:
+        """Give it to another owner, with the context of its client."""
+        self._leaf.owner = owner
+        if context is not None:
+            self._context.client = context.client
 
     @property
     def ended_in_order(self) -> bool:
