@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from egress_lab import Proxy, read_answer
-from entries import GREETING, rest, socks, socks_request
+from entries import GREETING, rest, socks, socks_request, take
 
 
 def tunnel(proxy: Proxy, host: str = "allowed.test") -> ssl.SSLSocket:
@@ -66,6 +67,38 @@ def test_a_refusal_has_its_reply_and_its_record(
         sock.sendall(GREETING + data)
         assert rest(sock) == b"\x05\0" + bytes((5, reply, 0, 1)) + bytes(6)
     assert [r.reason for r in proxy.journal.records] == [reason]
+
+
+GIVEN = "203.0.113.7"
+
+
+def by_socks(proxy: Proxy) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", proxy.port), 10)
+    sock.sendall(GREETING + b"\x05\x01\0\x01" + socket.inet_aton(GIVEN) + b"\x01\xbb")
+    assert take(sock, 12)[2:4] == b"\x05\0"
+    return sock
+
+
+def by_connect(proxy: Proxy) -> socket.socket:
+    sock, answer = proxy.connect(f"{GIVEN}:443")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    return sock
+
+
+@pytest.mark.parametrize("through", [by_socks, by_connect], ids=["socks", "connect"])
+def test_an_address_that_our_resolver_gave_leads_to_the_host_of_the_server_name(
+    proxy: Proxy, through: Callable[[Proxy], socket.socket]
+) -> None:
+    proxy.names[GIVEN] = ("allowed.test",)
+    context = ssl.create_default_context(cafile=str(proxy.ca_file))
+    with context.wrap_socket(through(proxy), server_hostname="allowed.test") as tls:
+        tls.sendall(b"GET /x HTTP/1.1\r\nHost: allowed.test\r\n\r\n")
+        assert read_answer(tls).startswith(b"HTTP/1.1 200 ")
+    with pytest.raises(ssl.SSLError, match="access denied"):
+        context.wrap_socket(through(proxy), server_hostname="evil.test")
+    assert [r.reason for r in proxy.journal.records if r.target_host == "evil.test"] == [
+        "host_blocked"
+    ]
 
 
 @pytest.mark.parametrize(

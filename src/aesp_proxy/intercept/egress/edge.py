@@ -72,6 +72,10 @@ class Edge(Layer):
     def _connect(self, head: RequestHead) -> CommandGenerator[None]:
         conversation = self._conversation
         host, port = _connect_target(head)
+        if layer := self._layers.resolved(conversation, host, port):
+            yield commands.SendData(self.context.client, _ESTABLISHED)
+            yield from self._become(layer, self._queue.data)
+            return
         exchange = conversation.gate.connect(conversation.principal, host, port)
         if exchange.denial is not None:
             yield from self._refuse(exchange.denial)

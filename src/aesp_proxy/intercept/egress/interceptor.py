@@ -213,6 +213,13 @@ class EgressInterceptor:
         context = conversation.context
         return Captured(context, conversation, self, destination, self._names_of)
 
+    def resolved(self, conversation: Conversation, host: Host, port: int) -> Layer | None:
+        """For a client that resolves names itself, and names to the proxy what it was told."""
+        if host.address is None or not self._names_of(host.address):
+            return None
+        destination = host.address, port
+        return Captured(conversation.context, conversation, self, destination, self._names_of)
+
     def is_sealed(self, host: Host, port: int) -> bool:
         """Whether the operator has listed a host as one whose TLS is passed through."""
         return self._settings.sealed.find(host, port) is not None

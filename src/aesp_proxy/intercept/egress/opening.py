@@ -47,6 +47,9 @@ class Layers(Protocol):
     def tls(self, conversation: Conversation, tunnel: Tunnel) -> Layer:
         """For a tunnel whose first byte is a TLS handshake."""
 
+    def resolved(self, conversation: Conversation, host: Host, port: int) -> Layer | None:
+        """For an address that our resolver has told the client: as captured. None for others."""
+
     def is_sealed(self, host: Host, port: int) -> bool:
         """Whether the operator has listed a host as one whose TLS is passed through."""
 

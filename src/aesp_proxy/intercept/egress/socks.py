@@ -70,11 +70,13 @@ class Socks(Layer):
             return
         conversation = self._conversation
         conversation.await_head(waiting=False)
+        if layer := self._layers.resolved(conversation, request.host, request.port):
+            yield from self._become(layer, self._data[request.length :])
+            return
         exchange = conversation.gate.connect(conversation.principal, request.host, request.port)
         if exchange.denial is not None:
             yield from self._close(socks.reply(socks.REFUSED))
             return
-        yield commands.SendData(self.context.client, socks.reply(0))
         start = TunnelStart(
             self.context,
             conversation,
@@ -84,11 +86,15 @@ class Socks(Layer):
             exchange=exchange,
             status=0,
         )
+        yield from self._become(start, self._data[request.length :])
+
+    def _become(self, layer: Layer, data: bytes) -> CommandGenerator[None]:
+        yield commands.SendData(self.context.client, socks.reply(0))
         self._over = True
-        conversation.layer = start
-        yield from start.handle_event(events.Start())
-        if rest := self._data[request.length :]:
-            yield from start.handle_event(events.DataReceived(self.context.client, rest))
+        self._conversation.layer = layer
+        yield from layer.handle_event(events.Start())
+        if data:
+            yield from layer.handle_event(events.DataReceived(self.context.client, data))
 
     def _unsupported(self, text: str, code: int = socks.FAILED) -> CommandGenerator[None]:
         conversation = self._conversation
