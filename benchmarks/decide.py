@@ -19,7 +19,7 @@ from functools import partial
 
 import re2
 
-from aesp_proxy.daemon.policy_files import read_packs
+from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.policy.load import load_policy
 from aesp_proxy.decide.snapshot import Snapshot, build_snapshot

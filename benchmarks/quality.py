@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aesp_proxy.daemon.policy_files import read_packs
+from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 from benchmarks import harness

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.pack_files import built_in_dir
 from aesp_proxy.daemon.policy_compile import compile_file, version_time
-from aesp_proxy.daemon.policy_files import built_in_dir, load_snapshot, read_policy
+from aesp_proxy.daemon.policy_files import load_snapshot, read_policy
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.policy.compiled_json import is_compiled, to_json
 from aesp_proxy.decide.policy.policy import Policy

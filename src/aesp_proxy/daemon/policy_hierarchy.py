@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from aesp_proxy.daemon.policy_files import built_in_dir, read_text
+from aesp_proxy.daemon.pack_files import built_in_dir
+from aesp_proxy.daemon.policy_files import read_text
 from aesp_proxy.daemon.policy_parents import PolicyParents
 from aesp_proxy.decide.policy.compile import LevelInput
 from aesp_proxy.decide.policy.hierarchy import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aesp_proxy.daemon.fingerprint import load_fingerprint_key
-from aesp_proxy.daemon.policy_files import read_packs
+from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.rule_cache import compiled
 from aesp_proxy.decide.secrets.rules import rule_from_policy

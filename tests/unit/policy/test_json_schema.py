@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 from policy_documents import DOCUMENTS
 
-from aesp_proxy.daemon.policy_files import built_in_dir
+from aesp_proxy.daemon.pack_files import built_in_dir
 from aesp_proxy.decide.policy.exception import read_exception
 from aesp_proxy.decide.policy.hierarchy import read_hierarchy
 from aesp_proxy.decide.policy.stated import read_stated

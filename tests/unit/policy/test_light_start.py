@@ -10,7 +10,7 @@ POLICIES = Path(__file__).parents[3] / "policies"
 LOAD = """
 import sys
 from pathlib import Path
-from aesp_proxy.daemon.policy_files import read_packs
+from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.decide.policy.load import load_policy
 from aesp_proxy.decide.snapshot import build_snapshot
 

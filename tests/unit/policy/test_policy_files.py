@@ -8,14 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from aesp_proxy.daemon.pack_files import built_in_dir, read_packs
 from aesp_proxy.daemon.policy_compile import VersionTime, compile_file
-from aesp_proxy.daemon.policy_files import (
-    built_in_dir,
-    load_snapshot,
-    read_packs,
-    read_policy,
-    read_text,
-)
+from aesp_proxy.daemon.policy_files import load_snapshot, read_policy, read_text
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.policy.compiled_json import to_json
 from aesp_proxy.decide.secrets.rule_table import unbroken

@@ -13,7 +13,7 @@ from aesp_proxy.cli.scan import pieces
 from aesp_proxy.cli.scan.leak import Leak, Source
 from aesp_proxy.cli.scan.pieces import leaks_in
 from aesp_proxy.cli.scan.rules import Spot
-from aesp_proxy.daemon.policy_files import read_packs
+from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 
 SOURCE = Source(file="f")

@@ -20,7 +20,8 @@ from aesp_proxy.cli.policy.record_rows import Source, find_records, rows_of
 from aesp_proxy.cli.policy.replay_rows import Replay
 from aesp_proxy.cli.policy.simulate_report import Report, json_text, lines_of
 from aesp_proxy.cli.policy.subject import PATH
-from aesp_proxy.daemon.policy_files import read_packs, read_policy
+from aesp_proxy.daemon.pack_files import read_packs
+from aesp_proxy.daemon.policy_files import read_policy
 from aesp_proxy.decide.policy.policy import Policy
 from aesp_proxy.decide.replay_judge import Judge
 from aesp_proxy.decide.snapshot import secret_rules

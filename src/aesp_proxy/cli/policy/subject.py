@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope
-from aesp_proxy.daemon.policy_files import read_packs, read_policy
+from aesp_proxy.daemon.policy_files import read_policy
 from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
 from aesp_proxy.daemon.rule_cache import compiled, shared_cache_dir
 from aesp_proxy.decide.policy.policy import Policy

@@ -10,8 +10,9 @@ from typing import Final
 
 import click
 
+from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope
-from aesp_proxy.daemon.policy_files import read_packs, read_policy, read_text
+from aesp_proxy.daemon.policy_files import read_policy, read_text
 from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
 from aesp_proxy.daemon.policy_overlay import read_overlay
 from aesp_proxy.daemon.rule_cache import compiled

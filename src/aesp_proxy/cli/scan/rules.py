@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from aesp_proxy.cli.scan.leak import Source
-from aesp_proxy.daemon.policy_files import built_in_dir, read_packs, read_text
+from aesp_proxy.daemon.pack_files import built_in_dir, read_packs
 from aesp_proxy.daemon.rule_cache import compiled, compiled_set, shared_cache_dir
+from aesp_proxy.daemon.text_file import read_text_file
 from aesp_proxy.decide.secrets.files import FileScanner
 from aesp_proxy.decide.secrets.gitleaks import Options, parse_gitleaks
 from aesp_proxy.decide.secrets.occurrence import Occurrence, occurrence
@@ -24,6 +25,7 @@ from aesp_proxy.decide.secrets.rules import join_rules, parse_rules, read_toml
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 
 _FOLDER: Final = "aesp-proxy"
+_RULES_BYTES_MAX: Final = 4 << 20
 
 Spot = Callable[[bytes, Source], tuple[Sequence[Occurrence], bool]]
 """Takes a block and where it is from; gives what is in it, and whether there was more."""
@@ -46,11 +48,15 @@ def looking_for(files: Sequence[Path], key: bytes) -> Looking:
     cache = shared_cache_dir() or _own_cache_dir()
     if not files:
         return _as_on_the_wire(read_packs(), key, cache)
-    texts = [(read_text(file), str(file)) for file in files]
+    texts = [(_read(file), str(file)) for file in files]
     if all(_is_pack(text, where) for text, where in texts):
         packs = (parse_rules(text, where, each_compiled=False) for text, where in texts)
         return _as_on_the_wire(join_rules(*packs), key, cache)
     return _as_in_files(texts, key, cache)
+
+
+def _read(file: Path) -> str:
+    return read_text_file(file, _RULES_BYTES_MAX)
 
 
 def _is_pack(text: str, where: str) -> bool:
@@ -68,7 +74,7 @@ def _as_on_the_wire(rules: tuple[Rule, ...], key: bytes, cache: Path) -> Looking
 
 
 def _as_in_files(texts: Sequence[tuple[str, str]], key: bytes, cache: Path) -> Looking:
-    options = Options(read=lambda name: read_text(Path(name)), default=_own_texts())
+    options = Options(read=lambda name: _read(Path(name)), default=_own_texts())
     sets = [parse_gitleaks(text, where, options) for text, where in texts]
     joined = RuleSet(
         rules=join_rules(*(each.rules for each in sets)),
@@ -88,7 +94,7 @@ def _as_in_files(texts: Sequence[tuple[str, str]], key: bytes, cache: Path) -> L
 def _own_texts() -> list[tuple[str, str]]:
     """Return what stands for the rules that another program brings along: ours."""
     packs = sorted((built_in_dir() / "secrets").glob("*.toml"))
-    return [(read_text(pack), str(pack)) for pack in packs]
+    return [(_read(pack), str(pack)) for pack in packs]
 
 
 def _own_cache_dir() -> Path:
