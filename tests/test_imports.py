@@ -33,6 +33,7 @@ HOMES = {
     "httpx": ("forward", "aggregator", "cli/aggregator.py", "daemon/vault.py"),
     "numpy": ("decide/secrets/grams.py",),
     "ctypes": ("launch", "daemon/spawned.py"),
+    "pathspec": ("cli/scan/targets.py",),
 }
 
 
