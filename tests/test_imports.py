@@ -24,7 +24,7 @@ HOMES = {
         "cli/run.py",
         "cli/daemon.py",
     ),
-    "inotify_simple": ("daemon/service/watch.py",),
+    "inotify_simple": ("daemon/service/watch.py", "intercept/capture/watch.py"),
     "click": ("cli",),
     "rich": ("cli",),
     "starlette": ("aggregator",),
