@@ -35,6 +35,7 @@ _COMMANDS: Final[Table] = {
     ),
     "check": ("aesp_proxy.cli.check:check", "Decide events from a file, without running anything."),
     "scan": ("aesp_proxy.cli.scan.command:scan", "Find secrets in files, history, or input."),
+    "stage": ("aesp_proxy.cli.stage:stage", "Publish or drop what runs have held back."),
     "policy": ("aesp_proxy.cli.policy:policy", "Compile policies, check them, say what they mean."),
     "doctor": (
         "aesp_proxy.cli.doctor:doctor",

@@ -26,6 +26,7 @@ from aesp_proxy.errors import AespError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from aesp_proxy.cli.run_stage import RunStage
     from aesp_proxy.cli.walls import Environment
     from aesp_proxy.daemon.config import Settings
     from aesp_proxy.daemon.process import EarlyWorker
@@ -61,6 +62,12 @@ _PATH = click.Path(path_type=Path)
     help="Go on where the machine does not allow isolation; what is not enforced is said.",
 )
 @click.option(
+    "--stage",
+    is_flag=True,
+    help="Hide forbidden files and hold back what is written here until it is published.",
+)
+@click.option("--publish", is_flag=True, help="Publish the stage when every change passes.")
+@click.option(
     "--set", "more", multiple=True, metavar="NAME=VALUE", help="Any setting of docs/settings.md."
 )
 @click.option(
@@ -81,6 +88,8 @@ def run(  # noqa: PLR0913 - an argument an option
     audit_mode: str | None,
     forward: str | None,
     allow_degraded: bool,
+    stage: bool,
+    publish: bool,
     more: tuple[str, ...],
     secrets_from: tuple[Path, ...],
     quiet: bool,
@@ -96,12 +105,24 @@ def run(  # noqa: PLR0913 - an argument an option
     flags |= listen_flags(listen) | more_flags(more)
     if allow_degraded:
         flags["isolation.mode"] = "degraded"
+    if stage or publish:
+        flags["files.backend"] = "stage"
     settings = settings_of(flags, config, agent_type=Path(command[0]).name)
     sources = tuple(f"file:{path.absolute()}" for path in secrets_from)
-    return _run(settings, command, sources, quiet=quiet)
+    return _run(settings, command, _Asked(config, sources, publish, quiet))
 
 
-def _run(settings: Settings, command: Sequence[str], sources: Sequence[str], *, quiet: bool) -> int:
+class _Asked(NamedTuple):
+    """What the command line says beside settings and command."""
+
+    config: Path | None
+    sources: Sequence[str]
+    publish: bool
+    quiet: bool
+
+
+def _run(settings: Settings, command: Sequence[str], asked: _Asked) -> int:
+    from aesp_proxy.cli.run_view import view_for
     from aesp_proxy.daemon.process import start_early_worker
     from aesp_proxy.daemon.secret_registry import registry_of
     from aesp_proxy.daemon.state_dir import prepare_state_dir
@@ -119,15 +140,51 @@ def _run(settings: Settings, command: Sequence[str], sources: Sequence[str], *, 
     loading = start_early_worker(log=log)
     terminal = Terminal()
     try:
-        registry = registry_of(settings, os.environ, sources, say=partial(_say, quiet=quiet))
-        start = _Start(settings, session_id, log, command, quiet, loading, registry)
-        return _walled(start, _prepare(settings), terminal)
+        say = partial(_say, quiet=asked.quiet)
+        registry = registry_of(settings, os.environ, asked.sources, say=say)
+        start = _Start(settings, session_id, log, command, asked.quiet, loading, registry)
+        environment = _prepare(settings)
+        staged = _staged(start)
+        rows = staged.rows if staged else ()
+        with view_for(settings, session_id, config=asked.config, more=rows) as view:
+            code = _walled(start, environment, terminal, view)
+        if staged:
+            _end_stage(start, staged, publish=asked.publish)
+        return code
     finally:
         loading.discard()
         # A reaper that was killed has left its orphans to us.
         reaper.end_descendants(grace_s=1.0)
         if log.exists() and not log.stat().st_size:
             log.unlink()
+
+
+def _staged(start: _Start) -> RunStage | None:
+    """Make the stage of a run that asks for one."""
+    if start.settings.files.backend != "stage":
+        return None
+    from aesp_proxy.cli.run_stage import start_stage
+    from aesp_proxy.daemon.fingerprint import load_fingerprint_key
+    from aesp_proxy.daemon.policy_files import load_snapshot
+
+    state = start.settings.state_dir
+    snapshot = load_snapshot(
+        start.settings.policy,
+        fingerprint_key=load_fingerprint_key(state),
+        serial=1,
+        cache_dir=state / "cache",
+    )
+    return start_stage(start.settings, snapshot, session_id=start.session_id, command=start.command)
+
+
+def _end_stage(start: _Start, staged: RunStage, *, publish: bool) -> None:
+    """Vet and show the stage; what goes wrong is told, and the stage stays."""
+    from aesp_proxy.cli.run_stage import end_stage
+
+    try:
+        end_stage(start.settings, staged, publish=publish)
+    except AespError as error:
+        error_line(f"{error}; the stage is kept: `aesp-proxy stage list`")
 
 
 class _Start(NamedTuple):
@@ -142,12 +199,12 @@ class _Start(NamedTuple):
     registry: Registry
 
 
-def _walled(start: _Start, environment: Environment, terminal: Terminal) -> int:
+def _walled(start: _Start, environment: Environment, terminal: Terminal, view: Path) -> int:
     """Wall the command in, start the helpers on the sockets made there, supervise all."""
     from aesp_proxy.cli.walls import wall_in
     from aesp_proxy.daemon.process import sealer_arguments, start_helpers
 
-    walled = wall_in(start.settings, start.command, environment)
+    walled = wall_in(start.settings, start.command, environment, view)
     _say_open(walled.open, quiet=start.quiet)
     port = walled.listener.getsockname()[1]
     settings = replace(start.settings, listen=replace(start.settings.listen, port=port))

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from aesp_proxy.daemon.config import Settings
@@ -55,30 +56,39 @@ class Walled:
             each.close()
 
 
-def wall_in(settings: Settings, command: Sequence[str], environment: Environment) -> Walled:
-    """Prepare ``command`` inside all that this machine has.
+def wall_in(
+    settings: Settings, command: Sequence[str], environment: Environment, view: Path
+) -> Walled:
+    """Prepare ``command`` inside all that this machine has; ``view`` is a list of ``view_for``.
+
+    A stage that the settings ask for is never gone without.
 
     ConfigError when something that matters does not stand and the settings do not allow
     to go on without.
     """
     _check_standard_descriptors()
+    is_staged = settings.files.backend == "stage"
     inside = ProxyAddress(host=settings.listen.host, port=settings.listen.port or EXPLICIT_PORT)
     wish = Wish(
-        layers=EVERYTHING,
+        layers=(*EVERYTHING, Layer.STAGE) if is_staged else EVERYTHING,
         host=inside.host,
         port=inside.port,
         transparent=True,
         dns=True,
+        view=str(view),
     )
     child = Child(command, environment(inside), wish)
     prepared = child.prepare()
     report = prepared.report
+    if is_staged and not report.stands(Layer.STAGE):
+        _discard(child, prepared)
+        raise _no_stage(report)
     if report.missing() and settings.isolation.mode != "degraded":
         _discard(child, prepared)
         raise _cannot(report)
     if not report.stands(Layer.NETWORK):
         _discard(child, prepared)
-        return _without_network(settings, command, environment, report)
+        return _without_network(settings, command, environment, report, view)
     return Walled(
         child=child,
         listener=prepared.of(Kind.EXPLICIT)[0],
@@ -89,14 +99,19 @@ def wall_in(settings: Settings, command: Sequence[str], environment: Environment
 
 
 def _without_network(
-    settings: Settings, command: Sequence[str], environment: Environment, tried: Report
+    settings: Settings,
+    command: Sequence[str],
+    environment: Environment,
+    tried: Report,
+    view: Path,
 ) -> Walled:
     """Listen on the host's loopback, and wall in what can be."""
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     without = _OF_THE_NETWORK | {Layer.NETWORK}
-    layers = tuple(each for each in EVERYTHING if each not in without)
-    wish = Wish(layers=layers, only_port=port)
+    wanted = (*EVERYTHING, Layer.STAGE) if settings.files.backend == "stage" else EVERYTHING
+    layers = tuple(each for each in wanted if each not in without)
+    wish = Wish(layers=layers, only_port=port, view=str(view))
     child = Child(command, environment(ProxyAddress(host=host, port=port)), wish)
     try:
         report = child.prepare().report
@@ -108,8 +123,17 @@ def _without_network(
     return Walled(
         child=child,
         listener=listener,
-        open=tuple(report.not_enforced(frozenset(Layer) - _OF_THE_NETWORK)),
+        open=tuple(report.not_enforced(frozenset(EVERYTHING) - _OF_THE_NETWORK)),
         missing=tuple(report.not_enforced(report.missing())),
+    )
+
+
+def _no_stage(report: Report) -> ConfigError:
+    return ConfigError(
+        f"cannot stage files here: {report.why(Layer.STAGE)}",
+        where="files.backend",
+        remedy="mount namespaces, and overlayfs with the state directory on ext4, XFS, Btrfs or "
+        "tmpfs; `aesp-proxy doctor` says what this machine has",
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from aesp_proxy.daemon.config_files import Files
 from aesp_proxy.daemon.config_secrets import Secrets
 from aesp_proxy.daemon.config_service import Capture, Daemon
 from aesp_proxy.daemon.config_upstream import Pool, Tls, Upstream
@@ -262,6 +263,7 @@ class Settings:
     daemon: Daemon = Daemon()
     capture: Capture = Capture()
     isolation: Isolation = Isolation()
+    files: Files = Files()
     agent: Agent = Agent()
     claims: ClaimSettings = ClaimSettings()
 

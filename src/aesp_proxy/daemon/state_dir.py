@@ -16,8 +16,11 @@ from typing import Final
 from aesp_proxy.errors import ConfigError
 
 _OURS: Final = frozenset(
-    {"audit", "ca", "cache", "crash", "fingerprint.key", "forward", "log", "policy", "run"}
-)
+    {
+        "audit", "ca", "cache", "crash", "fingerprint.key", "forward", "log", "policy", "run",
+        "stage", "view",
+    }
+)  # fmt: skip
 _REMEDY: Final = "give --state DIR"
 
 

@@ -95,9 +95,10 @@ def test_the_control_passes_only_where_a_canary_saw_it():
 
 
 def test_a_gap_that_is_known_got_out_all_the_same_and_says_so():
-    told = judge(BY_ID["write-policy"], None, place="the policy file", proofs={})
+    known = BY_ID["write-policy"]._replace(gap="nothing holds it back yet")
+    told = judge(known, None, place="the policy file", proofs={})
     assert told.outcome is Outcome.GOT_OUT
-    assert told.detail.endswith("what files an agent opens")
+    assert told.detail.endswith("nothing holds it back yet")
 
 
 def plan(tokens):

@@ -12,12 +12,12 @@ import pytest
 
 from aesp_proxy.launch.ca import ensure_ca
 from aesp_proxy.launch.environment import VARIABLES
-from aesp_proxy.launch.isolation.layers import EVERYTHING, MEANINGS, Layer, Report
+from aesp_proxy.launch.isolation.layers import MEANINGS, Layer, Report
 from aesp_proxy.launch.probe import clients, isolation, machine, state
 from aesp_proxy.launch.probe.finding import Finding, Group, Level, worst
 
 NOW = datetime.now(UTC)
-ALL_STANDS = dict.fromkeys(EVERYTHING, 0)
+ALL_STANDS = dict.fromkeys(Layer, 0)
 
 
 def told(outcomes, *, degraded=False):

@@ -26,7 +26,6 @@ def _secret(name: str, row: int, attack: str, technique: str, gap: str = "") -> 
     return Attack(name, row, attack, technique, is_secret=True, is_proxied=True, gap=gap)
 
 
-_FILES: Final = "this version does not enforce what files an agent opens"
 _DECODED: Final = "this version matches bodies as they stand, unpacked at most"
 _SOCKETS: Final = "Unsetting the proxy variables, own sockets"
 _UNIX: Final = "Unix sockets: D-Bus, docker.sock, ssh-agent"
@@ -118,6 +117,6 @@ CATALOGUE: Final[tuple[Attack, ...]] = (
     Attack("own-namespaces", 28, _DAEMON, "a user namespace of its own"),
     Attack("mount", 28, _DAEMON, "a mount"),
     Attack("privileges", 28, _DAEMON, "capabilities, set-user-id programs"),
-    Attack("write-policy", 29, _RULES, "writes the policy", gap=_FILES),
-    Attack("read-ca-key", 29, _RULES, "reads the key of the host CA", gap=_FILES),
+    Attack("write-policy", 29, _RULES, "writes the policy"),
+    Attack("read-ca-key", 29, _RULES, "reads the key of the host CA"),
 )  # fmt: skip

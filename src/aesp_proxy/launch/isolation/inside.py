@@ -32,6 +32,7 @@ from aesp_proxy.launch.isolation import (
     namespaces,
     netlink,
     seccomp,
+    view,
 )
 from aesp_proxy.launch.isolation.layers import Layer, Report
 from aesp_proxy.launch.isolation.wish import Wish
@@ -131,7 +132,10 @@ class _Init:
             outcomes[Layer.MOUNTS] = attempt(mounts.make_private)
         refusal = outcomes.get(Layer.MOUNTS, errno.ENOSYS)
         own = refusal or outcomes.get(Layer.PROCESSES, errno.ENOSYS)
+        seen = self.order.wish.view
         for layer, cover, why_not in (
+            (Layer.STAGE, lambda: view.stage(seen), refusal),
+            (Layer.OWN_FILES, lambda: view.cover(seen), refusal),
             (Layer.RESOLVER, mounts.own_resolver, refusal),
             (Layer.PROC, mounts.own_proc, own),
             (Layer.KERNEL_FILES, mounts.protect_kernel_files, refusal),

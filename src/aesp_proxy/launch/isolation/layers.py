@@ -24,6 +24,8 @@ class Layer(StrEnum):
     PROC = "proc"
     KERNEL_FILES = "kernel_files"
     RESOLVER = "resolver"
+    OWN_FILES = "own_files"
+    STAGE = "stage"
     EVERY_PORT = "every_port"
     CAPABILITIES = "capabilities"
     LANDLOCK = "landlock"
@@ -48,6 +50,9 @@ MEANINGS: Final[Mapping[Layer, Meaning]] = {
     Layer.KERNEL_FILES: Meaning("root can write kernel settings under /proc and /sys", True),
     Layer.RESOLVER: Meaning("/etc/resolv.conf names the host's resolvers, which are out of reach",
                             False),
+    Layer.OWN_FILES: Meaning("the agent can read the proxy's keys and write its record and policy",
+                             True),
+    Layer.STAGE: Meaning("`run --stage` cannot hold back what the agent writes", False),
     Layer.EVERY_PORT: Meaning("programs that ignore the proxy are caught on well-known ports only, "
                               "and refused on others", False),
     Layer.CAPABILITIES: Meaning("capabilities or set-user-id programs could help the agent", True),
@@ -56,7 +61,8 @@ MEANINGS: Final[Mapping[Layer, Meaning]] = {
     Layer.SECCOMP: Meaning("unix sockets and dangerous system calls are open", True),
 }  # fmt: skip
 
-EVERYTHING: Final = tuple(Layer)
+# A stage is for those who ask for one.
+EVERYTHING: Final = tuple(each for each in Layer if each is not Layer.STAGE)
 _NOT_TRIED: Final = errno.ENOSYS
 _USER_NAMESPACE_SWITCHES: Final = (
     ("kernel/unprivileged_userns_clone", "0", "1"),

@@ -12,6 +12,7 @@ class Wish(NamedTuple):
     """The layers to try, and the sockets to make in a network namespace that stands.
 
     ``only_port``: the one port that TCP may be connected to, where there is none.
+    ``view``: a file of ``view``'s, which says what of the file system looks otherwise.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -20,20 +21,22 @@ class Wish(NamedTuple):
     transparent: bool = False
     dns: bool = False
     only_port: int = 0
+    view: str = ""
 
     def words(self) -> list[str]:
         """Return the wish as command-line words."""
         sockets = [name for name in ("transparent", "dns") if getattr(self, name)]
         layers = ",".join(self.layers)
-        return [layers, self.host, str(self.port), ",".join(sockets), str(self.only_port)]
+        words = [layers, self.host, str(self.port), ",".join(sockets), str(self.only_port)]
+        return [*words, self.view]
 
 
-WORDS = 5
+WORDS = 6
 
 
 def read_wish(words: Sequence[str]) -> Wish:
     """Read what ``Wish.words`` made; ValueError for anything else."""
-    layers, host, port, sockets, only_port = words
+    layers, host, port, sockets, only_port, view = words
     return Wish(
         layers=tuple(Layer(name) for name in layers.split(",") if name),
         host=host,
@@ -41,4 +44,5 @@ def read_wish(words: Sequence[str]) -> Wish:
         transparent="transparent" in sockets.split(","),
         dns="dns" in sockets.split(","),
         only_port=int(only_port),
+        view=view,
     )

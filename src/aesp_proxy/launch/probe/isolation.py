@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from aesp_proxy.errors import AespError
 from aesp_proxy.launch.child import Child
-from aesp_proxy.launch.isolation.layers import EVERYTHING, MEANINGS, Layer, Report, remedy
+from aesp_proxy.launch.isolation import view
+from aesp_proxy.launch.isolation.layers import MEANINGS, Layer, Report, remedy
 from aesp_proxy.launch.isolation.wish import Wish
 from aesp_proxy.launch.probe.finding import Finding, Group, Level
 
@@ -23,6 +26,8 @@ _STANDS: Final = {
     Layer.PROC: ("own /proc", "the host's processes cannot be seen"),
     Layer.KERNEL_FILES: ("kernel settings", "read-only to the agent"),
     Layer.RESOLVER: ("own resolver", "names are asked of the proxy"),
+    Layer.OWN_FILES: ("own files", "keys, record and policy are out of the agent's reach"),
+    Layer.STAGE: ("stage (overlay)", "`run --stage` holds back what the agent writes"),
     Layer.EVERY_PORT: ("packet rules (nftables)", "connections to every port are caught"),
     Layer.CAPABILITIES: (
         "no capabilities, no_new_privs",
@@ -35,11 +40,24 @@ _STANDS: Final = {
 
 def try_isolation() -> Report:
     """Build everything around a command, and take it down again; UnavailableError."""
-    child = Child(["true"], os.environ, Wish(layers=EVERYTHING, transparent=True, dns=True))
-    prepared = child.prepare()
-    child.discard()
-    prepared.close()
+    with tempfile.TemporaryDirectory() as name:
+        wish = Wish(layers=tuple(Layer), transparent=True, dns=True, view=_some_view(Path(name)))
+        child = Child(["true"], os.environ, wish)
+        prepared = child.prepare()
+        child.discard()
+        prepared.close()
     return prepared.report
+
+
+def _some_view(folder: Path) -> str:
+    """List a stage and a cover, of nothing."""
+    paths = [folder / each for each in ("tree", "upper", "work")]
+    for path in paths:
+        path.mkdir()
+    tree, upper, work = map(str, paths)
+    listed = str(folder / "list")
+    view.write(listed, [("stage", tree, upper, work), ("cover", tree, tree)])
+    return listed
 
 
 def isolation_findings(*, degraded: bool, is_root: bool) -> list[Finding]:

@@ -1,0 +1,36 @@
+"""The settings of files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aesp_proxy.daemon.config_values import setting
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """What `run` does about files."""
+
+    backend: str = setting(
+        "none",
+        "`stage`: forbidden files are not there for the command, and what it writes in the tree is "
+        "held back until it is published; `none`: files are as they are.",
+        choices=("none", "stage"),
+    )
+    tree: str = setting(
+        "", "Directory that is staged; default is the one in which `run` was started."
+    )
+    hide: str = setting(
+        "", "Directories in which forbidden files are made unreadable besides, separated by "
+        "colons; default is the home directory.",
+    )  # fmt: skip
+    entries_max: int = setting(
+        500_000, "Most names in these directories; more are refused at the start.",
+        minimum=1, maximum=100_000_000,
+    )  # fmt: skip
+    content_bytes_max: int = setting(
+        64 * _MIB, "Largest file that is vetted, and so can be published.",
+        minimum=1024, maximum=1024 * _MIB,
+    )  # fmt: skip
