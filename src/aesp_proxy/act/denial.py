@@ -49,6 +49,15 @@ _GRPC_PERMISSION_DENIED = 7
 _GRPC_SAFE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"  # all that is printed but "%" (PROTOCOL-HTTP2.md)
 
 
+REDACTED_FIELD = "AESP-Redacted"
+"""Says in an answer how many secrets were masked in its request."""
+
+
+def redacted_line(count: int) -> bytes:
+    """Return the line of a response head that tells the client what was masked."""
+    return f"{REDACTED_FIELD}: {count}".encode("ascii")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
     """A refusal that has been recorded; ``correlation_id`` names its record."""

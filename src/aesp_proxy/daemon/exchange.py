@@ -7,12 +7,14 @@ that cannot be read turns the decision: a new record, and the answer is no from 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from aesp_proxy.act.denial import Denial
-from aesp_proxy.decide.engine import address_decision, content_decision
+from aesp_proxy.decide.engine import address_decision, content_decision, leak_guard
 from aesp_proxy.decide.secrets.body import BodyScan, Release, StreamPolicy
+from aesp_proxy.decide.secrets.signed import signed_by
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.port import Address
@@ -40,11 +42,13 @@ class EventExchange:
         "_messages",
         "_noted",
         "_pipeline",
+        "_policy",
         "_scan",
         "_seq",
         "_snapshot",
         "_started_ns",
         "denial",
+        "redacted",
     )
 
     def __init__(
@@ -59,6 +63,8 @@ class EventExchange:
         self._snapshot = snapshot
         self._scan: BodyScan | None = None
         self._messages: MessageReader | None = None
+        self._policy: StreamPolicy | None = None
+        self.redacted = 0
         self._noted: tuple[Finding, ...] = ()
         self._ended = False
         self._seq = 0
@@ -118,6 +124,7 @@ class EventExchange:
             return b""
         if trailers and scanner is not None:
             lines = b"".join(b"%b: %b\n" % field for field in trailers)
+            self._policy = None  # nothing is masked there
             self._released(lambda: Release(findings=scanner.scan(lines, "trailers")))
         return b"" if self.is_refused() else held
 
@@ -153,6 +160,16 @@ class EventExchange:
             inflated_bytes_max=limits.inflated_bytes_max,
             inflate_ratio_max=limits.inflate_ratio_max,
         )
+        guard, event = leak_guard(self._snapshot), self._event
+        if guard is not None and isinstance(event, EgressRequest):
+            place = self._place()
+            policy = replace(
+                policy,
+                verdict=lambda rule, severity: guard.verdict(rule, severity, place),
+                redacts=guard.may_redact and not encoding and not signed_by(event.headers),
+                is_json=b"json" in _body_kind(event)[1],
+            )
+        self._policy = policy
         self._scan = scanner.stream(location, encoding=encoding, policy=policy)
         return self._scan
 
@@ -171,13 +188,31 @@ class EventExchange:
 
     def _judge(self, release: Release) -> None:
         if release.findings:
-            decision = content_decision(release.findings, self._snapshot)
-            if not decision.verdict.passes:
+            redacts = self._policy is not None and self._policy.redacts
+            decision = content_decision(
+                release.findings, self._snapshot, self._place(), redacts=redacts
+            )
+            if decision.verdict is Verdict.REDACT:
+                self._redact(decision)
+            elif not decision.verdict.passes:
                 self._turn(decision)
                 return
             self._noted += release.findings
         if release.unscannable:
             self._turn(self._pipeline.refusal(Reason.UNSCANNABLE, release.unscannable))
+
+    def _redact(self, decision: Decision) -> None:
+        """Record that what was found is masked: a decision before its effect, as any."""
+        now_ns = self._pipeline.now_ns()
+        record = decision_record(self._event, decision, time_ns=now_ns)
+        if self._pipeline.record(record) is None:
+            self.denial = self._pipeline.unrecorded(self._event.principal)
+            self.end(Ending(reason=Reason.RECORD_FAILED))
+        self.redacted += len(decision.findings)
+
+    def _place(self) -> tuple[Host, int] | None:
+        event = self._event
+        return (event.host, event.port) if isinstance(event, EgressRequest) else None
 
     def refuse(self, reason: Reason, message: str) -> Denial:
         """Refuse in the middle, for a reason of the wire (limits, framing)."""
@@ -245,4 +280,4 @@ def _body_kind(event: EgressConnect | EgressRequest | DnsQuery) -> tuple[str, by
 def _scanned(scan: BodyScan, message: bytes) -> Release:
     """Scan one gRPC message; what is released is only whether it may leave."""
     release = scan.feed(message[5:])
-    return Release(data=message, findings=release.findings, unscannable=release.unscannable)
+    return replace(release, data=message[:5] + release.data)

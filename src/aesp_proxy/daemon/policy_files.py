@@ -117,7 +117,9 @@ def lone_parents(path: Path, where: str, *, told_from: Path | None = None) -> Po
 
 def check_secret_rules(policy: Policy) -> None:
     """Check a policy's own kinds of secret as a snapshot would; ``ConfigError`` for a bad one."""
-    if policy.secrets.enabled and (policy.secrets.patterns or policy.secrets.credentials):
+    if policy.secrets.enabled and (
+        policy.secrets.patterns or policy.secrets.credentials or policy.secrets.actions
+    ):
         check_secrets(policy, read_packs())
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import assert_never
 
 from aesp_proxy.decide.answer import NO_RULES, Answer, Guard, RuleMatches
-from aesp_proxy.decide.guards.secret_leak import SecretLeak
+from aesp_proxy.decide.guards.secret_leak import Place, SecretLeak
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.model.context import NO_CONTEXT, Context
 from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
@@ -69,19 +69,31 @@ def address_decision(
         return failed(failure, snapshot)
 
 
-def content_decision(findings: tuple[Finding, ...], snapshot: Snapshot) -> Decision:
+def content_decision(
+    findings: tuple[Finding, ...],
+    snapshot: Snapshot,
+    place: Place | None = None,
+    *,
+    redacts: bool = False,
+) -> Decision:
     """Return the decision on findings in content that flows: a body, a frame, trailers.
 
     The same answer as for a request's head, without credentials: a secret has no home
-    in a body. Never raises.
+    in a body. ``place`` is where it goes, ``redacts`` whether it can be masked. Never raises.
     """
     try:
-        for guard in snapshot.guards:
-            if isinstance(guard, SecretLeak):
-                return _decision(guard.answer(findings, findings), guard.name, findings, snapshot)
+        guard = leak_guard(snapshot)
+        if guard is not None:
+            answer = guard.answer(findings, findings, place, redacts=redacts)
+            return _decision(answer, guard.name, findings, snapshot)
         return _no_guard(snapshot, "secret_leak", "content", findings)
     except Exception as failure:  # noqa: BLE001 - net 2: an engine that fails denies
         return failed(failure, snapshot)
+
+
+def leak_guard(snapshot: Snapshot) -> SecretLeak | None:
+    """Return the guard of contents, None where the policy has it off."""
+    return next((guard for guard in snapshot.guards if isinstance(guard, SecretLeak)), None)
 
 
 def failed(failure: BaseException, snapshot: Snapshot) -> Decision:

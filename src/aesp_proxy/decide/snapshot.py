@@ -124,14 +124,16 @@ def _rules(policy: Policy) -> Rules | None:
 
 
 def _check_credentials(policy: Policy, rules: Sequence[Rule]) -> None:
-    """Refuse a credential whose rule names no rule: a typing error must not hide."""
-    for credential in policy.secrets.credentials:
-        if credential.rule.value.startswith(RULE_PREFIX):
+    """Refuse a credential or an action whose rule names no rule: a typing error must not hide."""
+    secrets = policy.secrets
+    credentials = [credential.rule for credential in secrets.credentials]
+    for wanted in (*credentials, *(action.rule for action in secrets.actions)):
+        if wanted.value.startswith(RULE_PREFIX):
             continue  # which values are registered is not known to a policy
-        if not any(fnmatchcase(rule.id, credential.rule.value) for rule in rules):
+        if not any(fnmatchcase(rule.id, wanted.value) for rule in rules):
             raise ConfigError(
-                f"no secret rule is named {credential.rule.value[:80]!a}",
-                where=credential.rule.where,
+                f"no secret rule is named {wanted.value[:80]!a}",
+                where=wanted.where,
             )
 
 

@@ -32,6 +32,9 @@ class Exchange(Protocol):
     denial: Denial | None
     """Why it must not go on; None as long as it may."""
 
+    redacted: int
+    """How many secrets were masked in what has left."""
+
     def connecting(self, host: Host, addresses: tuple[Address, ...]) -> Denial | None:
         """Check the addresses that will be dialled, before they are."""
 

@@ -23,8 +23,9 @@ class ResponseRelay:
     """Reads what an upstream answers to one request.
 
     ``begun`` is true once a byte of an answer has come, interim ones included; ``head`` is
-    the final response's head once it is there; ``body_bytes`` counts body bytes; ``done``
-    is true when the response is complete, ``surplus`` when bytes came after it.
+    the final response's head once it is there; ``note`` is a field line that it is to get.
+    ``body_bytes`` counts body bytes; ``done`` is true when the response is complete,
+    ``surplus`` when bytes came after it.
     """
 
     def __init__(self, limits: HeadLimits, *, method: str, minor_version: int) -> None:
@@ -34,6 +35,7 @@ class ResponseRelay:
         self._buffer = b""
         self._reader: BodyReader | None = None
         self.head: ResponseHead | None = None
+        self.note = b""
         self.body_bytes = 0
         self.begun = False
         self.done = False
@@ -75,6 +77,9 @@ class ResponseRelay:
         if head.status < 200:
             return (block if self._interim else b""), None
         self.head = head
+        if self.note:
+            status, _, fields = block.partition(b"\r\n")
+            block = b"%b\r\n%b\r\n%b" % (status, self.note, fields)
         return block, body_reader(head.body_bytes)
 
     def _body(self, reader: BodyReader, data: bytes) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from aesp_proxy.decide.engine import decide
+from aesp_proxy.decide.engine import content_decision, decide
 from aesp_proxy.errors import ConfigError
-from aesp_proxy.model.decision import Reason, Severity, Verdict
+from aesp_proxy.model.decision import Finding, Reason, Severity, Verdict
+from aesp_proxy.model.host import parse_host
 
 ACCESS = """\
 egress_allowlist: {allow: [api.example.com, other.example.com, api.example.com:8443]}
@@ -166,3 +167,66 @@ def test_a_credential_of_no_known_rule_is_refused_at_load(snapshot_of) -> None:
             ACCESS
             + "secret_leak: {credentials: [{rule: nobody, hosts: [a.example], headers: [x]}]}"
         )
+
+
+ACTIONS = ACCESS + (
+    "secret_leak: {actions: [{rule: 'test-*', action: redact, hosts: [api.example.com]},"
+    " {rule: test-key, action: record, hosts: [other.example.com]},"
+    " {rule: 'registered:*', action: record, severity: warning}]}"
+)
+
+
+def finding(rule: str, severity: Severity = Severity.CRITICAL) -> Finding:
+    return Finding(
+        rule=rule, severity=severity, location="body", offset=0, masked="", fingerprint="f"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "host", "redacts", "verdict"),
+    [
+        ("test-key", "api.example.com", True, Verdict.REDACT),
+        ("test-key", "api.example.com", False, Verdict.DENY),
+        ("test-key", "other.example.com", True, Verdict.AUDIT),
+        ("test-key", "third.example.com", True, Verdict.DENY),
+        ("aws-key", "api.example.com", True, Verdict.DENY),
+        ("registered:X", "api.example.com", True, Verdict.DENY),
+        ("too-many-findings", "api.example.com", True, Verdict.DENY),
+    ],
+)
+def test_an_action_says_what_becomes_of_a_finding_by_rule_and_host(
+    snapshot_of, rule, host, redacts, verdict
+) -> None:
+    place = (parse_host(host), 443)
+    decision = content_decision((finding(rule),), snapshot_of(ACTIONS), place, redacts=redacts)
+    assert decision.verdict is verdict
+
+
+def test_of_several_findings_the_strictest_answer_wins(snapshot_of) -> None:
+    place = (parse_host("api.example.com"), 443)
+    both = (finding("test-key"), finding("aws-key", Severity.ERROR))
+    decision = content_decision(both, snapshot_of(ACTIONS), place, redacts=True)
+    assert decision.verdict is Verdict.DENY
+    assert "aws-key" in decision.message
+
+
+def test_everything_is_redacted_where_the_policy_says_so_but_not_a_scan_that_was_cut(
+    snapshot_of,
+) -> None:
+    snapshot = snapshot_of(ACCESS + "secret_leak: {redact: true}")
+    decision = content_decision((finding("any"),), snapshot, redacts=True)
+    assert (decision.verdict, decision.reason) == (Verdict.REDACT, Reason.SECRET_FOUND)
+    cut = content_decision((finding("too-many-findings"),), snapshot, redacts=True)
+    assert cut.verdict is Verdict.DENY
+
+
+def test_a_head_is_not_redacted_but_refused_and_the_message_says_so(events, snapshot_of) -> None:
+    event = events.request("api.example.com", target=f"/?k={KEY}")
+    decision = decide(event, snapshot_of(ACTIONS))
+    assert decision.verdict is Verdict.DENY
+    assert "cannot be masked there" in decision.message
+
+
+def test_an_action_of_no_known_rule_is_refused_at_load(snapshot_of) -> None:
+    with pytest.raises(ConfigError, match="no secret rule is named 'nobody'"):
+        snapshot_of(ACCESS + "secret_leak: {actions: [{rule: nobody, action: redact}]}")

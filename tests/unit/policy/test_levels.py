@@ -31,6 +31,9 @@ guards:
     severity_threshold: error
     patterns: [{name: corp, pattern: "CORP-[0-9]{8}"}]
     credentials: [{rule: "github-*", hosts: [api.example.com], headers: [authorization]}]
+    actions:
+      - {rule: "github-*", action: redact}
+      - {rule: "npm-*", action: record, severity: error, hosts: ["*.example.com"]}
   patch_integrity:
     max_additions: 10
     require_balance: true
@@ -99,6 +102,14 @@ WEAKENINGS = [
         guard("secret_leak", "credentials: [{rule: npm, hosts: [api.example.com], headers: [a]}]"),
         "the secret 'npm' to api.example.com",
     ),
+    (guard("secret_leak", "redact: true"), "true is weaker than false"),
+    (guard("secret_leak", "actions: [{rule: 'aws-*', action: redact}]"), "a finding of 'aws-*'"),
+    (guard("secret_leak", "actions: [{rule: 'github-*', action: record}]"), "a finding of"),
+    (guard("secret_leak", "actions: [{rule: 'npm-*', action: record}]"), "a finding of 'npm-*'"),
+    (
+        guard("secret_leak", "actions: [{rule: npm-x, action: redact, hosts: [a.example.com]}]"),
+        "a finding of 'npm-x'",  # of severity critical, which above is not spoken of
+    ),
     (guard("patch_integrity", "max_additions: 11"), "a patch that adds 11 lines"),
     (guard("patch_integrity", "max_deletions: 501"), "(default); a patch that deletes 501 lines"),
     (guard("patch_integrity", "require_balance: false"), "a patch that adds 1000 lines"),
@@ -155,6 +166,12 @@ STRICTER = [
     guard(
         "secret_leak",
         "credentials: [{rule: github-app, hosts: [api.example.com], headers: [Authorization]}]",
+    ),
+    guard("secret_leak", "actions: []"),
+    guard("secret_leak", "actions: [{rule: github-app, action: redact, severity: warning}]"),
+    guard(
+        "secret_leak",
+        "actions: [{rule: npm-x, action: redact, severity: error, hosts: [a.example.com]}]",
     ),
     guard("secret_leak", "patterns: [{name: ssn, pattern: '[0-9]{9}'}]"),
     guard("patch_integrity", "max_additions: 9, max_deletions: 500, max_imbalance_ratio: 9.5"),

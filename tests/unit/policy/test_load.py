@@ -54,9 +54,9 @@ BAD = [
     (
         guards("secret_leak:\n  zzz: 1"),
         (
-            "p.yaml:4:5: unknown key 'zzz' in guards.secret_leak (known keys: additional_patterns,"
-            " credentials, enabled, patterns, redact, remove_patterns, severity_threshold,"
-            " skip_paths)"
+            "p.yaml:4:5: unknown key 'zzz' in guards.secret_leak (known keys: actions,"
+            " additional_patterns, credentials, enabled, patterns, redact, remove_patterns,"
+            " severity_threshold, skip_paths)"
         ),
     ),
     (
@@ -308,15 +308,14 @@ def test_every_item_keeps_its_line() -> None:
 
 
 def test_settings_and_switches_without_effect_are_told() -> None:
-    text = guards("egress_allowlist: {}\nsecret_leak: {redact: true}")
+    text = guards("egress_allowlist: {}")
     policy = load_policy(
         text + "settings: {verbose_logging: true, session_timeout_secs: 5, fail_fast: true}\n", "p"
     )
     assert policy.settings.fail_fast
     assert policy.warnings == (
-        "p:4:17: redact has no effect yet: a finding refuses the event",
-        "p:5:35: settings.session_timeout_secs has no effect yet",
-        "p:5:12: settings.verbose_logging has no effect yet",
+        "p:4:35: settings.session_timeout_secs has no effect yet",
+        "p:4:12: settings.verbose_logging has no effect yet",
     )
 
 

@@ -1,8 +1,9 @@
 """What leaves must hold no secret: heads of requests, written content, patches, arguments.
 
 A content guard: it answers only when it finds something, and its answer never lets an
-event pass that no access guard allows. A finding of at least the threshold refuses; a
-weaker one is noted. ``credentials`` of the policy name secrets that may go home: the
+event pass that no access guard allows. A finding of at least the threshold refuses, or is
+masked in a body, or noted, as ``redact`` and ``actions`` of the policy say; a weaker one is
+noted. ``credentials`` of the policy name secrets that may go home: the
 finding of that rule, in that header, over TLS, to that host, and nowhere else.
 """
 
@@ -15,8 +16,9 @@ from typing import Protocol
 
 from aesp_proxy.decide.answer import Answer
 from aesp_proxy.decide.policy.globs import PathGlobs
-from aesp_proxy.decide.policy.hosts import HostIndex
-from aesp_proxy.decide.policy.policy import Credential, SecretSection
+from aesp_proxy.decide.policy.hosts import HostIndex, HostRule
+from aesp_proxy.decide.policy.policy import Credential, LeakAction, SecretSection
+from aesp_proxy.decide.secrets.rule import TOO_MANY
 from aesp_proxy.model.decision import Finding, Reason, Severity, Verdict
 from aesp_proxy.model.event import (
     EgressRequest,
@@ -26,10 +28,15 @@ from aesp_proxy.model.event import (
     PatchApply,
     ToolCall,
 )
+from aesp_proxy.model.host import Host
 
 _TLS_SCHEMES = frozenset({"https", "wss"})
 _WEB_PORTS = frozenset({443})
 _HEADER = "header:"
+_NOT_HERE = ", which cannot be masked there"
+
+Place = tuple[Host, int]
+"""Where a request goes: host and port."""
 
 
 class Scanner(Protocol):
@@ -54,6 +61,7 @@ class SecretLeak:
     section: SecretSection
     skip_paths: PathGlobs
     homes: tuple[tuple[Credential, HostIndex], ...]
+    actions: tuple[tuple[LeakAction, HostIndex | None], ...] = ()
     name: str = "secret_leak"
     grants: bool = False
 
@@ -67,7 +75,36 @@ class SecretLeak:
             home = {_secret(each) for each in findings if self._is_home(each, event)}
             # A registered value that a rule knows too goes home with it.
             leaving = tuple(each for each in findings if _secret(each) not in home)
-        return self.answer(findings, leaving)
+        place = (event.host, event.port) if isinstance(event, EgressRequest) else None
+        return self.answer(findings, leaving, place)
+
+    def verdict(self, rule: str, severity: Severity, place: Place | None) -> Verdict:
+        """Return what becomes of one finding on its way to ``place``: deny, redact or audit.
+
+        Of the actions that speak of it the mildest counts, so that another entry never
+        makes a policy stricter, and one less never milder.
+        """
+        if severity < self.section.severity_threshold:
+            return Verdict.AUDIT
+        if rule == TOO_MANY:
+            return Verdict.DENY
+        told = [
+            action.verdict
+            for action, hosts in self.actions
+            if severity <= action.severity_max
+            and fnmatchcase(rule, action.rule.value)
+            and (hosts is None or (place is not None and hosts.find(*place) is not None))
+        ]
+        if self.section.redact:
+            told.append(Verdict.REDACT)
+        return min(told, key=lambda verdict: verdict.strictness, default=Verdict.DENY)
+
+    @property
+    def may_redact(self) -> bool:
+        """Whether any finding may be redacted."""
+        return self.section.redact or any(
+            action.verdict is Verdict.REDACT for action, _ in self.actions
+        )
 
     def _findings(self, event: Event) -> tuple[Finding, ...]:
         match event:
@@ -113,21 +150,36 @@ class SecretLeak:
             for credential, hosts in self.homes
         )
 
-    def answer(self, findings: tuple[Finding, ...], leaving: tuple[Finding, ...]) -> Answer:
-        """Answer for ``findings``, of which ``leaving`` are not credentials on their way home."""
-        worst = max(leaving, key=lambda finding: finding.severity, default=None)
-        if worst is None:
+    def answer(
+        self,
+        findings: tuple[Finding, ...],
+        leaving: tuple[Finding, ...],
+        place: Place | None = None,
+        *,
+        redacts: bool = False,
+    ) -> Answer:
+        """Answer for ``findings``, of which ``leaving`` are not credentials on their way home.
+
+        ``place`` is host and port. ``redacts`` is whether what is to be redacted is: where
+        it cannot be (a head, a signed body), it refuses.
+        """
+        if not leaving:
             return _noted(Verdict.ALLOW, Reason.ALLOWED, "a credential goes home", findings)
+        verdicts = [(self.verdict(each.rule, each.severity, place), each) for each in leaving]
+        verdict, worst = max(verdicts, key=lambda one: (one[0].strictness, one[1].severity))
         what = f"{worst.rule} in {worst.location} ({worst.masked})"
-        if worst.severity < self.section.severity_threshold:
-            message = f"{what}; {worst.severity.word} is below the threshold"
-            return _noted(Verdict.AUDIT, Reason.SECRET_FOUND, message, findings)
         more = f" and {len(leaving) - 1} more" if len(leaving) > 1 else ""
+        if verdict is Verdict.AUDIT:
+            below = worst.severity < self.section.severity_threshold
+            why = f"{worst.severity.word} is below the threshold" if below else "recorded only"
+            return _noted(Verdict.AUDIT, Reason.SECRET_FOUND, f"{what}; {why}", findings)
+        if verdict is Verdict.REDACT and redacts:
+            return _noted(Verdict.REDACT, Reason.SECRET_FOUND, f"masked {what}{more}", findings)
         return Answer(
             verdict=Verdict.DENY,
             reason=Reason.SECRET_FOUND,
             severity=worst.severity,
-            message=f"found {what}{more}",
+            message=f"found {what}{more}" + (_NOT_HERE if verdict is Verdict.REDACT else ""),
             source=self.section.source,
             findings=findings,
             remediation=(
@@ -143,14 +195,15 @@ def secret_leak(section: SecretSection, scanner: Scanner) -> SecretLeak:
         scanner=scanner,
         section=section,
         skip_paths=PathGlobs(section.skip_paths, fold=False),
-        homes=tuple(
-            (
-                credential,
-                HostIndex(credential.hosts, ports_without=_WEB_PORTS, any_is_address=False),
-            )
-            for credential in section.credentials
+        homes=tuple((credential, _index(credential.hosts)) for credential in section.credentials),
+        actions=tuple(
+            (action, _index(action.hosts) if action.hosts else None) for action in section.actions
         ),
     )
+
+
+def _index(hosts: tuple[HostRule, ...]) -> HostIndex:
+    return HostIndex(hosts, ports_without=_WEB_PORTS, any_is_address=False)
 
 
 def _secret(finding: Finding) -> tuple[str, str]:

@@ -167,6 +167,7 @@ def secret_changes(pair: Pair) -> Iterator[Change]:
     for key, was, now in (
         ("skip_paths", _texts(old.skip_paths), _texts(new.skip_paths)),
         ("credentials", _homes(old), _homes(new)),
+        ("actions", _actions(old), _actions(new)),
     ):
         for text in sorted({*was, *now} - ({*was} & {*now})):
             added = text in now
@@ -174,6 +175,11 @@ def secret_changes(pair: Pair) -> Iterator[Change]:
                          item=text, source=(now if added else was)[text],
                          direction=Direction.WEAKER if added else Direction.STRICTER,
                          why="an exception from the scan")  # fmt: skip
+    if old.redact != new.redact:
+        yield Change(key="guards.secret_leak.redact", what="changed",
+                     item=f"{_flag(old.redact)} -> {_flag(new.redact)}", source=new.source,
+                     direction=Direction.WEAKER if new.redact else Direction.STRICTER,
+                     why="what is found in a body is masked, or refuses")  # fmt: skip
 
 
 def _threshold(old: SecretSection, new: SecretSection) -> Change:
@@ -242,6 +248,14 @@ def _homes(section: SecretSection) -> dict[str, str]:
         f"{each.rule.value} in {', '.join(sorted(each.headers))}"
         f" to {', '.join(sorted(host.text for host in each.hosts))}": each.rule.source
         for each in section.credentials
+    }
+
+
+def _actions(section: SecretSection) -> dict[str, str]:
+    return {
+        f"{each.verdict.value} {each.rule.value} up to {each.severity_max.word}"
+        f" to {', '.join(sorted(host.text for host in each.hosts)) or 'anywhere'}": each.rule.source
+        for each in section.actions
     }
 
 

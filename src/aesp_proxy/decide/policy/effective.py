@@ -17,6 +17,7 @@ from aesp_proxy.decide.policy.hosts import HostRule, parse_host_rule
 from aesp_proxy.decide.policy.policy import (
     Credential,
     EgressSection,
+    LeakAction,
     PatchSection,
     PathAllowSection,
     PathSection,
@@ -56,7 +57,7 @@ def policy_of(tree: Mapping, where: str, warnings: tuple[str, ...] = ()) -> Poli
         egress=_egress(_section(guards, "egress_allowlist")),
         paths=_paths(_section(guards, "forbidden_path")),
         path_allow=_path_allow(_section(guards, "path_allowlist")),
-        secrets=_secrets(guards, where, told),
+        secrets=_secrets(guards, where),
         patch=_patch(_section(guards, "patch_integrity")),
         tools=_tools(_section(guards, "mcp_tool")),
         rules=rule_items(top.tables("rules")),
@@ -136,17 +137,13 @@ def _patch(table: Table | None) -> PatchSection | None:
     )
 
 
-def _secrets(guards: Table | None, where: str, warnings: list[str]) -> SecretSection:
+def _secrets(guards: Table | None, where: str) -> SecretSection:
     """Read ``secret_leak``: the one guard that is on when nothing is said about it."""
     table = guards.table("secret_leak") if guards is not None else None
     if table is None:
         return _secrets_unstated(where, enabled=True)
     if not table.flag("enabled", default=True):
         return _secrets_unstated(table.source, enabled=False)
-    if table.flag("redact", default=False):
-        warnings.append(
-            f"{table.where('redact')}: redact has no effect yet: a finding refuses the event"
-        )
     return SecretSection(
         source=table.source,
         enabled=True,
@@ -154,6 +151,8 @@ def _secrets(guards: Table | None, where: str, warnings: list[str]) -> SecretSec
         patterns=tuple(_secret_pattern(entry) for entry in table.tables("patterns")),
         skip_paths=table.texts("skip_paths") or (),
         credentials=tuple(_credential(entry) for entry in table.tables("credentials")),
+        redact=table.flag("redact", default=False),
+        actions=tuple(_leak_action(entry) for entry in table.tables("actions")),
     )
 
 
@@ -191,6 +190,19 @@ def _credential(entry: Table) -> Credential:
         rule=rule,
         hosts=_hosts(entry, "hosts"),
         headers=frozenset(header.value.lower() for header in headers),
+    )
+
+
+def _leak_action(entry: Table) -> LeakAction:
+    rule = _required(entry, "rule")
+    if not rule.value:
+        raise ConfigError(f"{entry.path}.rule is empty", where=entry.where("rule"))
+    action = _required(entry, "action")
+    return LeakAction(
+        rule=rule,
+        verdict=Verdict.REDACT if action.value == "redact" else Verdict.AUDIT,
+        severity_max=_severity(entry.text("severity"), Severity.CRITICAL),
+        hosts=_hosts(entry, "hosts"),
     )
 
 

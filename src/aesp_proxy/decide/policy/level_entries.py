@@ -19,6 +19,7 @@ from aesp_proxy.decide.policy.field import Field, Form
 from aesp_proxy.decide.policy.globs import PathGlobs
 from aesp_proxy.decide.policy.hosts import HostRule, parse_host_rule
 from aesp_proxy.decide.policy.lists import identity, meaning
+from aesp_proxy.decide.policy.schema import THRESHOLDS
 from aesp_proxy.decide.policy.sourced import Sourced
 
 
@@ -80,7 +81,7 @@ class Excepted:
     def beyond(self, node: Node) -> str:
         """Return what an entry lifts beyond it; empty for nothing."""
         if not isinstance(node, Scalar):
-            return _credential_beyond(node, self._above)
+            return _table_beyond(node, self._above)
         path = self._cover.uncovered(said(node))
         if path is None:
             return ""
@@ -90,11 +91,14 @@ class Excepted:
         return f"access to {path!a}"
 
 
-def _credential_beyond(node: Node, above: Sequence[Node]) -> str:
+def _table_beyond(node: Node, above: Sequence[Node]) -> str:
+    covers_it = _covers_action if _is_action(node) else _covers_credential
     if not isinstance(node, Mapping) or any(
-        isinstance(other, Mapping) and _covers_credential(other, node) for other in above
+        isinstance(other, Mapping) and covers_it(other, node) for other in above
     ):
         return ""
+    if _is_action(node):
+        return f"a finding of {node.word('rule')[:80]!a}"
     hosts = _hosts(node)
     host = next(hosts_of(hosts[0])) if hosts else "its hosts"
     return f"the secret {node.word('rule')[:80]!a} to {host}"
@@ -103,12 +107,37 @@ def _credential_beyond(node: Node, above: Sequence[Node]) -> str:
 def _covers_credential(outer: Mapping, inner: Mapping) -> bool:
     if meaning(outer) == meaning(inner):
         return True
-    rule, mine = inner.word("rule"), outer.word("rule")
-    if rule != mine and (any(sign in rule for sign in "*?[") or not fnmatchcase(rule, mine)):
+    if not _covers_rule(outer, inner):
         return False
     headers = {header.text.lower() for header in outer.texts("headers")}
     return all(header.text.lower() in headers for header in inner.texts("headers")) and all(
         any(covers(one, host) for one in _hosts(outer)) for host in _hosts(inner)
+    )
+
+
+def _covers_rule(outer: Mapping, inner: Mapping) -> bool:
+    rule, mine = inner.word("rule"), outer.word("rule")
+    return rule == mine or (not any(sign in rule for sign in "*?[") and fnmatchcase(rule, mine))
+
+
+def _is_action(node: Node) -> bool:
+    return isinstance(node, Mapping) and bool(node.word("action"))
+
+
+def _covers_action(outer: Mapping, inner: Mapping) -> bool:
+    """Tell whether what an action lets pass passes by another one too."""
+    if not _covers_rule(outer, inner):
+        return False
+    if outer.word("action") == "redact" and inner.word("action") != "redact":
+        return False
+    gravest = [each.word("severity") or THRESHOLDS[0] for each in (outer, inner)]
+    if not all(word in THRESHOLDS for word in gravest):
+        return False  # told elsewhere
+    if THRESHOLDS.index(gravest[1]) < THRESHOLDS.index(gravest[0]):
+        return False
+    mine, theirs = _hosts(outer), _hosts(inner)
+    return not mine or (
+        bool(theirs) and all(any(covers(one, host) for one in mine) for host in theirs)
     )
 
 

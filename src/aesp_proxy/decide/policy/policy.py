@@ -62,8 +62,24 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeakAction:
+    """What becomes of a finding of this rule, of at most this severity, to these hosts.
+
+    ``verdict`` is redact or audit; no hosts are all.
+    """
+
+    rule: Sourced[str]
+    verdict: Verdict
+    severity_max: Severity
+    hosts: tuple[HostRule, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecretSection:
-    """A finding of at least ``severity_threshold`` refuses; one below is recorded."""
+    """A finding of at least ``severity_threshold`` refuses; one below is recorded.
+
+    ``redact`` has it masked instead, where it can be; so do ``actions``, or have it recorded.
+    """
 
     source: str
     enabled: bool
@@ -71,6 +87,8 @@ class SecretSection:
     patterns: tuple[SecretPattern, ...]
     skip_paths: tuple[Sourced[str], ...]
     credentials: tuple[Credential, ...]
+    redact: bool = False
+    actions: tuple[LeakAction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +307,14 @@ def _secrets(section: SecretSection) -> object:
             [c.rule.value, sorted(r.text for r in c.hosts), sorted(c.headers)]
             for c in section.credentials
         ),
+        **({"redact": True} if section.redact else {}),
+        **({"actions": sorted(map(_action, section.actions))} if section.actions else {}),
     }
+
+
+def _action(action: LeakAction) -> list[object]:
+    hosts = sorted(rule.text for rule in action.hosts)
+    return [action.rule.value, action.verdict.value, action.severity_max.word, hosts]
 
 
 def _tools(section: ToolSection | None) -> object:

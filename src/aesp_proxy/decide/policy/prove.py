@@ -16,6 +16,7 @@ from aesp_proxy.decide.policy.cover_hosts import covers
 from aesp_proxy.decide.policy.cover_names import GlobCover
 from aesp_proxy.decide.policy.policy import (
     Effect,
+    LeakAction,
     PatchSection,
     Policy,
     RuleItem,
@@ -130,6 +131,7 @@ def _secrets(above: SecretSection, below: SecretSection) -> Iterator[Doubt]:
             what = f"a secret in the file {witness!a}"
             yield Doubt(what=what, above=above.source, below=path.source)
     yield from _credentials(above, below)
+    yield from _leak_actions(above, below)
 
 
 def _credentials(above: SecretSection, below: SecretSection) -> Iterator[Doubt]:
@@ -144,6 +146,31 @@ def _credentials(above: SecretSection, below: SecretSection) -> Iterator[Doubt]:
                 ) and not _named_wider(got.rule.value, above):
                     what = f"the secret {got.rule.value[:_SHOWN_CHARS_MAX]!a} to {host.text}"
                     yield Doubt(what=what, above=above.source, below=got.rule.source)
+
+
+def _leak_actions(above: SecretSection, below: SecretSection) -> Iterator[Doubt]:
+    """Doubt what is masked or recorded below and refused above."""
+    if below.redact and not above.redact:
+        yield Doubt(what="a secret in a body, masked", above=above.source, below=below.source)
+    for got in below.actions:
+        if not any(_covers_action(held, got) for held in above.actions):
+            what = f"a finding of {got.rule.value[:_SHOWN_CHARS_MAX]!a}"
+            yield Doubt(what=what, above=above.source, below=got.rule.source)
+
+
+def _covers_action(held: LeakAction, got: LeakAction) -> bool:
+    return (
+        held.rule.value == got.rule.value
+        and held.verdict.strictness <= got.verdict.strictness
+        and held.severity_max >= got.severity_max
+        and (
+            not held.hosts
+            or (
+                bool(got.hosts)
+                and all(any(covers(outer, host) for outer in held.hosts) for host in got.hosts)
+            )
+        )
+    )
 
 
 def _named_wider(rule: str, above: SecretSection) -> bool:

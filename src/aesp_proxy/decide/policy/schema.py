@@ -84,6 +84,24 @@ CREDENTIAL = {
     "headers": Field(kind=Kind.TEXTS, required=True, text="The headers that may hold it."),
 }
 
+LEAK_ACTIONS = ("redact", "record")
+LEAK_ACTION = {
+    "rule": _told("The id of a secret rule; * stands for characters of it.", required=True),
+    "action": Field(
+        kind=Kind.CHOICE,
+        choices=LEAK_ACTIONS,
+        required=True,
+        text="`redact`: masked in a body, and forwarded; `record`: forwarded as it is.",
+    ),
+    "severity": Field(
+        kind=Kind.CHOICE,
+        choices=THRESHOLDS,
+        default="critical",
+        text="The gravest severity it speaks of.",
+    ),
+    "hosts": Field(kind=Kind.TEXTS, form=Form.HOST, text="Where; everywhere when left out."),
+}
+
 RULE_BODY = {
     "condition": _told("A CEL expression; the rule matches where it is true.", required=True),
     "effect": Field(kind=Kind.CHOICE, choices=EFFECTS, required=True, text="What a match does."),
@@ -149,7 +167,10 @@ GUARDS = {
         "Secrets that may not leave. On when nothing is said about it.",
         {
             "redact": Field(
-                kind=Kind.FLAG, law=Law.OFF, default="false", text="No effect yet: a find refuses."
+                kind=Kind.FLAG,
+                law=Law.OFF,
+                default="false",
+                text="Mask what a body holds, and forward it.",
             ),
             "severity_threshold": Field(
                 kind=Kind.CHOICE,
@@ -173,6 +194,12 @@ GUARDS = {
                 law=Law.EXCEPTS,
                 keys=CREDENTIAL,
                 text="Secrets that may go home.",
+            ),
+            "actions": Field(
+                kind=Kind.TABLES,
+                law=Law.EXCEPTS,
+                keys=LEAK_ACTION,
+                text="Findings that do not refuse: masked, or recorded only.",
             ),
         },
     ),

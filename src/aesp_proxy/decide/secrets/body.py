@@ -18,8 +18,8 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -29,7 +29,7 @@ from aesp_proxy.decide.secrets.inflate import Inflater, inflatable
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
-from aesp_proxy.model.decision import Finding, Severity
+from aesp_proxy.model.decision import Finding, Severity, Verdict
 
 RAW_PIECE_BYTES = 2_048
 RAW_HELD_BYTES_MAX = 1 << 16
@@ -40,12 +40,17 @@ RAW_HELD_BYTES_MAX = 1 << 16
 class StreamPolicy:
     """How one body is scanned.
 
-    Findings at or above ``threshold`` stop it (the default: any). ``window_bytes``
-    is held back, 0 for message streams. ``inflated_bytes_max`` and
+    Findings at or above ``threshold`` stop it (the default: any), unless ``verdict`` says
+    for a rule and a severity what becomes of them. ``redacts`` is whether what is to be
+    redacted can be: else it stops the body. ``is_json`` is what the body says it is.
+    ``window_bytes`` is held back, 0 for message streams. ``inflated_bytes_max`` and
     ``inflate_ratio_max`` cap what a compressed body may become.
     """
 
     threshold: Severity = Severity.INFO
+    verdict: Callable[[str, Severity], Verdict] | None = None
+    redacts: bool = False
+    is_json: bool = False
     window_bytes: int = 1_100
     findings_max: int = 64
     inflated_bytes_max: int = 1 << 30
@@ -56,6 +61,13 @@ class StreamPolicy:
             raise ConfigError(f"window_bytes must be 0 to {SLICE_BYTES_MAX}")
         if min(self.findings_max, self.inflated_bytes_max, self.inflate_ratio_max) < 1:
             raise ConfigError("findings_max and the inflate caps must be positive")
+
+    def verdict_of(self, rule: str, severity: Severity) -> Verdict:
+        """Return what becomes of a finding: deny, redact or audit."""
+        if self.verdict is None:
+            return Verdict.DENY if severity >= self.threshold else Verdict.AUDIT
+        verdict = self.verdict(rule, severity)
+        return Verdict.DENY if verdict is Verdict.REDACT and not self.redacts else verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +116,17 @@ def open_body(encoding: str, policy: StreamPolicy, findings: Findings, sight: Si
     """Open the scan of a body with this Content-Encoding (RFC 9110 section 8.4)."""
     codings = [coding.strip().lower() for coding in encoding.split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
+    if not codings and policy.redacts:
+        from aesp_proxy.decide.secrets.masking import MaskingMessages, MaskingScan  # noqa: PLC0415
+
+        if policy.window_bytes:
+            return MaskingScan(policy, findings, sight)
+        return MaskingMessages(policy, findings, sight)
     if not codings:
         if policy.window_bytes:
             return _PlainScan(policy, findings, sight)
         return _MessageScan(policy, findings, sight)
+    policy = replace(policy, redacts=False)  # what is compressed is not written anew
     if len(codings) > 1:
         return _ClosedScan("the body is encoded more than once")
     if not inflatable(codings[0]):
@@ -118,7 +137,7 @@ def open_body(encoding: str, policy: StreamPolicy, findings: Findings, sight: Si
 _NOTHING = Release()
 
 
-class _Scan:
+class WatchedScan:
     """What all scans share: the findings, the threshold, and being stopped."""
 
     __slots__ = ("_findings", "_policy", "_watch", "stopped", "unscannable")
@@ -131,6 +150,7 @@ class _Scan:
         self.unscannable = ""
 
     def close(self) -> None:
+        """Let everything go; nothing is released after this."""
         self.stopped = True
         self._watch.close()
 
@@ -155,12 +175,13 @@ class _Scan:
         return self._weigh(self._findings.take())
 
     def _weigh(self, fresh: tuple[Finding, ...]) -> tuple[Finding, ...]:
-        if any(finding.severity >= self._policy.threshold for finding in fresh):
+        verdict_of = self._policy.verdict_of
+        if any(verdict_of(one.rule, one.severity) is Verdict.DENY for one in fresh):
             self.close()
         return fresh
 
 
-class _PlainScan(_Scan):
+class _PlainScan(WatchedScan):
     """A body as it is: the last window is held, the rest flows."""
 
     __slots__ = ("_held", "_window_bytes")
@@ -203,7 +224,7 @@ class _PlainScan(_Scan):
         return Release(data=held, findings=fresh)
 
 
-class _MessageScan(_Scan):
+class _MessageScan(WatchedScan):
     """Messages: each goes or does not go as a whole."""
 
     __slots__ = ("_sight", "_total")
@@ -234,7 +255,7 @@ class _MessageScan(_Scan):
         return Release(findings=fresh)
 
 
-class _InflatedScan(_Scan):
+class _InflatedScan(WatchedScan):
     """A compressed body: raw bytes leave once what they inflate to is a window behind.
 
     The raw bytes are watched as well: names and comments of gzip headers are plain.

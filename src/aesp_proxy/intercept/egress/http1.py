@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import CommandGenerator, Layer
 
-from aesp_proxy.act.denial import Denial, http1_response
+from aesp_proxy.act.denial import Denial, http1_response, redacted_line
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.egress.pool import Rest
 from aesp_proxy.intercept.egress.turn import Turn
@@ -318,6 +318,8 @@ class Http1(Layer):
             yield from self._close_all()  # an answer that nobody asked for
             return
         headless = turn.relay.head is None
+        if turn.exchange.redacted:
+            turn.relay.note = redacted_line(turn.exchange.redacted)
         try:
             out = turn.relay.feed(data)
         except InputError as error:

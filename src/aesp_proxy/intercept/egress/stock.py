@@ -41,7 +41,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 from mitmproxy.websocket import WebSocketData
 
-from aesp_proxy.act.denial import Denial, body_for, grpc_fields, response_fields
+from aesp_proxy.act.denial import REDACTED_FIELD, Denial, body_for, grpc_fields, response_fields
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.egress.stock_upstream import guarded
 from aesp_proxy.intercept.egress.upstream import is_untrusted
@@ -299,6 +299,8 @@ class GuardedStream(HttpStream):
         Interim ones pass and are followed by another (RFC 9110 section 15.2).
         """
         event.response.headers.pop("alt-svc", None)
+        if self._exchange is not None and self._exchange.redacted:
+            event.response.headers[REDACTED_FIELD.lower()] = str(self._exchange.redacted)
         status = event.response.status_code
         if status < 200 and status != _SWITCHING:
             validate_headers(event.response)

@@ -111,9 +111,11 @@ class GuardedWebsocket(Layer):
         content = b"".join(source.frame_buf)
         frames = Fragmentizer(source.frame_buf, is_text)
         source.frame_buf = [b""]
-        if outward and content and not self._passes(content):
-            yield from self._denied()
-            return
+        if outward and content:
+            content = self._exchange.message(content, "frame")
+            if self._exchange.denial is not None:
+                yield from self._denied()
+                return
         if outward:
             self._bytes_out += size
         else:
@@ -122,7 +124,10 @@ class GuardedWebsocket(Layer):
             yield sink.send2(frame)
 
     def _passes(self, data: bytes) -> bool:
-        self._exchange.message(data, "frame")
+        """Scan a control frame; one that would have to be masked does not pass."""
+        left = self._exchange.message(data, "frame")
+        if left != data and self._exchange.denial is None:
+            self._exchange.refuse(Reason.SECRET_FOUND, "a control frame is not masked")
         return self._exchange.denial is None
 
     def _denied(self) -> CommandGenerator[None]:
