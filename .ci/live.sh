@@ -4,5 +4,18 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-sh .ci/packages.sh
+# The clients of docs/clients.md; Node and Java from Debian only where there are none.
+clients="openssh-server rclone ruby libwww-perl liblwp-protocol-https-perl"
+command -v npm >/dev/null 2>&1 || clients="$clients nodejs npm"
+command -v javac >/dev/null 2>&1 || clients="$clients default-jdk-headless"
+# shellcheck disable=SC2086 # a list of words
+sh .ci/packages.sh $clients
+
+modules="undici@7.30.2 proxy-agent@6.5.0"
+if command -v npm >/dev/null 2>&1 && ! [ -d .cache/clients/node_modules/proxy-agent ]; then
+    # shellcheck disable=SC2086 # a list of words
+    npm install --prefix .cache/clients --no-save --no-package-lock --silent $modules ||
+        echo "live: npm cannot install $modules" >&2
+fi
+
 exec .venv/bin/python -m pytest -q -ra tests/live

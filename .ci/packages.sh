@@ -1,9 +1,10 @@
 #!/bin/sh
-# Install, as root on Debian, what the live and long tests use and Python's registry has not.
+# Install, as root on Debian, what the live and long tests use and Python's registry has not,
+# and the packages that are named.
 # What is not there afterwards is skipped by the tests themselves, which print why.
 set -eu
 
-packages="squid-openssl nginx curl git wget openssl ca-certificates systemd strace nftables iproute2"
+packages="squid-openssl nginx curl git wget openssl ca-certificates systemd strace nftables iproute2 $*"
 
 if [ "$(id -u)" -ne 0 ]; then
     echo "packages: not root: nothing is installed, and what needs it is skipped" >&2

@@ -2,9 +2,10 @@
 
 ``cli.md`` from the commands, ``settings.md`` from the settings and the child's
 environment, ``reasons.md`` from the closed set of reasons, ``bypass-resistance.md``
-from the case files of ``tests/bypass``, ``facts.md`` from the facts and operations of
-conditions, ``secret-kinds.md`` from the packs, ``policy-reference.md`` and the JSON
-Schemas of ``policies/schema`` from the tables of keys. Run by ``make docs``.
+from the case files of ``tests/bypass``, ``clients.md`` from the clients of
+``tests/live/test_clients.py``, ``facts.md`` from the facts and operations of conditions,
+``secret-kinds.md`` from the packs, ``policy-reference.md`` and the JSON Schemas of
+``policies/schema`` from the tables of keys. Run by ``make docs``.
 """
 
 from __future__ import annotations
@@ -209,6 +210,12 @@ def facts_page() -> str:
     return str(module_of(HERE / "generate_facts.py").page(NOTE))
 
 
+def clients_page() -> str:
+    """What each client needs, by the table that its tests play."""
+    table = module_of(HERE.parent / "tests/plugins/client_table.py")
+    return str(module_of(HERE / "generate_clients.py").page(NOTE, table))
+
+
 def reference_page() -> str:
     """Every key of a policy, a hierarchy and an exception."""
     return str(module_of(HERE / "generate_reference.py").page(NOTE))
@@ -233,6 +240,7 @@ def module_of(path: Path) -> ModuleType:
 PAGES: dict[str, Callable[[], str]] = {
     "bypass-resistance.md": bypass_page,
     "cli.md": cli_page,
+    "clients.md": clients_page,
     "facts.md": facts_page,
     "policy-reference.md": reference_page,
     "settings.md": settings_page,
