@@ -34,9 +34,10 @@ class Document:
     data: bytes
 
 
-def documents(*, share: float = 1.0) -> Iterator[Document]:
-    """Yield at least 100 MB, or that share of it, kind by kind."""
-    for kind, (size, make) in KINDS.items():
+def documents(*, share: float = 1.0, kinds: Iterable[str] = ()) -> Iterator[Document]:
+    """Yield at least 100 MB, or that share of it, kind by kind; all kinds when none is named."""
+    for kind in kinds or KINDS:
+        size, make = KINDS[kind]
         left = int(size * share)
         for document in make(random.Random(f"{SEED} {kind}")):
             yield document
