@@ -84,7 +84,7 @@ class Lab:
     """Two networks, and what runs in them."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self._stack, self.folder = stack, folder
+        self.stack, self.folder = stack, folder
         self.host, self.world = self._holder(), self._holder()
         self._wire()
         self.hits: list[str] = []
@@ -104,12 +104,12 @@ class Lab:
     # networks -----------------------------------------------------------------------
 
     def _holder(self) -> int:
-        process = self._stack.enter_context(
+        process = self.stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-I", "-c", _HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
         )
-        self._stack.callback(process.kill)
+        self.stack.callback(process.kill)
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         return process.pid
@@ -143,16 +143,20 @@ class Lab:
 
     def start(self, at: int, uid: int, *words: str, **more: Any) -> subprocess.Popen[str]:
         """Start a program that is ended with the test."""
-        process = self._stack.enter_context(
+        process = self.stack.enter_context(
             subprocess.Popen(self.command(at, uid, *words), text=True, **more)
         )
-        self._stack.callback(process.kill)
+        self.stack.callback(process.kill)
         return process
 
     def run(self, uid: int, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a program on the host as a user."""
+        return self.run_at(self.host, uid, *words)
+
+    def run_at(self, at: int, uid: int, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in a network as a user."""
         return subprocess.run(
-            self.command(self.host, uid, *words), capture_output=True, text=True, check=False,
+            self.command(at, uid, *words), capture_output=True, text=True, check=False,
             timeout=WAIT_S, cwd="/",
         )  # fmt: skip
 
@@ -197,12 +201,12 @@ class Lab:
         listed = ", ".join(map(json.dumps, entries))
         (self.folder / "policy.yaml").write_text(POLICY.format(allow=listed))
 
-    def begin(self) -> subprocess.Popen[str]:
+    def begin(self, uid: int = 0) -> subprocess.Popen[str]:
         """Start the daemon and wait until it captures."""
         log = (self.folder / "log").open("a")
-        self._stack.enter_context(log)
+        self.stack.enter_context(log)
         self.daemon = self.start(
-            self.host, 0, str(PROGRAM), "daemon", "--config", str(self.config), stderr=log
+            self.host, uid, str(PROGRAM), "daemon", "--config", str(self.config), stderr=log
         )
         until(lambda: (self.status() or {}).get("state") == "running", self.log())
         return self.daemon

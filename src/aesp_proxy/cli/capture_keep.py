@@ -44,6 +44,7 @@ def keep(**given: Any) -> int:  # noqa: ANN401 - the flags of ``rule_flags``
         wish_of(settings),
         capture_socket_in(run_dir),
         told=told,
+        notice=error_line,
         alive=lambda: notifier.say("WATCHDOG=1"),
     )
     return ExitCode.DONE

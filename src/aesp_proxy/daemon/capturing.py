@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.errors import ConfigError
@@ -19,6 +22,24 @@ def captures(settings: Settings) -> bool:
     chosen = settings.capture
     named = chosen.users or chosen.groups or chosen.cgroups
     return bool(named) or chosen.rules == ELSEWHERE
+
+
+def names_of_users(settings: Settings) -> Callable[[int], str] | None:
+    """Return what names a user by its id, for the record; None where users are not told apart.
+
+    In a pod they are not this machine's, and the operator says who the agent is.
+    """
+    if not captures(settings) or settings.capture.rules == ELSEWHERE:
+        return None
+    return _user_name
+
+
+@lru_cache(maxsize=1_024)
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"
 
 
 def wish_of(settings: Settings, *, spared: int | None = None) -> Wish:

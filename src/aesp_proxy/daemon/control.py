@@ -17,6 +17,7 @@ direction  frame              fields
 ========== ================== =====================================================
 to worker  ``config``         ``settings`` (``Settings.to_worker()``),
                               ``session_id``, ``ca_dir`` (text): always the first;
+                              ``place`` of ``places``: which of how many workers it is;
                               ``kept`` (text) and ``serial``: a kept policy to read
                               instead of the settings' (see ``policy_kept``), or empty;
                               ``exact_key`` (bytes): the key of registered values, and
@@ -142,6 +143,8 @@ def config_frame(
     serial: int = 1,
     exact_key: bytes = b"",
     registrations: int = 0,
+    place: int = 0,
+    places: int = 1,
 ) -> bytes:
     """Encode the first frame to a worker."""
     return encode_frame(
@@ -154,6 +157,8 @@ def config_frame(
             "serial": serial,
             "exact_key": exact_key,
             "registrations": registrations,
+            "place": place,
+            "places": places,
         }
     )
 

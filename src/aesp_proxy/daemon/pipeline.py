@@ -86,6 +86,7 @@ class Pipeline:
         monotonic_ns: Callable[[], int],
         names: NameBudget | None = None,
         budget: SendBudget | None = None,
+        user_of: Callable[[int], str] | None = None,
     ) -> None:
         self.snapshot = snapshot
         self._journal = journal
@@ -96,15 +97,16 @@ class Pipeline:
         self._names = names
         self.budget = budget
         self.now_ns = wall_ns
-        self._principals: dict[str, Principal] = {}
+        self._user_of = user_of
+        self._principals: dict[tuple[str, int | None], Principal] = {}
 
-    def principal(self, source_ip: str) -> Principal:
-        """Say who is behind a client connection."""
-        known = self._principals.get(source_ip)
+    def principal(self, source_ip: str, uid: int | None = None) -> Principal:
+        """Say who is behind a client connection: the user of its socket, where that counts."""
+        known = self._principals.get((source_ip, uid))
         if known is None:
-            who = self._identity
+            who, user_of = self._identity, self._user_of
             known = Principal(
-                principal_id=who.principal_id,
+                principal_id=who.principal_id if uid is None or user_of is None else user_of(uid),
                 agent_id=who.agent_id,
                 agent_type=who.agent_type,
                 session_id=who.session_id,
@@ -112,7 +114,7 @@ class Pipeline:
                 source_ip=source_ip,
             )
             if len(self._principals) < 1_000:  # peers are loopback addresses: few
-                self._principals[source_ip] = known
+                self._principals[source_ip, uid] = known
         return known
 
     def connect(self, principal: Principal, host: Host, port: int) -> EventExchange:

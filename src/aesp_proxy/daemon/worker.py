@@ -14,12 +14,14 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvloop
 
 from aesp_proxy.daemon.budget import SendBudget, SendLimits
+from aesp_proxy.daemon.capturing import captures, names_of_users
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
 from aesp_proxy.daemon.name_budget import NameBudget
@@ -43,6 +45,9 @@ from aesp_proxy.intercept.names import Names
 from aesp_proxy.intercept.resolver.listeners import DnsListeners
 from aesp_proxy.intercept.resolver.resolver import Resolver
 from aesp_proxy.intercept.resolver.server import DnsInterceptor
+from aesp_proxy.intercept.resolver.stand_ins import StandIns
+from aesp_proxy.intercept.shared_names import SharedNames
+from aesp_proxy.intercept.socket_owner import Place, SocketOwners
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal, JournalOptions, Mode
 from aesp_proxy.record.spool_check import check_newest_batch
@@ -62,6 +67,14 @@ class Sockets:
     transparent: tuple[socket.socket, ...] = ()
     dns_udp: tuple[socket.socket, ...] = ()
     dns_tcp: tuple[socket.socket, ...] = ()
+    names_in: socket.socket | None = None
+    names_out: tuple[socket.socket, ...] = ()
+
+    def places(self) -> frozenset[Place]:
+        """Return where they are bound."""
+        bound = (self.listen, *self.transparent, *self.dns_udp, *self.dns_tcp)
+        names = (sock.getsockname() for sock in bound)
+        return frozenset((ip_address(name[0].partition("%")[0]), name[1]) for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +97,8 @@ def main() -> None:
     parser.add_argument("--transparent-fd", type=int, action="append", default=[])
     parser.add_argument("--dns-udp-fd", type=int, action="append", default=[])
     parser.add_argument("--dns-tcp-fd", type=int, action="append", default=[])
+    parser.add_argument("--names-in-fd", type=int)
+    parser.add_argument("--names-out-fd", type=int, action="append", default=[])
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="aesp-proxy worker: %(message)s")
     control = socket.socket(fileno=arguments.control_fd)
@@ -92,6 +107,8 @@ def main() -> None:
         transparent=tuple(socket.socket(fileno=fd) for fd in arguments.transparent_fd),
         dns_udp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_udp_fd),
         dns_tcp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_tcp_fd),
+        names_in=socket.socket(fileno=arguments.names_in_fd) if arguments.names_in_fd else None,
+        names_out=tuple(socket.socket(fileno=fd) for fd in arguments.names_out_fd),
     )
     sys.exit(uvloop.run(_run(control, sockets)))
 
@@ -154,12 +171,15 @@ async def _start(
         tls=tls_settings(settings.tls),
     )
     pipeline, journal = _pipeline(settings, snapshot, str(session_id))
-    names = Names()
+    names = _names(sockets)
+    is_captured = captures(settings)
+    egress = _egress_settings(settings, resolver)
     interceptor = EgressInterceptor(
         gate=pipeline,
         master=master,
-        settings=_egress_settings(settings, resolver),
+        settings=replace(egress, own=sockets.places()) if is_captured else egress,
         names_of=lambda address: names.of(address, now=time.monotonic()),
+        owner_of=SocketOwners().of if is_captured else lambda _, __: None,
     )
     await interceptor.listen(sockets.listen)
     for sock in sockets.transparent:
@@ -172,6 +192,7 @@ async def _start(
             names=names,
             limits=server_limits(settings.resolver),
             clock=time.monotonic,
+            stand_ins=StandIns(place=_whole(frame, "place"), places=_whole(frame, "places") or 1),
         )
         listeners = await _listen_dns(sockets, dns)
     gc.collect()
@@ -199,6 +220,26 @@ async def _registered(
     return exact, entries
 
 
+def _whole(frame: dict[str, object], name: str) -> int:
+    value = frame.get(name, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _names(sockets: Sockets) -> Names:
+    """Return the memory of names, shared with other workers where there are any."""
+    inbox = sockets.names_in
+    if inbox is None:
+        return Names()
+    names, loop = SharedNames(inbox, sockets.names_out), asyncio.get_running_loop()
+
+    def hear() -> None:
+        if not names.hear():
+            loop.remove_reader(inbox)
+
+    loop.add_reader(inbox, hear)
+    return names
+
+
 def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[Pipeline, Journal]:
     journal = Journal.open(
         settings.state_dir,
@@ -222,6 +263,7 @@ def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[
         monotonic_ns=time.monotonic_ns,
         names=NameBudget(budget_limits(settings.resolver), now=time.monotonic()),
         budget=_send_budget(settings),
+        user_of=names_of_users(settings),
     )
     return pipeline, journal
 

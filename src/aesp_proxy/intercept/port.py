@@ -66,8 +66,8 @@ class Exchange(Protocol):
 class Gate(Protocol):
     """The pipeline, as an interceptor sees it."""
 
-    def principal(self, source_ip: str) -> Principal:
-        """Say who is behind a client connection."""
+    def principal(self, source_ip: str, uid: int | None = None) -> Principal:
+        """Say who is behind a client connection; ``uid`` is the user of its socket, if known."""
 
     def now_ns(self) -> int:
         """UTC nanoseconds."""

@@ -95,8 +95,9 @@ def give_up_privileges() -> None:
 class _Link:
     """The way to a daemon that may not be there; what it has not heard waits."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, notice: Callable[[str], None]) -> None:
+        self._path, self._notice = path, notice
+        self._is_shut = False
         self._waiting: deque[bytes] = deque(maxlen=_WAITING_MAX)
         self._last = b""
         self.sock: socket.socket | None = None
@@ -131,25 +132,37 @@ class _Link:
         sock.settimeout(_LINK_S)
         try:
             sock.connect(str(self._path))
-        except OSError:
+        except OSError as error:
             sock.close()
+            if isinstance(error, PermissionError) and not self._is_shut:
+                self._is_shut = True
+                self._notice(
+                    f"{self._path}: the daemon cannot be told: {error.strerror} "
+                    "(run this as the daemon's user, with CAP_NET_ADMIN)"
+                )
         else:
-            self.sock = sock
+            self.sock, self._is_shut = sock, False
 
 
 def keep_as_service(
-    wish: Wish, daemon: Path, *, told: Callable[[News], None], alive: Callable[[], None]
+    wish: Wish,
+    daemon: Path,
+    *,
+    told: Callable[[News], None],
+    notice: Callable[[str], None],
+    alive: Callable[[], None],
 ) -> None:
     """Keep the rules until SIGTERM or SIGINT; then they go if the wish says so, else stay.
 
-    ``daemon`` is the socket of the daemon to be told. ``told`` takes the news too;
-    ``alive`` is called at least every few seconds. AespError where it cannot begin.
+    ``daemon`` is the socket of the daemon to be told. ``told`` takes the news too, and
+    ``notice`` a line for the operator; ``alive`` is called at least every few seconds.
+    AespError where it cannot begin.
     """
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    link = _Link(daemon)
+    link = _Link(daemon, notice)
 
     def tell(news: News) -> None:
         told(news)

@@ -21,6 +21,7 @@ TERMS = [
     nft.to_network(nft.LOOPBACK6, but=True),
     nft.neighbour_discovery(130, 137),
     nft.by_loopback(),
+    nft.by_loopback(but=True),
     nft.redirected(),
     nft.answers(),
     nft.known(),

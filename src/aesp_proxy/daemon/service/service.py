@@ -22,7 +22,7 @@ from typing import Final
 import trio
 
 from aesp_proxy import __version__
-from aesp_proxy.daemon.listener import bind_captured, bind_shared
+from aesp_proxy.daemon.listener import Given, bind_captured, bind_shared, name_queues
 from aesp_proxy.daemon.service.answer import Question, answer_questions
 from aesp_proxy.daemon.service.capture_slot import CaptureSlot
 from aesp_proxy.daemon.service.notify import Notifier
@@ -159,7 +159,10 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
         service.policy.start()
         await service.policy.load(forced=True)
         listeners = bind_shared(plan.settings, count)
-        captured = bind_captured(plan.settings, count) if service.capture.is_on else [[]] * count
+        more: list[list[Given]] = [[] for _ in range(count)]
+        if service.capture.is_on:
+            both = zip(bind_captured(plan.settings, count), name_queues(count), strict=True)
+            more = [[*sockets, *queues] for sockets, queues in both]
     except (AespError, OSError) as error:
         service.finish(ServiceEnd(exit_code=3, message=str(error)))
         return
@@ -167,8 +170,8 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
         plan.notice(f"policy: {warning}")
     service.port = listeners[0].getsockname()[1]
     service.slots = tuple(
-        WorkerSlot(number, plan, listener, service.active, count, more)
-        for number, (listener, more) in enumerate(zip(listeners, captured, strict=True), start=1)
+        WorkerSlot(number, plan, listener, service.active, count, each)
+        for number, (listener, each) in enumerate(zip(listeners, more, strict=True), start=1)
     )
     service.reloading = Reloading(
         plan, service.policy, service.slots, service.notifier, service.summary

@@ -42,6 +42,7 @@ class WorkerSlot:
         self._plan, self._policy = plan, policy
         self._given: tuple[Given, ...] = (("--listen-fd", listener), *more)
         self._settings = share_of(plan.settings, workers)
+        self._workers = workers
         self._process: HelperProcess | None = None
         self._stream: trio.SocketStream | None = None
         self._sending = trio.Lock()
@@ -205,6 +206,8 @@ class WorkerSlot:
             serial=active.serial,
             exact_key=registry.key,
             registrations=len(frames),
+            place=self.number - 1,
+            places=self._workers,
         )
         await self._send(b"".join([first, *frames]))
         try:

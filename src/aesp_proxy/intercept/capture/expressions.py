@@ -233,10 +233,11 @@ def neighbour_discovery(first: int, last: int) -> Term:
     return Term(f"icmpv6 type {first}-{last}", steps)
 
 
-def by_loopback() -> Term:
-    """Packets that go out by the loopback device: to this machine."""
-    steps = (_meta(_META_OIF), _compare(_EQUAL, struct.pack("=I", _LOOPBACK_INDEX)))
-    return Term('oif "lo"', steps)
+def by_loopback(*, but: bool = False) -> Term:
+    """Packets that go out by the loopback device, to this machine; or by all others."""
+    operator, sign = (_NOT_EQUAL, "!= ") if but else (_EQUAL, "")
+    steps = (_meta(_META_OIF), _compare(operator, struct.pack("=I", _LOOPBACK_INDEX)))
+    return Term(f'oif {sign}"lo"', steps)
 
 
 def redirected() -> Term:

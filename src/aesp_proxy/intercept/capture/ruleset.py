@@ -7,8 +7,9 @@ Four chains, of which each says enough to be read with ``nft list``:
   was to go). The explicit listener stays reachable as such.
 - ``out``, ``captured``: what was turned, and answers, pass; all else is refused, and the
   program told at once: UDP, and with it QUIC, ICMP, raw packets, SCTP.
-- ``left``: whatever the others let pass leaves by the loopback device, or not at all. A
-  socket that is bound to another device (SO_BINDTODEVICE) ends here.
+- ``left``: what is for loopback leaves by no other device, and of the captured nothing does
+  (the kernel tells no cgroup there). A socket that is bound to another device
+  (SO_BINDTODEVICE) ends here.
 
 They stand before the rules of others (priority), and a refusal of ours is final whatever
 those say. Standard library only.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from aesp_proxy.intercept.capture.expressions import (
+    LOOPBACK4,
     LOOPBACK6,
     Network,
     Term,
@@ -99,25 +101,21 @@ def everybody_but(uid: int) -> Selection:
 
 def capturing(selection: Selection, ways: Ways) -> Table:
     """Return the table that captures a selection."""
-    who = list(_who(selection))
+    who = [*_ids(selection), *(of_cgroup(*each) for each in selection.cgroups)]
     chains = (
         Chain("nat_out", tuple((each, jump("nat_captured")) for each in who), _NAT),
         Chain("nat_captured", _turned(ways)),
         Chain("out", (*((each, jump("captured")) for each in who), *_nobodys(selection)), _OUT),
         Chain("captured", _passed(ways)),
-        Chain("left", tuple((each, jump("captured_left")) for each in who), _LEFT),
+        Chain("left", _left(selection), _LEFT),
         Chain("captured_left", _let_go(ways)),
     )
     # The kernel resolves a jump as it reads it: where to comes first.
     return Table(FAMILY, NAME, tuple(sorted(chains, key=lambda chain: chain.hook is not None)))
 
 
-def _who(selection: Selection) -> list[Term]:
-    return [
-        *(of_users(first, last) for first, last in selection.uids),
-        *map(of_group, selection.gids),
-        *(of_cgroup(each.path, each.identity) for each in selection.cgroups),
-    ]
+def _ids(selection: Selection) -> list[Term]:
+    return [*(of_users(*each) for each in selection.uids), *map(of_group, selection.gids)]
 
 
 def _explicit(ways: Ways) -> tuple[Term, ...]:
@@ -144,11 +142,17 @@ def _passed(ways: Ways) -> tuple[Rule, ...]:
         ):  # fmt: skip
             turned = (redirected(), to_network(network), to_port(transport, port))
             rules.append((*turned, accept()))
-    rules.append((answers(), accept()))
+    # Answers are not turned: the device is the one that they will leave by.
+    rules.append((answers(), accept()) if ways.inbound else (by_loopback(), answers(), accept()))
     if ways.loopback:
         rules.append((by_loopback(), accept()))
     rules += [(protocol("tcp"), reset()), (reject(),)]
     return tuple(rules)
+
+
+def _left(selection: Selection) -> tuple[Rule, ...]:
+    astray = ((to_network(each), by_loopback(but=True), drop()) for each in (LOOPBACK4, LOOPBACK6))
+    return (*astray, *((each, jump("captured_left")) for each in _ids(selection)))
 
 
 def _let_go(ways: Ways) -> tuple[Rule, ...]:

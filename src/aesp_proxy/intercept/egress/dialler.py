@@ -88,11 +88,13 @@ class Dialler:
         connect_s_max: float,
         lookup: Lookup | None = None,
         corporate: CorporateProxy | None = None,
+        own: frozenset[tuple[Address, int]] = frozenset(),
     ) -> None:
         self._static = static
         self._connect_s_max = connect_s_max
         self._lookup = lookup
         self._corporate = corporate
+        self._own = own
         self._racer = Racer()
 
     async def dial(self, server: Server, wire: Wire, check: Check | None) -> None:
@@ -103,6 +105,10 @@ class Dialler:
         name, port = server.address[0], server.address[1]
         host = parse_host(_bracketed(name))
         route = await self._route(host, port, check)
+        if any(self._is_own(*place) for place in route.places):
+            # Whoever allows it, and the operator too: it would come back for ever.
+            msg = f"{route.text} leads to the proxy itself"
+            raise UnavailableError(msg)
         try:
             async with asyncio.timeout(self._connect_s_max):
                 transport = await self._open(route, wire)
@@ -139,6 +145,12 @@ class Dialler:
         _checked(host, addresses, check)
         places = [(str(address), port) for address in addresses]
         return _Route(text=text, places=places, is_checked=True)
+
+    def _is_own(self, address: str, port: int) -> bool:
+        place = ip_address(address)
+        if place.is_unspecified:  # the kernel takes it for loopback
+            return any(port == each for _, each in self._own)
+        return (place, port) in self._own
 
     async def _open(self, route: _Route, wire: Wire) -> asyncio.BaseTransport:
         loop = asyncio.get_running_loop()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from aesp_proxy.intercept.egress.master import EgressMaster  # isort: skip - stubs mitmproxy.addons
@@ -30,7 +32,8 @@ from aesp_proxy.intercept.egress.tls import AgentTls
 from aesp_proxy.intercept.egress.transparent import Captured, NamesOf, original_destination
 from aesp_proxy.intercept.egress.upstream import Upstream
 from aesp_proxy.intercept.egress.wire import Wire
-from aesp_proxy.model.host import Host, parse_host
+from aesp_proxy.intercept.socket_owner import OwnerOf, Place
+from aesp_proxy.model.host import Host, parse_host, unwrap_address
 from aesp_proxy.normalize.http import Tunnel
 from aesp_proxy.normalize.http_head import HeadLimits
 
@@ -61,6 +64,8 @@ class EgressSettings:
     silence_s: float = 0.3
     sealed: HostIndex = NOTHING_SEALED
     pool: PoolLimits = field(default_factory=PoolLimits)
+    own: frozenset[Place] = frozenset()
+    """Where the proxy itself listens, which nothing is connected to."""
     static: Mapping[tuple[str, int | None], StaticAddress]
 
 
@@ -87,6 +92,7 @@ class EgressInterceptor:
         master: EgressMaster,
         settings: EgressSettings,
         names_of: NamesOf = lambda _: (),
+        owner_of: OwnerOf = lambda _, __: None,
     ) -> None:
         self._gate = gate
         self._master = master
@@ -96,11 +102,13 @@ class EgressInterceptor:
             connect_s_max=settings.connect_s_max,
             lookup=settings.lookup,
             corporate=settings.corporate,
+            own=settings.own,
         )
         self._pool = Pool(settings.pool)
         self._conversations: set[Conversation] = set()
         self._mode = ProxyMode.parse("regular")
         self._names_of = names_of
+        self._owner_of = owner_of
         self._destination_of = original_destination
         self._servers: list[asyncio.Server] = []
         self.silence_s = settings.silence_s
@@ -160,7 +168,9 @@ class EgressInterceptor:
         if transport is None:
             return
         peername = transport.get_extra_info("peername") or ("", 0)
-        principal = self._gate.principal(peername[0])
+        destination = self._meant(transport) if captured else None
+        owner = self._owner(transport, destination)
+        principal = self._gate.principal(peername[0], owner)
         client = Client(
             peername=peername,
             sockname=transport.get_extra_info("sockname") or ("", 0),
@@ -195,21 +205,21 @@ class EgressInterceptor:
             tls_start_server=hooks.tls_start_server,
         )
         conversation.head_since = asyncio.get_running_loop().time()
-        layer = self._captured(conversation, transport) if captured else self._edge(conversation)
-        if layer is None:
+        if not captured:
+            conversation.start(self._edge(conversation), b"")
+        elif destination is None:
+            conversation.close()
+        elif owner == os.geteuid():
+            text = "the proxy's own connection came back to it: its user is captured itself"
+            self._gate.unsupported(principal, text, f"{destination[0]}:{destination[1]}")
             conversation.close()
         else:
-            conversation.start(layer, b"")
+            conversation.start(self._captured(conversation, destination), b"")
 
     def _edge(self, conversation: Conversation) -> Layer:
         return Edge(conversation.context, conversation, self, self._settings.head)
 
-    def _captured(self, conversation: Conversation, transport: asyncio.Transport) -> Layer | None:
-        try:
-            descriptor = transport.get_extra_info("socket").fileno()
-            destination = self._destination_of(descriptor)
-        except OSError:  # the client has gone already
-            return None
+    def _captured(self, conversation: Conversation, destination: Place) -> Layer:
         context = conversation.context
         return Captured(context, conversation, self, destination, self._names_of)
 
@@ -219,6 +229,20 @@ class EgressInterceptor:
             return None
         destination = host.address, port
         return Captured(conversation.context, conversation, self, destination, self._names_of)
+
+    def _meant(self, transport: asyncio.Transport) -> Place | None:
+        """Return where a captured connection was to go; None when the client has gone already."""
+        try:
+            return self._destination_of(transport.get_extra_info("socket").fileno())
+        except OSError:
+            return None
+
+    def _owner(self, transport: asyncio.Transport, destination: Place | None) -> int | None:
+        """Return the user of the client's socket, which thinks it is at ``destination``."""
+        peer, here = _place(transport, "peername"), _place(transport, "sockname")
+        if peer is None or here is None:
+            return None
+        return self._owner_of(peer, destination or here)
 
     def is_sealed(self, host: Host, port: int) -> bool:
         """Whether the operator has listed a host as one whose TLS is passed through."""
@@ -312,3 +336,8 @@ def _replace(old: Layer, new: Layer, data: bytes) -> CommandGenerator[None]:
     replaced._handle_event = new.handle_event  # noqa: SLF001 - mitmproxy's NextLayer does the same
     yield from new.handle_event(events.Start())
     yield from new.handle_event(events.DataReceived(old.context.client, data))
+
+
+def _place(transport: asyncio.Transport, which: str) -> Place | None:
+    name = transport.get_extra_info(which)
+    return (unwrap_address(ip_address(name[0].partition("%")[0])), name[1]) if name else None

@@ -85,11 +85,12 @@ class DnsInterceptor:
         names: Names,
         limits: ServerLimits,
         clock: Callable[[], float],
+        stand_ins: StandIns | None = None,
     ) -> None:
         self._gate = gate
         self._resolver = resolver
         self._names = names
-        self._stand_ins = StandIns()
+        self._stand_ins = stand_ins or StandIns()
         self.limits = limits
         self._types = ADDRESS_TYPES | limits.types
         self._clock = clock

@@ -17,17 +17,22 @@ from typing import Final
 from aesp_proxy.normalize.dns_answer import Resolved
 
 NAMES_MAX: Final = 8_192
+_ROOM: Final = 131_000  # addresses of 198.18.0.0/15, a few less
 _FIRST4: Final = int(IPv4Address("198.18.0.1"))
 _FIRST6: Final = int(IPv6Address("2001:2::1"))
 
 
 class StandIns:
-    """One number for each name; the name asked for longest ago gives its number away."""
+    """One number for each name; the name asked for longest ago gives its number away.
 
-    __slots__ = ("_names_max", "_numbers")
+    Each of ``places`` workers draws on numbers of its own, so that none means two names.
+    """
 
-    def __init__(self, names_max: int = NAMES_MAX) -> None:
-        self._names_max = names_max
+    __slots__ = ("_first", "_names_max", "_numbers")
+
+    def __init__(self, names_max: int = NAMES_MAX, *, place: int = 0, places: int = 1) -> None:
+        self._names_max = min(names_max, _ROOM // places)
+        self._first = place * self._names_max
         self._numbers: OrderedDict[str, int] = OrderedDict()
 
     def told(self, name: str, found: Resolved) -> Resolved:
@@ -47,8 +52,8 @@ class StandIns:
     def _number(self, name: str) -> int:
         number = self._numbers.get(name)
         if number is None:
-            number = len(self._numbers)
-            if number >= self._names_max:
+            number = self._first + len(self._numbers)
+            if len(self._numbers) >= self._names_max:
                 _, number = self._numbers.popitem(last=False)
             self._numbers[name] = number
         self._numbers.move_to_end(name)
