@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from egress_lab import Proxy
+from http_answers import random_answers
 from http_grammar import random_streams
-from http_passage import Passage, objection
+from http_passage import HONEST, HONEST_BYTES, PASSAGE_POLICY, Passage, misled, objection
 from http_readers import READERS, Reader, disagreement
 from nginx_reader import NGINX, nginx
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 REQUESTS = 20_000
+ANSWERS = 3_000
 ROUND = 1_000
 SEED = 4
 
@@ -33,33 +36,54 @@ def readers() -> Iterator[dict[str, Reader]]:
         yield {**READERS, "nginx": reader.read}
 
 
-def test_what_is_read_differently_does_not_get_through(
-    tmp_path_factory: pytest.TempPathFactory, readers: dict[str, Reader]
-) -> None:
-    proxy = Proxy(tmp_path_factory.mktemp("passage"))
+@pytest.fixture
+def passage(tmp_path: Path) -> Iterator[Passage]:
+    proxy = Proxy(tmp_path, PASSAGE_POLICY)
     passage = Passage(proxy)
-    counted: Counter[str] = Counter()
-    objections = []
     try:
-        while counted["passed"] + counted["refused"] < REQUESTS:
-            for entry, stream in random_streams(SEED + counted["rounds"], ROUND):
-                passed = passage.send(entry, stream)
-                counted["passed"] += len(passed.decided)
-                counted["refused"] += passed.refused
-                counted["read differently"] += bool(_before(stream))
-                why = objection(passed, readers)
-                if why:
-                    objections.append((entry, stream, why))
-            counted["rounds"] += 1
+        yield passage
     finally:
         passage.close()
         proxy.stop()
+
+
+def test_what_is_read_differently_does_not_get_through(
+    passage: Passage, readers: dict[str, Reader]
+) -> None:
+    counted: Counter[str] = Counter()
+    objections = []
+    while counted["passed"] + counted["refused"] < REQUESTS:
+        for entry, stream in random_streams(SEED + counted["rounds"], ROUND):
+            passed = passage.send(entry, stream)
+            counted["passed"] += len(passed.decided)
+            counted["refused"] += passed.refused
+            counted["read differently"] += bool(_before(stream))
+            why = objection(passed, readers)
+            if why:
+                objections.append((entry, stream, why))
+        counted["rounds"] += 1
     print(f"\n{', '.join(readers)}: {dict(counted)}")
     assert objections == []
     assert counted["passed"] > REQUESTS / 4
     assert counted["read differently"] > REQUESTS / 100
     if NGINX is None:
         pytest.skip("nginx is not installed: the other four agree")
+
+
+def test_no_answer_is_read_as_that_of_another_host(passage: Passage) -> None:
+    counted: Counter[str] = Counter()
+    objections = []
+    for method, answer in random_answers(SEED, ANSWERS):
+        received = passage.answer(method, answer)
+        counted["both answered"] += received.endswith(HONEST.body)
+        counted["misleads without us"] += bool(misled(method, answer + HONEST_BYTES))
+        why = misled(method, received)
+        if why:
+            objections.append((method, answer, why))
+    print(f"\n{dict(counted)}")
+    assert objections == []
+    assert counted["both answered"] > ANSWERS / 20
+    assert counted["misleads without us"] > ANSWERS / 20
 
 
 def _before(stream: bytes) -> str:

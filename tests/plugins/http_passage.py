@@ -14,12 +14,16 @@ from typing import Any
 
 import http_readers
 import httptools
-from egress_lab import Proxy
+from egress_lab import POLICY, Proxy
+from http_answers import ANSWER_READERS, Answer
 from http_readers import End, Reader, Reading, Request
 
 from aesp_proxy.intercept.egress.dialler import StaticAddress
 
+PASSAGE_POLICY = POLICY.replace('"plain.test"', '"plain.test", "hostile.test"')
 SOMEWHERE = "203.0.113.7"
+HONEST = Answer(200, b"honest")
+HONEST_BYTES = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhonest"
 SENTINEL = b"GET /sentinel HTTP/1.1\r\nHost: sentinel\r\n\r\n"
 _AS_READ = Request(b"GET", b"/sentinel", b"sentinel", b"")
 _PATIENCE_S = 20
@@ -49,7 +53,7 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
 
     def on_message_complete(self) -> None:
-        self.transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.transport.write(HONEST_BYTES)
         if not self.parser.should_keep_alive():
             self.transport.close()
 
@@ -81,6 +85,25 @@ class Recorder:
         return [bytes(each.data) for each in taken]
 
 
+class Hostile:
+    """An origin on the proxy's own loop that answers a head with what it was told, and closes."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+
+    async def start(self) -> int:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port: int = self.server.sockets[0].getsockname()[1]
+        return port
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self.answer)
+            await writer.drain()
+        writer.close()
+
+
 @dataclass
 class Passed:
     """What came of one stream: forwarded bytes, decided requests, the client's answer."""
@@ -100,6 +123,9 @@ class Passage:
         port = self._run(self._recorder.start())
         static = proxy.interceptor._settings.static
         static["plain.test", None] = StaticAddress(address="127.0.0.1", port=port)
+        self._hostile = Hostile()
+        port = self._run(self._hostile.start())
+        static["hostile.test", None] = StaticAddress(address="127.0.0.1", port=port)
         self._captured = proxy.capture(SOMEWHERE, 80)
         proxy.names[SOMEWHERE] = ("plain.test",)
         self._decided: list[tuple[str, str, str]] = []
@@ -139,12 +165,40 @@ class Passage:
             writer.close()
             return answer, await self._recorder.take()
 
+    def answer(self, method: str, answer: bytes) -> bytes:
+        """Ask a hostile origin, then an honest one, on one connection; give what came back."""
+        self._hostile.answer = answer
+        asked = b"%b http://hostile.test/ HTTP/1.1\r\nHost: hostile.test\r\n\r\n" % method.encode()
+        then = b"GET http://plain.test/honest HTTP/1.1\r\nHost: plain.test\r\n\r\n"
+        return self.send("absolute", asked + then).answer
+
     def close(self) -> None:
-        """Stop the origin."""
-        self._proxy._loop.call_soon_threadsafe(self._recorder.server.close)
+        """Stop the origins."""
+        for origin in (self._recorder, self._hostile):
+            self._proxy._loop.call_soon_threadsafe(origin.server.close)
 
     def _run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._proxy._loop).result(30)
+
+
+def misled(method: str, received: bytes) -> str:
+    """Say how what a client was sent misleads a reader; empty when each gets its own answer.
+
+    Two requests were made, the second to an honest host. Whoever reads a second answer reads
+    that; when it has come all have read the same first one, and nobody waits for more of it.
+    """
+    methods = (method, "GET")
+    told = {
+        name: read(received, methods)
+        for name, read in ANSWER_READERS.items()
+        if not (name == "llhttp" and method == "HEAD")  # it would have to be told
+    }
+    whole = len(told["own"].requests) == len(methods)
+    why = http_readers.disagreement(told) if whole else ""
+    for name, read in told.items():
+        if len(read.requests) > 1 and read.requests[1] != HONEST:
+            why = f"{name} takes {read.requests[1]} for the second answer"
+    return f"{received!r}\n{why}" if why else ""
 
 
 def objection(passed: Passed, readers: Mapping[str, Reader]) -> str:

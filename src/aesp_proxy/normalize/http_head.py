@@ -9,7 +9,6 @@ or signed lengths, any transfer coding but a single ``chunked``. Sources: RFC
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from aesp_proxy.errors import InputError
@@ -66,7 +65,10 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseHead:
-    """A response head. ``body_bytes`` is None when chunked, -1 when until close."""
+    """A response head. ``body_bytes`` is None when chunked, -1 when until close.
+
+    ``rewrite`` says that fields are spelled oddly, as in a request head.
+    """
 
     status: int
     minor_version: int
@@ -75,6 +77,7 @@ class ResponseHead:
     start_line: bytes
     body_bytes: int | None
     keep_alive: bool
+    rewrite: bool
 
 
 class HeadQueue:
@@ -138,7 +141,7 @@ def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
         keep_alive=framing.keep_alive,
         expect_continue=framing.expect_continue,
         upgrade=framing.upgrade,
-        rewrite=framing.rewrite or not is_plain,
+        rewrite=framing.rewrite or framing.odd_length or not is_plain,
     )
 
 
@@ -169,7 +172,7 @@ def opens_websocket(head: RequestHead) -> bool:
 
 def parse_response_head(block: bytes, limits: HeadLimits, *, request_method: str) -> ResponseHead:
     """Parse a response head that ends with an empty line (RFC 9112 section 4)."""
-    start, fields, headers, _ = _split_head(block, limits)
+    start, fields, headers, is_plain = _split_head(block, limits)
     if len(start) < 12 or start[8:9] != b" " or start[12:13] not in (b"", b" "):
         msg = "the status line is not VERSION STATUS REASON"
         raise InputError(msg)
@@ -196,7 +199,8 @@ def parse_response_head(block: bytes, limits: HeadLimits, *, request_method: str
         fields=fields,
         start_line=start,
         body_bytes=body,
-        keep_alive=framing.keep_alive and body != -1,
+        keep_alive=framing.keep_alive and body != -1 and not (framing.coding and minor == 0),
+        rewrite=framing.odd_length or not is_plain,
     )
 
 
@@ -260,6 +264,7 @@ class _Framing:
     host: str = ""
     has_host: bool = False
     length: int | None = None
+    odd_length: bool = False
     coding: bytes = b""
     keep_alive: bool = True
     expect_continue: bool = False
@@ -320,7 +325,7 @@ class _Framing:
             msg = "more than one Content-Length"
             raise InputError(msg)
         self.length = int(value)
-        self.rewrite |= value[0] == _ZERO and len(value) > 1
+        self.odd_length = value[0] == _ZERO and len(value) > 1
 
     def _expect(self, value: bytes) -> None:
         if value.lower() != b"100-continue":
@@ -330,7 +335,7 @@ class _Framing:
 
 
 # Fields that concern one hop only (RFC 9110 section 7.6.1): never forwarded.
-_HOP_NAMES = frozenset(
+HOP_NAMES = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -341,54 +346,4 @@ _HOP_NAMES = frozenset(
         b"http2-settings",
     )
 )
-_FRAMING_NAMES = _HOP_NAMES | {b"host", b"content-length", b"transfer-encoding", b"expect"}
-
-
-def upstream_head(head: RequestHead, origin_form: str, host: str) -> bytes:
-    """Write the head that goes upstream: re-serialised from what was parsed and decided.
-
-    ``host`` is the Host to send. The block of field lines is reused as it came when it
-    says so, nothing in it concerns this hop only, and all is spelled as we would.
-    """
-    start = f"{head.method} {origin_form} HTTP/1.{head.minor_version}\r\n".encode("ascii")
-    if head.host == host and not head.rewrite:
-        return start + head.fields + b"\r\n"
-    lines = _lines(head, host, _HOP_NAMES | _named_by_connection(head.headers))
-    if any(n == b"te" and v.lower() == b"trailers" for n, v in head.headers):
-        lines.append(b"TE: trailers\r\nConnection: TE\r\n")
-    return start + b"".join(lines) + b"\r\n"
-
-
-def plain_head(head: RequestHead, host: str) -> bytes:
-    """Write a head anew for another parser of ours, with every field that came."""
-    start = f"{head.method} {head.target} HTTP/1.{head.minor_version}\r\n".encode("ascii")
-    return start + b"".join(_lines(head, host, frozenset())) + b"\r\n"
-
-
-def _lines(head: RequestHead, host: str, dropped: AbstractSet[bytes]) -> list[bytes]:
-    """Write field lines as every parser reads them: one Host, and one spelling of a length."""
-    lines = [b"Host: %b\r\n" % host.encode("ascii")]
-    for name, value in head.headers:
-        if name == b"content-length":
-            lines.append(b"content-length: %d\r\n" % int(value))
-        elif name != b"host" and name not in dropped:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    return lines
-
-
-def _named_by_connection(headers: Headers) -> set[bytes]:
-    """Fields that Connection declares to concern one hop; framing is never among them."""
-    named = {
-        token.strip(b" \t").lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
-    }
-    return named - {b"host", b"content-length", b"transfer-encoding", b"authorization"}
-
-
-def without_alt_svc(head: ResponseHead) -> bytes:
-    """Write a response head without ``Alt-Svc``, which would lead the client to QUIC."""
-    lines = head.fields.split(b"\r\n")
-    kept = [line for line in lines if line[:8].lower() != b"alt-svc:"]
-    return head.start_line + b"\r\n" + b"\r\n".join(kept) + b"\r\n"
+_FRAMING_NAMES = HOP_NAMES | {b"host", b"content-length", b"transfer-encoding", b"expect"}

@@ -1,22 +1,30 @@
 """One HTTP/1 response on its way to the client: what to forward, and where it ends.
 
 Interim responses pass (RFC 9110 section 15.2), ``Alt-Svc`` does not (it would lead
-the client to QUIC), and bytes after the end belong to nobody. Nothing is buffered
-but an incomplete head.
+the client to QUIC), and bytes after the end belong to nobody. Heads and chunks are written
+in the one spelling that clients read alike: what one host answers must never be read as
+another's answer on the same connection. Nothing is buffered but an incomplete head or trailer.
 """
 
 from __future__ import annotations
 
 from aesp_proxy.errors import InputError
-from aesp_proxy.normalize.http_body import BodyReader, body_reader
+from aesp_proxy.normalize.http_body import (
+    BodyReader,
+    ChunkedReader,
+    body_reader,
+    chunk,
+    last_chunk,
+)
 from aesp_proxy.normalize.http_head import (
     HeadLimits,
     ResponseHead,
     parse_response_head,
-    without_alt_svc,
 )
+from aesp_proxy.normalize.http_rewrite import response_head
 
 _SWITCHING = 101
+_INTERIM_MAX = 100
 
 
 class ResponseRelay:
@@ -32,6 +40,7 @@ class ResponseRelay:
         self._limits = limits
         self._method = method
         self._interim = minor_version == 1
+        self._interim_count = 0
         self._buffer = b""
         self._reader: BodyReader | None = None
         self.head: ResponseHead | None = None
@@ -72,11 +81,15 @@ class ResponseRelay:
         head = parse_response_head(block, self._limits, request_method=self._method)
         if head.status == _SWITCHING:
             raise InputError("101 without an upgrade having been asked for")
-        if any(name == b"alt-svc" for name, _ in head.headers):
-            block = without_alt_svc(head)
         if head.status < 200:
-            return (block if self._interim else b""), None
+            self._interim_count += 1
+            if self._interim_count > _INTERIM_MAX:
+                raise InputError(f"more than {_INTERIM_MAX} interim responses")
+            return (response_head(head) if self._interim else b""), None
+        if head.body_bytes is None and not self._interim:
+            raise InputError("chunks for a client of HTTP/1.0")
         self.head = head
+        block = response_head(head)
         if self.note:
             status, _, fields = block.partition(b"\r\n")
             block = b"%b\r\n%b\r\n%b" % (status, self.note, fields)
@@ -87,4 +100,6 @@ class ResponseRelay:
         self.body_bytes += len(body)
         self.done = reader.done
         self.surplus = bool(rest)
+        if isinstance(reader, ChunkedReader):
+            return chunk(body) + (last_chunk(reader.trailers) if self.done else b"")
         return data[: len(data) - len(rest)] if rest else data

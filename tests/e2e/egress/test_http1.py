@@ -216,7 +216,7 @@ def test_interim_responses_and_trailers_pass_and_alt_svc_does_not(proxy):
         assert b"alt-svc" not in got.lower()
         tls.sendall(GET % b"trailers")
         got = b""
-        while not got.endswith(b"X-Sum: 1\r\n\r\n"):
+        while not got.lower().endswith(b"x-sum: 1\r\n\r\n"):
             got += tls.recv(4096)
 
 

@@ -15,9 +15,8 @@ from aesp_proxy.normalize.http_head import (
     opens_websocket,
     parse_request_head,
     parse_response_head,
-    upstream_head,
-    without_alt_svc,
 )
+from aesp_proxy.normalize.http_rewrite import response_head, upstream_head
 
 LIMITS = HeadLimits()
 HEAD = b"GET /a?b=c HTTP/1.1\r\nHost: example.com\r\nX-A: 1\r\n\r\n"
@@ -132,7 +131,7 @@ def test_a_host_that_is_empty_or_another_is_sent_once_and_as_decided():
     for written in (b"", b"A.TEST", b"a.test."):
         request = b"GET / HTTP/1.0\r\nX: y\r\nHost: " + written + b"\r\n\r\n"
         sent = upstream_head(parse_request_head(request, LIMITS), "/", "a.test")
-        assert sent == b"GET / HTTP/1.0\r\nHost: a.test\r\nx: y\r\n\r\n"
+        assert sent == b"GET / HTTP/1.0\r\nHost: a.test\r\nX: y\r\n\r\n"
 
 
 def test_an_upgrade_without_a_connection_field_is_none():
@@ -165,4 +164,4 @@ def test_where_a_response_body_ends(method, head, body_bytes):
 def test_alt_svc_is_taken_out_whatever_its_case():
     head = b"HTTP/1.1 200 OK\r\nA: 1\r\nALT-SVC: h3\r\nB: 2\r\n\r\n"
     parsed = parse_response_head(head, LIMITS, request_method="GET")
-    assert without_alt_svc(parsed) == b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\n\r\n"
+    assert response_head(parsed) == b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\n\r\n"

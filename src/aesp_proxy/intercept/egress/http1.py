@@ -38,8 +38,8 @@ from aesp_proxy.normalize.http_head import (
     RequestHead,
     opens_websocket,
     parse_request_head,
-    plain_head,
 )
+from aesp_proxy.normalize.http_rewrite import plain_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable

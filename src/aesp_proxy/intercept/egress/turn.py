@@ -8,8 +8,9 @@ from aesp_proxy.errors import InputError
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.http_body import body_reader, chunk, last_chunk
-from aesp_proxy.normalize.http_head import Headers, HeadLimits, RequestHead, upstream_head
+from aesp_proxy.normalize.http_head import Headers, HeadLimits, RequestHead
 from aesp_proxy.normalize.http_relay import ResponseRelay
+from aesp_proxy.normalize.http_rewrite import upstream_head
 
 if TYPE_CHECKING:
     from aesp_proxy.intercept.egress.upstream import Upstream
