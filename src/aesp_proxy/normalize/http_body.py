@@ -125,23 +125,25 @@ class ChunkedReader:
                 raise InputError(msg)
             return False
         block = bytes(buffer[: end + 2])
-        require_crlf_lines(block)
-        self.trailers = parse_fields(block)
-        check_trailers(self.trailers)
+        self.trailers = parse_trailers(block)
         del buffer[: end + 4]
         self.done = True
         return True
 
 
-def check_trailers(trailers: Headers) -> None:
-    """Refuse fields that mean nothing after a body, and much to whoever merges them with the head.
+def parse_trailers(block: bytes) -> Headers:
+    """Parse trailer fields, each ended by CRLF; names in lower case.
 
-    Framing, routing, authentication, controls and content (RFC 9110 section 6.5.1).
-    Raises ``InputError``; names are in lower case.
+    Refused are those that mean nothing after a body, and much to whoever merges them with
+    the head: framing, routing, authentication, controls, content (RFC 9110 section 6.5.1).
+    Raises ``InputError``.
     """
+    require_crlf_lines(block)
+    trailers = parse_fields(block)
     if any(name in _NEVER_TRAILERS or name.startswith(b"proxy-") for name, _ in trailers):
         msg = "a trailer field that belongs in the head"
         raise InputError(msg)
+    return trailers
 
 
 def _expect_crlf_prefix(buffer: bytearray) -> None:

@@ -76,6 +76,16 @@ def test_trailers_of_a_request_pass_and_are_scanned(proxy, h2_origin, canary):
     assert h2_origin.trailers == [{"x-sum": "7"}]
 
 
+@pytest.mark.parametrize("name", ["content-length", "host", "authorization", "cookie"])
+def test_trailers_that_belong_in_the_head_are_refused(proxy, name):
+    with proxy.tunnel(alpn=("h2",)) as tls:
+        client = H2Client(tls, is_honest=False)
+        stream = client.begin("/up", expect="100-continue")
+        assert client.finish(stream, b"hello", {name: "1"})[0] == 400
+    assert not proxy.origin.requests[0].complete
+    assert proxy.journal.records[-1].reason in ("malformed", "allowed")
+
+
 def test_trailers_of_a_request_reach_a_host_that_speaks_http_1(proxy):
     with proxy.tunnel(alpn=("h2",)) as tls:
         client = H2Client(tls)

@@ -51,6 +51,7 @@ from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import parse_authority
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.http import Target, Tunnel, egress_request
+from aesp_proxy.normalize.http_body import parse_trailers
 from aesp_proxy.normalize.http_head import HeadLimits, check_method
 
 if TYPE_CHECKING:
@@ -228,6 +229,11 @@ class GuardedStream(HttpStream):
             yield from self._send_body(exchange.body(event.data))
         elif isinstance(event, RequestTrailers):
             self.flow.request.trailers = event.trailers
+            try:
+                parse_trailers(b"".join(b"%b: %b\r\n" % field for field in event.trailers.fields))
+            except InputError as error:
+                exchange.refuse(Reason.MALFORMED, str(error))
+                yield from self._send_body(b"")
         elif isinstance(event, RequestEndOfMessage):
             trailers = self.flow.request.trailers
             fields = tuple(trailers.fields) if trailers is not None else ()
