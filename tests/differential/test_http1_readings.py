@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from egress_lab import Proxy
 from http_answers import random_answers
 from http_grammar import random_streams
-from http_passage import HONEST, HONEST_BYTES, PASSAGE_POLICY, Passage, misled, objection
+from http_passage import HONEST, HONEST_BYTES, Passage, misled, objection
 from http_readers import READERS, Reader, disagreement
 from nginx_reader import NGINX, nginx
 
@@ -38,13 +37,11 @@ def readers() -> Iterator[dict[str, Reader]]:
 
 @pytest.fixture
 def passage(tmp_path: Path) -> Iterator[Passage]:
-    proxy = Proxy(tmp_path, PASSAGE_POLICY)
-    passage = Passage(proxy)
+    passage = Passage(tmp_path)
     try:
         yield passage
     finally:
         passage.close()
-        proxy.stop()
 
 
 def test_what_is_read_differently_does_not_get_through(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import http_readers
@@ -19,6 +20,7 @@ from http_answers import ANSWER_READERS, Answer
 from http_readers import End, Reader, Reading, Request
 
 from aesp_proxy.intercept.egress.dialler import StaticAddress
+from aesp_proxy.intercept.egress.pool import PoolLimits
 
 PASSAGE_POLICY = POLICY.replace('"plain.test"', '"plain.test", "hostile.test"')
 SOMEWHERE = "203.0.113.7"
@@ -115,10 +117,14 @@ class Passed:
 
 
 class Passage:
-    """A way through a proxy to a recording origin."""
+    """A proxy of its own, and the way through it to a recording origin.
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    No upstream connection rests between two streams, so that each has bytes of its own.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        pool = PoolLimits(connections_max=0)
+        self._proxy = proxy = Proxy(directory, PASSAGE_POLICY, pool=pool)
         self._recorder = Recorder()
         port = self._run(self._recorder.start())
         static = proxy.interceptor._settings.static
@@ -173,9 +179,10 @@ class Passage:
         return self.send("absolute", asked + then).answer
 
     def close(self) -> None:
-        """Stop the origins."""
+        """Stop it and its origins."""
         for origin in (self._recorder, self._hostile):
             self._proxy._loop.call_soon_threadsafe(origin.server.close)
+        self._proxy.stop()
 
     def _run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._proxy._loop).result(30)

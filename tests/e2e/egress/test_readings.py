@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from egress_lab import Proxy
 from http_answers import random_answers
 from http_grammar import streams
-from http_passage import PASSAGE_POLICY, Passage, misled, objection
+from http_passage import Passage, misled, objection
 from http_readers import READERS
 from hypothesis import HealthCheck, given, settings
 
 
 @pytest.fixture(scope="module")
 def passage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Passage]:
-    proxy = Proxy(tmp_path_factory.mktemp("passage"), PASSAGE_POLICY)
-    passage = Passage(proxy)
+    passage = Passage(tmp_path_factory.mktemp("passage"))
     try:
         yield passage
     finally:
         passage.close()
-        proxy.stop()
 
 
 @settings(max_examples=200, derandomize=True, suppress_health_check=list(HealthCheck))

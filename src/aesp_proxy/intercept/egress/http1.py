@@ -126,7 +126,7 @@ class Http1(Layer):
                 conversation.await_head(waiting=block is None and bool(self._queue.data))
                 if block is None:
                     if self._client_finished:
-                        yield from self._close_all()
+                        yield from self._part()
                     return
                 yield from self._begin(block)
             except InputError as error:
