@@ -21,6 +21,7 @@ from egress_lab import CANARY
 
 HALF = 18
 
+_FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 FORMS: dict[str, Callable[[bytes], bytes]] = {
     "base64": base64.b64encode,
     "base64-1": lambda s: base64.b64encode(b"x" + s),
@@ -36,6 +37,12 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "spaced": lambda s: b" ".join(bytes([c]) for c in s),
     "zero-width": lambda s: "\u200b".join(s.decode()).encode(),
     "homoglyph": lambda s: s.decode().replace("CORP", "\u0421ORP").encode(),
+    "full-width": lambda s: s.decode().translate(_FULL_WIDTH).encode(),
+    "hex-spaced": lambda s: s.hex(" ").encode(),
+    "quoted-printable": lambda s: b"".join(b"=%02X" % c for c in s),
+    "entities": lambda s: b"".join(b"&#%d;" % c for c in s),
+    "base85": base64.b85encode,
+    "joined": lambda s: b'"' + s[:HALF] + b'" + "' + s[HALF:] + b'"',
     "utf-16": lambda s: s.decode().encode("utf-16-le"),
     "first": lambda s: s[:HALF],
     "second": lambda s: s[HALF:],

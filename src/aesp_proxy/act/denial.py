@@ -112,8 +112,7 @@ def enterprise_error(denial: Denial) -> dict[str, object]:
         "correlation_id": denial.correlation_id,
         "retry_after_ms": _retry_ms(decision),
         "security_implications": [
-            f"{finding.rule} in {finding.location}: {finding.masked}"
-            for finding in decision.findings
+            f"{finding.rule} in {finding.where}: {finding.masked}" for finding in decision.findings
         ],
         "compliance_impact": [],
         "remediation_steps": list(decision.remediation),
@@ -128,7 +127,7 @@ def page(denial: Denial) -> bytes:
     esc = html.escape
     steps = "".join(f"<li>{esc(step)}</li>" for step in decision.remediation)
     found = "".join(
-        f"<li>{esc(f.rule)} in {esc(f.location)}: <code>{esc(f.masked)}</code></li>"
+        f"<li>{esc(f.rule)} in {esc(f.where)}: <code>{esc(f.masked)}</code></li>"
         for f in decision.findings
     )
     text = (

@@ -150,7 +150,7 @@ def _told(event_id: str, decision: Decision) -> str:
             {
                 "rule": finding.rule,
                 "severity": finding.severity.word,
-                "location": finding.location,
+                "location": finding.where,
                 "offset": finding.offset,
                 "masked": finding.masked,
                 "fingerprint": finding.fingerprint,

@@ -18,6 +18,7 @@ from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator, conten
 from aesp_proxy.decide.secrets.rule import Rule, RuleSet
 from aesp_proxy.decide.secrets.rule_set import without_refused
 from aesp_proxy.decide.secrets.rules import check_each
+from aesp_proxy.decide.secrets.views.forms import gates_for, gates_key
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.keys import make_private_dir, write_atomic
 
@@ -39,18 +40,20 @@ def compiled(rules: Sequence[Rule], cache_dir: Path | None) -> Locator:
     be read or written is no error: the rules are compiled.
     """
     expressions = tuple(rule.expression for rule in rules if not rule.path_only)
-    path = cache_dir / (content_key(expressions) + _SUFFIX) if cache_dir is not None else None
+    key = gates_key(rules)
+    name = content_key(expressions, key) + _SUFFIX
+    path = cache_dir / name if cache_dir is not None else None
     if path is not None:
-        known = _read(path, expressions)
+        known = _read(path, expressions, key)
         if known is not None:
             return known
     try:
-        locator = compile_locator(expressions)
+        locator = compile_locator(expressions, gates_for(rules))
     except ConfigError:
         check_each(rules)
         raise
     if path is not None:
-        _keep(path, dump(locator))
+        _keep(path, dump(locator, key))
     return locator
 
 
@@ -69,11 +72,11 @@ def compiled_set(
         return taken, compiled(taken.rules, cache_dir)
 
 
-def _read(path: Path, expressions: tuple[bytes, ...]) -> Locator | None:
+def _read(path: Path, expressions: tuple[bytes, ...], key: bytes) -> Locator | None:
     try:
         if not (_is_ours(path.parent) and _is_ours(path)) or path.stat().st_size > _BYTES_MAX:
             return None
-        return load(path.read_bytes(), expressions)
+        return load(path.read_bytes(), expressions, key)
     except OSError:
         return None
 

@@ -93,6 +93,10 @@ class Reason(StrEnum):
     CLIENT_GONE = "client_gone"
 
 
+WRAPPED = " > "
+"""Stands between a location and what a secret there was wrapped in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One secret found, without the secret.
@@ -101,7 +105,9 @@ class Finding:
     ``patch`` or ``arguments``; ``offset`` counts bytes from the start of that
     location to the start of the match. ``masked`` keeps at most the issuer's
     prefix; ``fingerprint`` is a keyed hash (hex) so that equal secrets can be
-    told to be equal and nothing else.
+    told to be equal and nothing else. ``via`` is what it was wrapped in, outermost
+    first (``base64 > gzip``), empty when it stood in clear; the offset is then that
+    of the wrapping.
     """
 
     rule: str
@@ -110,6 +116,12 @@ class Finding:
     offset: int
     masked: str
     fingerprint: str
+    via: str = ""
+
+    @property
+    def where(self) -> str:
+        """Location and wrapping in one: ``body > base64 > gzip``."""
+        return f"{self.location}{WRAPPED}{self.via}" if self.via else self.location
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

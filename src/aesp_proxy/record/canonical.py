@@ -18,7 +18,7 @@ from typing import Any, Final
 import ormsgpack
 
 from aesp_proxy.errors import InputError
-from aesp_proxy.model.decision import Finding, Severity
+from aesp_proxy.model.decision import WRAPPED, Finding, Severity
 from aesp_proxy.model.record import Outcome, Record, RecordId, RecordKind
 
 VERSION: Final = 1
@@ -80,7 +80,12 @@ FIELDS: Final[tuple[Field, ...]] = (
     _field("policy_violations", "texts", "Names of the violated items."),
     _field("applied_policies", "texts", "Names of the policies that applied."),
     _field("metadata", "pairs", "Key and value texts, keys ascending and unique."),
-    _field("findings", "findings", "rule, severity 1-4, location, offset, masked, fingerprint."),
+    _field(
+        "findings",
+        "findings",
+        "rule, severity 1-4, location (`body`, or wrapped: `body > base64`), offset, masked, "
+        "fingerprint.",
+    ),
 )
 
 POSITION: Final = {field.name: index for index, field in enumerate(FIELDS)}
@@ -179,7 +184,8 @@ def _lists(record: Record) -> tuple[Any, ...]:
 
 
 def _finding_row(finding: Finding) -> tuple[str, int, str, int, str, str]:
-    texts = (finding.rule, finding.location, finding.masked, finding.fingerprint)
+    where = finding.where
+    texts = (finding.rule, where, finding.masked, finding.fingerprint)
     try:
         "".join(texts)
         high = finding.offset >> 63
@@ -190,7 +196,7 @@ def _finding_row(finding: Finding) -> tuple[str, int, str, int, str, str]:
     return (
         finding.rule,
         int(finding.severity),
-        finding.location,
+        where,
         finding.offset,
         finding.masked,
         finding.fingerprint,
@@ -261,7 +267,8 @@ def record_of(values: list[Any]) -> tuple[RecordId, Record]:
 
 
 def _finding(row: list[Any]) -> Finding:
-    rule, severity, location, offset, masked, fingerprint = row
+    rule, severity, where, offset, masked, fingerprint = row
+    location, _, via = where.partition(WRAPPED)
     return Finding(
         rule=rule,
         severity=Severity(severity),
@@ -269,4 +276,5 @@ def _finding(row: list[Any]) -> Finding:
         offset=offset,
         masked=masked,
         fingerprint=fingerprint,
+        via=via,
     )

@@ -88,6 +88,14 @@ def test_what_is_found_does_not_depend_on_the_chunks(
     assert {(one.rule, one.offset) for one in parts} <= {(one.rule, one.offset) for one in whole}
 
 
+EDGE = rule_from_policy("edge", "tok-[a-z]{36}", Severity.CRITICAL)
+
+
+@pytest.fixture(scope="module")
+def edge(key: bytes) -> SecretScanner:
+    return SecretScanner([EDGE], key)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     before=st.integers(0, 200),
@@ -96,9 +104,8 @@ def test_what_is_found_does_not_depend_on_the_chunks(
     window_bytes=st.integers(40, 80),
 )
 def test_a_secret_just_as_long_as_the_window_does_not_leave_in_part(
-    key: bytes, before: int, after: int, sizes: list[int], window_bytes: int
+    edge: SecretScanner, before: int, after: int, sizes: list[int], window_bytes: int
 ) -> None:
-    rule = rule_from_policy("edge", "tok-[a-z]{36}", Severity.CRITICAL)
     text = b"." * before + b"tok-" + b"a" * 36 + b"." * after
     chunks, at = [], 0
     while at < len(text):
@@ -106,7 +113,7 @@ def test_a_secret_just_as_long_as_the_window_does_not_leave_in_part(
         chunks.append(text[at : at + size])
         at += size
     policy = StreamPolicy(threshold=Severity.CRITICAL, window_bytes=window_bytes)
-    released, findings, _ = _run(SecretScanner([rule], key), chunks, policy)
+    released, findings, _ = _run(edge, chunks, policy)
     assert [one.offset for one in findings] == [before]
     assert released == b"." * len(released)
     assert before - window_bytes - max(sizes) <= len(released) <= before

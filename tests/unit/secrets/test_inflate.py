@@ -71,6 +71,11 @@ def test_no_byte_of_a_secret_can_be_inflated_from_what_left(
     assert len(_partial(released, coding[1])) <= len(content) - 30 * len(FILLER) - len(token)
 
 
+@pytest.fixture(scope="module")
+def edge(key: bytes) -> SecretScanner:
+    return SecretScanner([rule_from_policy("edge", "tok-[a-z]{36}", Severity.CRITICAL)], key)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     before=st.integers(0, 300),
@@ -79,16 +84,15 @@ def test_no_byte_of_a_secret_can_be_inflated_from_what_left(
     window_bytes=st.integers(40, 60),
 )
 def test_a_secret_just_as_long_as_the_window_cannot_be_inflated_in_part(
-    key: bytes, before: int, size: int, level: int, window_bytes: int
+    edge: SecretScanner, before: int, size: int, level: int, window_bytes: int
 ) -> None:
-    rule = rule_from_policy("edge", "tok-[a-z]{36}", Severity.CRITICAL)
     content = b"." * before + b"tok-" + b"abcdefghijkl" * 3 + b"." * 90
     squeeze = zlib.compressobj(level, zlib.DEFLATED, 31)
     raw = b"".join(
         squeeze.compress(bytes([byte])) + squeeze.flush(zlib.Z_SYNC_FLUSH) for byte in content
     )
     policy = StreamPolicy(threshold=Severity.CRITICAL, window_bytes=window_bytes)
-    released, found, _ = _run(SecretScanner([rule], key), raw, size, policy=policy)
+    released, found, _ = _run(edge, raw, size, policy=policy)
     assert found == ["edge"]
     assert _partial(released, 31) == b"." * len(_partial(released, 31))
 

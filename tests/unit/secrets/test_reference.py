@@ -116,7 +116,8 @@ def test_the_fast_matcher_and_the_reference_agree(
     told = {}
     for one in confirmer.find(text):
         told.setdefault((one.rule.id, one.value), one.start)
-    fast = {(finding.rule, finding.offset) for finding in scanner.scan(text, "body")}
+    found = scanner.scan(text, "body")
+    fast = {(finding.rule, finding.offset) for finding in found if not finding.via}
     assert fast == {(rule, start) for (rule, _), start in told.items()}
 
 

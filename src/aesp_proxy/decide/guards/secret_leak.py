@@ -140,7 +140,8 @@ class SecretLeak:
         )
 
     def _is_home(self, finding: Finding, event: EgressRequest) -> bool:
-        if event.scheme not in _TLS_SCHEMES or not finding.location.startswith(_HEADER):
+        plain_header = finding.location.startswith(_HEADER) and not finding.via
+        if event.scheme not in _TLS_SCHEMES or not plain_header:
             return False
         header = finding.location.removeprefix(_HEADER)
         return any(
@@ -167,7 +168,7 @@ class SecretLeak:
             return _noted(Verdict.ALLOW, Reason.ALLOWED, "a credential goes home", findings)
         verdicts = [(self.verdict(each.rule, each.severity, place), each) for each in leaving]
         verdict, worst = max(verdicts, key=lambda one: (one[0].strictness, one[1].severity))
-        what = f"{worst.rule} in {worst.location} ({worst.masked})"
+        what = f"{worst.rule} in {worst.where} ({worst.masked})"
         more = f" and {len(leaving) - 1} more" if len(leaving) > 1 else ""
         if verdict is Verdict.AUDIT:
             below = worst.severity < self.section.severity_threshold

@@ -182,13 +182,14 @@ class WatchedScan:
 
 
 class _PlainScan(WatchedScan):
-    """A body as it is: the last window is held, the rest flows."""
+    """A body as it is: the last window is held, and what views wait for; the rest flows."""
 
-    __slots__ = ("_held", "_window_bytes")
+    __slots__ = ("_held", "_total", "_window_bytes")
 
     def __init__(self, policy: StreamPolicy, findings: Findings, sight: Sight) -> None:
         super().__init__(policy, findings, sight)
         self._held = b""
+        self._total = 0
         self._window_bytes = policy.window_bytes
 
     def feed(self, chunk: bytes) -> Release:
@@ -203,13 +204,15 @@ class _PlainScan(WatchedScan):
             if self._halted():
                 self._held = b""
                 return Release(findings=fresh)
-        cut = len(chunk) - self._window_bytes
+        self._total += len(chunk)
+        keep = max(self._window_bytes, self._total - self._watch.hold_from)
+        cut = len(chunk) - keep
         if cut >= 0:
             data = self._held + chunk[:cut]
             self._held = chunk[cut:]
         else:
             held = self._held + chunk
-            cut = max(0, len(held) - self._window_bytes)
+            cut = max(0, len(held) - keep)
             data, self._held = held[:cut], held[cut:]
         return Release(data=data, findings=fresh)
 
@@ -237,12 +240,12 @@ class _MessageScan(WatchedScan):
     def feed(self, chunk: bytes) -> Release:
         if self.stopped:
             return _NOTHING
-        alone, cut = self._sight.block(chunk)
-        for candidate in alone:
+        alone = self._sight.block(chunk)
+        for candidate in alone.candidates:
             self._findings.add_here(candidate, self._total + candidate.start)
         for offset in range(0, len(chunk), SLICE_BYTES_MAX):
             piece = chunk[offset : offset + SLICE_BYTES_MAX]
-            self._findings.add(self._watch.see(piece), cut=cut or self._watch.cut)
+            self._findings.add(self._watch.see(piece), cut=alone.cut or self._watch.cut)
         self._total += len(chunk)
         fresh = self._weigh(self._findings.take())
         return Release(data=b"" if self._halted() else chunk, findings=fresh)
@@ -324,11 +327,12 @@ class _InflatedScan(WatchedScan):
     def _let_go(self, out: list[bytes]) -> None:
         """Move to ``out`` the raw pieces that are a window behind, raw and inflated."""
         window_bytes = self._policy.window_bytes
-        content_bytes = self._inflater.yielded - window_bytes
+        content_bytes = min(self._inflater.yielded - window_bytes, self._watch.hold_from)
+        raw_bytes = max(window_bytes, self._inflater.taken - self._raw.hold_from)
         while self._held:
             piece, inflated_bytes = self._held[0]
             rest_bytes = self._raw_held_bytes - len(piece)
-            if inflated_bytes > content_bytes or rest_bytes < window_bytes:
+            if inflated_bytes > content_bytes or rest_bytes < raw_bytes:
                 return
             self._held.popleft()
             self._raw_held_bytes = rest_bytes

@@ -63,6 +63,7 @@ class Findings:
                 offset=offset,
                 masked=masked(candidate),
                 fingerprint=told,
+                via=candidate.via,
             )
         )
 

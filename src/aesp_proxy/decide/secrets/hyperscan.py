@@ -37,8 +37,10 @@ from typing import cast
 
 import hyperscan as hs
 
+from aesp_proxy.decide.secrets.hyperscan_gates import GateLocator, compile_gates, load_gates
 from aesp_proxy.decide.secrets.literal import LED_CHARS_MIN, literal_chars
 from aesp_proxy.decide.secrets.pattern import END_PAD_BYTES
+from aesp_proxy.decide.secrets.views.forms import Gate
 from aesp_proxy.errors import ConfigError, UnavailableError
 
 SLICE_BYTES_MAX = 1 << 20
@@ -56,7 +58,7 @@ that asks for the end of the data: RE2, which sees what is there, must agree.
 
 _PAD = b"\n" * END_PAD_BYTES
 
-_MAGIC = b"AESPHS1\n"
+_MAGIC = b"AESPHS2\n"
 _DIGEST_BYTES = 32
 _VERSION = version("hyperscan")
 
@@ -71,15 +73,21 @@ def _collect(index: int, _start: int, end: int, _flags: int, hits: object) -> bo
 class Locator:
     """All expressions as two databases, one for blocks and one for streams.
 
-    ``twice`` says that a rule needs everything to be scanned both ways.
+    ``twice`` says that a rule needs everything to be scanned both ways. ``gates`` open
+    views, where they were compiled with it.
     Immutable after construction and safe to share between threads.
     """
 
-    __slots__ = ("_at_end", "_own", "blocks", "closing", "expressions", "streams", "twice")
+    __slots__ = ("_at_end", "_own", "blocks", "closing", "expressions", "gates", "streams", "twice")
 
     def __init__(
-        self, expressions: Sequence[bytes], blocks: hs.Database, streams: hs.Database
+        self,
+        expressions: Sequence[bytes],
+        blocks: hs.Database,
+        streams: hs.Database,
+        gates: GateLocator | None = None,
     ) -> None:
+        self.gates = gates
         self.expressions = tuple(expressions)
         self.blocks = blocks
         self.streams = streams
@@ -246,8 +254,8 @@ class LocatorStream:
             self._stream.close()
 
 
-def compile_locator(expressions: Sequence[bytes]) -> Locator:
-    """Compile ``expressions`` (Hyperscan dialect) into a locator.
+def compile_locator(expressions: Sequence[bytes], gates: Sequence[Gate] = ()) -> Locator:
+    """Compile ``expressions`` (Hyperscan dialect) into a locator, with ``gates`` if there are any.
 
     ConfigError when an expression is not accepted; ``refusals`` says which.
     """
@@ -260,6 +268,7 @@ def compile_locator(expressions: Sequence[bytes]) -> Locator:
             expressions,
             _compile(expressions, hs.HS_MODE_BLOCK),
             _compile(expressions, hs.HS_MODE_STREAM),
+            compile_gates(gates) if gates else None,
         )
     except hs.error as failure:
         raise ConfigError(f"Hyperscan refuses a rule: {_words(failure)}") from failure
@@ -276,26 +285,30 @@ def refusals(expressions: Sequence[bytes]) -> dict[int, str]:
     return refused
 
 
-def content_key(expressions: Sequence[bytes]) -> str:
-    """Return the name under which a dump of these expressions may be kept (64 hex digits)."""
-    digest = hashlib.sha256(_MAGIC + _VERSION.encode())
+def content_key(expressions: Sequence[bytes], gates_key: bytes = b"") -> str:
+    """Return the name under which a dump of these expressions may be kept (64 hex digits).
+
+    ``gates_key`` says which gates were made for them.
+    """
+    digest = hashlib.sha256(_MAGIC + _VERSION.encode() + hashlib.sha256(gates_key).digest())
     for expression in expressions:
         digest.update(len(expression).to_bytes(8, "big") + expression)
     return digest.hexdigest()
 
 
-def dump(locator: Locator) -> bytes:
-    """Return the two databases as bytes for ``load``.
+def dump(locator: Locator, gates_key: bytes = b"") -> bytes:
+    """Return the databases as bytes for ``load``.
 
     The expressions can be read from it: keep rules there, never values of secrets.
     """
     parts = [hs.dumpb(database) for database in (locator.blocks, locator.streams)]
+    parts.append(locator.gates.dump() if locator.gates else b"")
     body = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-    body = bytes.fromhex(content_key(locator.expressions)) + body
+    body = bytes.fromhex(content_key(locator.expressions, gates_key)) + body
     return _MAGIC + hashlib.sha256(body).digest() + body
 
 
-def load(blob: bytes, expressions: Sequence[bytes]) -> Locator | None:
+def load(blob: bytes, expressions: Sequence[bytes], gates_key: bytes = b"") -> Locator | None:
     """Return the locator that ``dump`` wrote for ``expressions``, or None to compile anew.
 
     None for another version, machine, set of rules, or a damaged file. The digest
@@ -306,18 +319,23 @@ def load(blob: bytes, expressions: Sequence[bytes]) -> Locator | None:
     body = blob[start:]
     if blob[:start] != _MAGIC + hashlib.sha256(body).digest():
         return None
-    if body[:_DIGEST_BYTES].hex() != content_key(expressions):
+    if body[:_DIGEST_BYTES].hex() != content_key(expressions, gates_key):
         return None
     at = _DIGEST_BYTES
-    databases = []
+    parts = []
+    while at < len(body):
+        length = int.from_bytes(body[at : at + 8], "big")
+        parts.append(body[at + 8 : at + 8 + length])
+        at += 8 + length
     try:
-        for mode in (hs.HS_MODE_BLOCK, hs.HS_MODE_STREAM):
-            length = int.from_bytes(body[at : at + 8], "big")
-            databases.append(_restore(body[at + 8 : at + 8 + length], mode))
-            at += 8 + length
+        return Locator(
+            expressions,
+            _restore(parts[0], hs.HS_MODE_BLOCK),
+            _restore(parts[1], hs.HS_MODE_STREAM),
+            load_gates(parts[2]) if parts[2] else None,
+        )
     except hs.error:
         return None
-    return Locator(expressions, *databases)
 
 
 def _compile(expressions: Sequence[bytes], mode: int) -> hs.Database:

@@ -22,12 +22,14 @@ from aesp_proxy.decide.secrets.hyperscan import SLICE_BYTES_MAX
 from aesp_proxy.decide.secrets.overwrite import is_token, overwrite
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.watch import Sight
-from aesp_proxy.model.decision import Finding, Verdict
+from aesp_proxy.model.decision import WRAPPED, Finding, Verdict
 
 ARMOUR_BYTES_MAX: Final = 64 * 1024
 _BEGIN: Final = b"-----BEGIN"
 _END: Final = b"-----END"
 _NOT_MASKED: Final = "a secret in it cannot be masked any more"
+_MASKABLE: Final = frozenset(("base64", "base32", "hex"))
+"""Wrappings of letters and digits alone."""
 _NOTHING: Final = Release()
 
 
@@ -53,7 +55,8 @@ class MaskingScan(WatchedScan):
                 break
             piece = chunk[offset : offset + SLICE_BYTES_MAX]
             fresh += self._take(piece)
-            data.append(self._leave(self._policy.window_bytes))
+            waiting = self._left + len(self._held) - self._watch.hold_from
+            data.append(self._leave(max(self._policy.window_bytes, waiting)))
         return self._release(b"".join(data), fresh)
 
     def finish(self) -> Release:
@@ -101,18 +104,19 @@ class MaskingScan(WatchedScan):
     def _overwrite(self, candidate: Candidate) -> None:
         held = self._held
         start = candidate.start - self._left
-        stop = max(candidate.end, candidate.start + len(candidate.value)) - self._left
-        if start < 0 or not candidate.value:
+        stop = _stop(candidate) - self._left
+        if start < 0 or not candidate.value or not _is_maskable(candidate):
             self.unscannable = _NOT_MASKED
             self.close()
             return
-        if candidate.fingerprint:  # of a registered value a piece was found, or a spelling
+        # Of a registered value a piece was found, or a spelling; of a wrapping, the inside.
+        if candidate.fingerprint or candidate.via:
             while start > 0 and is_token(held[start - 1]):
                 start -= 1
         while stop < len(held) and is_token(held[stop]):
             stop += 1
         stop = min(stop, len(held))
-        if candidate.value.startswith(_BEGIN):
+        if _is_armour(candidate):
             self._armour = candidate.start if self._armour < 0 else self._armour
             return
         overwrite(held, start, stop, json=self._policy.is_json)
@@ -158,24 +162,27 @@ class MaskingMessages(WatchedScan):
         """Take one message and return it as it may leave."""
         if self._halted():
             return _NOTHING
-        candidates, cut = self._sight.block(chunk)
-        spans = list(candidates)
+        seen = self._sight.block(chunk)
+        candidates = seen.candidates
         for candidate in candidates:
             self._findings.add_here(candidate, self._total + candidate.start)
         over: list[Candidate] = []
         for offset in range(0, len(chunk), SLICE_BYTES_MAX):
             over += self._watch.see(chunk[offset : offset + SLICE_BYTES_MAX])
-        self._findings.add(over, cut=cut or self._watch.cut)
+        self._findings.add(over, cut=seen.cut or self._watch.cut)
         fresh = self._weigh(self._findings.take())
         begun = any(one.start < self._total and self._is_masked(one) for one in over)
-        endless = any(_goes_on(one, chunk) and self._is_masked(one) for one in candidates)
+        endless = any(
+            (_goes_on(one, chunk) or not _is_maskable(one)) and self._is_masked(one)
+            for one in candidates
+        )
         self._total += len(chunk)
         if begun or endless:
             self.unscannable = _NOT_MASKED
             self.close()
         if self._halted():
             return Release(findings=fresh, unscannable=self.unscannable)
-        return Release(data=self._overwritten(chunk, spans), findings=fresh)
+        return Release(data=self._overwritten(chunk, candidates), findings=fresh)
 
     def finish(self) -> Release:
         """End the messages; nothing is held."""
@@ -195,10 +202,10 @@ class MaskingMessages(WatchedScan):
             return message
         data = bytearray(message)
         for one in masked:
-            start, stop = one.start, max(one.end, one.start + len(one.value))
-            if one.value.startswith(_BEGIN):
+            start, stop = one.start, _stop(one)
+            if _is_armour(one):
                 stop = data.find(_END, start)
-            while one.fingerprint and start > 0 and is_token(data[start - 1]):
+            while (one.fingerprint or one.via) and start > 0 and is_token(data[start - 1]):
                 start -= 1
             while stop < len(data) and is_token(data[stop]):
                 stop += 1
@@ -206,6 +213,22 @@ class MaskingMessages(WatchedScan):
         return bytes(data)
 
 
+def _stop(candidate: Candidate) -> int:
+    """Return where the secret, or what it is wrapped in, ends."""
+    if candidate.via:
+        return candidate.end
+    return max(candidate.end, candidate.start + len(candidate.value))
+
+
+def _is_armour(candidate: Candidate) -> bool:
+    return candidate.value.startswith(_BEGIN) and not candidate.via
+
+
+def _is_maskable(candidate: Candidate) -> bool:
+    """Tell whether overwriting letters destroys what was found: not where escapes spell it."""
+    return not candidate.via or candidate.via.partition(WRAPPED)[0] in _MASKABLE
+
+
 def _goes_on(candidate: Candidate, message: bytes) -> bool:
     """Tell whether a private key does not end in its message."""
-    return candidate.value.startswith(_BEGIN) and message.find(_END, candidate.start) < 0
+    return _is_armour(candidate) and message.find(_END, candidate.start) < 0

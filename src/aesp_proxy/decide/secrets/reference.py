@@ -42,6 +42,8 @@ class Candidate:
     check of the rule does not hold and the rule tells of it all the same.
     ``fingerprint`` is what to tell of it where ``value`` is a spelling of the secret or a
     part of it; empty where it is the secret.
+    ``via`` names the views it was seen through, outermost first, joined by " > "; offsets
+    are then those of what it is wrapped in.
     """
 
     rule: Rule
@@ -51,6 +53,7 @@ class Candidate:
     fingerprint: str = ""
     begin: int = -1
     valid: bool = True
+    via: str = ""
 
     @property
     def severity(self) -> Severity:
@@ -98,6 +101,9 @@ class Pattern(Protocol):
 
     def fullmatch(self, text: bytes) -> Match | None:
         """Return the match that is all of ``text``."""
+
+    def sub(self, repl: bytes, text: bytes) -> bytes:
+        """Return ``text`` with each match replaced."""
 
 
 def compile_re2(expression: bytes) -> Pattern:

@@ -19,10 +19,12 @@ from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.findings import Findings
 from aesp_proxy.decide.secrets.head import Head
 from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator
+from aesp_proxy.decide.secrets.hyperscan_gates import compile_gates
 from aesp_proxy.decide.secrets.occurrence import Occurrence, occurrence
 from aesp_proxy.decide.secrets.redact import check_key
 from aesp_proxy.decide.secrets.reference import Confirmer
 from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.views.forms import gates_for
 from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Finding
@@ -55,23 +57,24 @@ class SecretScanner:
             raise ConfigError(f"rule {unfit[0]!r} is not for bytes that flow")
         expressions = tuple(rule.expression for rule in rules)
         if locator is None:
-            locator = compile_locator(expressions)
+            locator = compile_locator(expressions, gates_for(rules))
         elif locator.expressions != expressions:
             raise ConfigError("the compiled rules are not those of this scanner")
         self._locator = locator
+        gates = locator.gates or compile_gates(gates_for(rules))
         confirmer = Confirmer(rules, accept=accept_on_the_wire(rules))
-        self._sight = Sight(locator, confirmer, exact)
+        self._sight = Sight(locator, confirmer, gates, exact)
 
     def scan(self, data: bytes, location: str) -> tuple[Finding, ...]:
         """Return what is found in a block; offsets count from its start.
 
         UnavailableError when the engine fails: the caller must refuse.
         """
-        candidates, cut = self._sight.block(data)
-        if not candidates and not cut:
+        seen = self._sight.block(data)
+        if seen.is_clean:
             return ()
         found = Findings(self._key, location, FINDINGS_MAX)
-        found.add(candidates, cut=cut)
+        found.add(seen.candidates, cut=seen.cut)
         return found.take()
 
     def occurrences(self, data: bytes) -> tuple[tuple[Occurrence, ...], bool]:
@@ -80,9 +83,9 @@ class SecretScanner:
         By the same rules as ``scan``, but a secret that stands twice is told twice, and
         nothing but the engine's own bounds limits how many. UnavailableError as there.
         """
-        candidates, cut = self._sight.block(data)
-        found = {(one.rule.id, one.start): occurrence(one, self._key) for one in candidates}
-        return tuple(sorted(found.values(), key=lambda one: (one.start, one.rule))), cut
+        seen = self._sight.block(data)
+        found = {(one.rule.id, one.start): occurrence(one, self._key) for one in seen.candidates}
+        return tuple(sorted(found.values(), key=lambda one: (one.start, one.rule))), seen.cut
 
     def scan_head(
         self, target: bytes, headers: Sequence[tuple[bytes, bytes]]
@@ -94,13 +97,13 @@ class SecretScanner:
         ``url`` and ``header:NAME``, offsets count within the target or the value.
         """
         head = Head(target, headers)
-        candidates, cut = self._sight.block(head.block)
-        if not candidates and not cut:
+        seen = self._sight.block(head.block)
+        if seen.is_clean:
             return ()
         found = Findings(self._key, "url", FINDINGS_MAX)
-        for candidate in candidates:
+        for candidate in seen.candidates:
             found.add_at(candidate, *head.place(candidate.start))
-        if cut:
+        if seen.cut:
             found.cut(0)
         return found.take()
 

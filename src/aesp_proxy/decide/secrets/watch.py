@@ -11,14 +11,19 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.hyperscan import Hit, Locator
+from aesp_proxy.decide.secrets.hyperscan_gates import GateLocator
 from aesp_proxy.decide.secrets.reference import Candidate, Confirmer
+from aesp_proxy.decide.secrets.views.lens import Account, Lens, outside
 
 CONFIRMS_MAX = 1_024
-
+_CLEAR_MAX = 64
+"""Candidates in clear that are remembered, so that no view tells of them again."""
 
 EFFORT_FREE = 4_096
 EFFORT_BYTES = 64
@@ -58,17 +63,46 @@ def _too_much(effort: int, seen_bytes: int) -> bool:
 
 
 class Watch:
-    """One stream under watch. ``cut`` is true once there was too much to look at."""
+    """One stream under watch.
 
-    __slots__ = ("_confirmer", "_effort", "_ends", "_exact", "_stream", "cut")
+    ``cut`` is true once there was too much to look at; ``problem`` says, once, why
+    something could not be looked through.
+    """
 
-    def __init__(self, locator: Locator, confirmer: Confirmer, exact: ExactIndex | None) -> None:
+    __slots__ = (
+        "_account",
+        "_clear",
+        "_confirmer",
+        "_effort",
+        "_ends",
+        "_exact",
+        "_lens",
+        "_stream",
+        "cut",
+    )
+
+    def __init__(
+        self, locator: Locator, confirmer: Confirmer, lens: Lens, exact: ExactIndex | None
+    ) -> None:
         self._stream = locator.open()
         self._confirmer = confirmer
         self._ends: dict[int, int] = {}
         self._effort = 0
         self._exact = None if exact is None else exact.open()
+        self._account = Account()
+        self._clear: deque[Candidate] = deque(maxlen=_CLEAR_MAX)
+        self._lens = lens.open(self._account)
         self.cut = False
+
+    @property
+    def problem(self) -> str:
+        """Why something could not be looked through, empty while all could."""
+        return self._account.problem
+
+    @property
+    def hold_from(self) -> int:
+        """The offset from which bytes must stay: they wait to be seen through a view."""
+        return self._lens.hold_from
 
     def see(self, data: bytes) -> Sequence[Candidate]:
         """Return the candidates that become known with ``data`` (at most SLICE_BYTES_MAX of it).
@@ -79,16 +113,31 @@ class Watch:
         tail = stream.tail
         hits = stream.scan(data)
         found = self._confirm(hits, tail + data) if hits else ()
-        if self._exact is None:
-            return found
-        exact = self._exact.see(tail, data, stream.total - len(data))
-        self.cut = self.cut or self._exact.cut
-        return [*found, *exact] if exact else found
+        if self._exact is not None:
+            exact = self._exact.see(tail, data, stream.total - len(data))
+            self.cut = self.cut or self._exact.cut
+            found = [*found, *exact] if exact else found
+        return self._with_views(found, self._lens.see(data))
 
     def finish(self) -> Sequence[Candidate]:
         """End the stream and return the candidates that only its end decides."""
         hits = self._stream.finish()
-        return self._confirm(hits, self._stream.tail) if hits else ()
+        found = self._confirm(hits, self._stream.tail) if hits else ()
+        return self._with_views(found, self._lens.finish())
+
+    def _with_views(
+        self, found: Sequence[Candidate], through: list[Candidate]
+    ) -> Sequence[Candidate]:
+        """Return both without what views show of what stands in clear."""
+        if found:
+            self._clear.extend(found)
+        if self._account.cut:
+            self.cut = True
+        if not through:
+            return found
+        known = {(one.rule.id, one.value) for one in self._clear}
+        new = outside(through, self._clear)
+        return [*found, *(one for one in new if (one.rule.id, one.value) not in known)]
 
     def close(self) -> None:
         """Let the stream go; closing again does nothing."""
@@ -106,22 +155,50 @@ class Watch:
 class Sight:
     """What it takes to watch: opened once a stream, or used for a block."""
 
-    __slots__ = ("_confirmer", "_exact", "_locator")
+    __slots__ = ("_confirmer", "_exact", "_lens", "_locator")
 
-    def __init__(self, locator: Locator, confirmer: Confirmer, exact: ExactIndex | None) -> None:
+    def __init__(
+        self,
+        locator: Locator,
+        confirmer: Confirmer,
+        gates: GateLocator,
+        exact: ExactIndex | None,
+    ) -> None:
         self._locator = locator
         self._confirmer = confirmer
         self._exact = exact
+        self._lens = Lens(gates, self._plain)
 
     def open(self) -> Watch:
         """Return a watch over a new stream; the caller closes it."""
-        return Watch(self._locator, self._confirmer, self._exact)
+        return Watch(self._locator, self._confirmer, self._lens, self._exact)
 
-    def block(self, data: bytes) -> tuple[Sequence[Candidate], bool]:
-        """Return the candidates of a block of its own, and whether it was cut."""
+    def block(self, data: bytes) -> Seen:
+        """Return what is seen in a block of its own, in clear and through views."""
+        found, cut = self._plain(data)
+        account = Account()
+        account.know(found)
+        through = outside(self._lens.block(data, account), found)
+        return Seen(candidates=[*found, *through], cut=cut or account.cut, problem=account.problem)
+
+    def _plain(self, data: bytes) -> tuple[Sequence[Candidate], bool]:
         hits = self._locator.block(data)
         found, cut = confirm_block(self._confirmer, hits, data) if hits else ((), False)
         if self._exact is None:
             return found, cut
         exact, exact_cut = self._exact.block(data)
         return [*found, *exact], cut or exact_cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a block shows; ``cut``: there was too much; ``problem``: some of it is not seen."""
+
+    candidates: Sequence[Candidate] = ()
+    cut: bool = False
+    problem: str = ""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to tell."""
+        return not self.candidates and not self.cut and not self.problem

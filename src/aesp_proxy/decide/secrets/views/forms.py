@@ -1,0 +1,280 @@
+"""Say what a literal looks like in each wrapping: expressions that open a view.
+
+Rules:
+
+- A form is what *every* text that holds the literal shows in that wrapping, whatever
+  stands before and behind it. It may be shorter than the literal, never a guess.
+- Forms are ASCII expressions without NUL, as Hyperscan takes them.
+- A form opens a view and nothing more: what the view shows is matched by the rules.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from aesp_proxy.decide.secrets.anchors import Literal, distinct
+from aesp_proxy.decide.secrets.rule import Rule
+
+FORMS_EDITION = 1
+"""Counted up with every change of what a literal's forms are: kept databases go by it."""
+
+FORM_CHARS_MIN = 3
+_RARE_CHARS_MIN = 5
+"""A turned or shifted literal shorter than this also demands a token's length beside it."""
+_TOKEN = b"[A-Za-z0-9_\\-]{20}"
+_SPACED_CHARS = 4
+_HEX_CHARS = 6
+_SPACES = (b" ", b".", b"-", b",", b'","', b'", "', b"\n", b"\\n")
+_HEX_SPACES = (b" ", b":", b"-", b", 0x", b",0x", b"\\x")
+_BASE85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
+_Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+_ASCII85 = "".join(chr(33 + digit) for digit in range(85))
+_BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """An expression that says where a view of this name is worth opening."""
+
+    view: str
+    expression: bytes
+
+
+def gates_of(literals: Iterable[Literal]) -> tuple[Gate, ...]:
+    """Return the gates for ``literals`` in all wrappings, each once, in a fixed order."""
+    found: dict[tuple[str, bytes], None] = dict.fromkeys(_ALWAYS)
+    for literal in literals:
+        found.update(dict.fromkeys(_beside(literal)))
+        for view, forms in _FORMS:
+            for text in _cases(literal):
+                found.update(dict.fromkeys((view, form) for form in forms(text)))
+    return tuple(Gate(view=view, expression=form) for view, form in found)
+
+
+def gates_for(rules: Iterable[Rule]) -> tuple[Gate, ...]:
+    """Return the gates for what leads to ``rules``."""
+    return gates_of(distinct(rules))
+
+
+def gates_key(rules: Iterable[Rule]) -> bytes:
+    """Return what ``gates_for`` depends on beside the expressions of ``rules``."""
+    words = (word for rule in rules for word in (*rule.keywords, b""))
+    return b"\n".join((str(FORMS_EDITION).encode(), *words))
+
+
+def _cases(literal: Literal) -> tuple[bytes, ...]:
+    text = literal.text
+    if not literal.any_case:
+        return (text,)
+    return tuple(dict.fromkeys((text.lower(), text.upper(), text.capitalize())))
+
+
+def quoted(text: bytes) -> bytes:
+    """Return an expression for exactly ``text``; every byte is written in hex."""
+    return b"".join(b"\\x%02x" % byte for byte in text)
+
+
+def _digits(text: bytes, before_bytes: int, width: int, alphabet: bytes) -> bytes:
+    """Return an expression for ``text`` in base 2**width, empty when it says too little.
+
+    ``before_bytes`` stand between the edge of a digit and ``text``. Digits that are known
+    in part, at both ends, are classes; they are only written where the rest is short.
+    """
+    number = int.from_bytes(text, "big")
+    total = 8 * len(text)
+    at = -8 * before_bytes % width
+    first, whole = at, []
+    while at + width <= total:
+        whole.append((number >> (total - at - width)) & ((1 << width) - 1))
+        at += width
+    if len(whole) < FORM_CHARS_MIN:
+        return b""
+    form = quoted(bytes(alphabet[value] for value in whole))
+    if len(whole) > FORM_CHARS_MIN + 1:
+        return form
+    if first:
+        low = number >> (total - first)
+        form = _class(alphabet[low :: 1 << first]) + form
+    if at < total:
+        unknown = width - (total - at)
+        high = (number & ((1 << (total - at)) - 1)) << unknown
+        form += _class(alphabet[high : high + (1 << unknown)])
+    return form
+
+
+def _class(letters: bytes) -> bytes:
+    return b"[" + quoted(letters) + b"]"
+
+
+def _base64(text: bytes) -> Iterator[bytes]:
+    letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+    for before in range(3):
+        for marks in (b"+/", b"-_"):
+            yield from _some(_digits(text, before, 6, letters + marks))
+
+
+def _base32(text: bytes) -> Iterator[bytes]:
+    for before in range(5):
+        form = _digits(text, before, 5, _BASE32)
+        if form:
+            yield b"(?i)" + form
+
+
+def _base64_wide(text: bytes) -> Iterator[bytes]:
+    """Return the base64 forms of UTF-16, as PowerShell takes commands."""
+    return _base64(b"\0".join(bytes((byte,)) for byte in text))
+
+
+def _hex(text: bytes) -> Iterator[bytes]:
+    pairs = [b"%02x" % byte for byte in text[:_HEX_CHARS]]
+    for space in (b"", *_HEX_SPACES):
+        yield b"(?i)" + quoted(space.join(pairs))
+
+
+def _quoted_printable(text: bytes) -> Iterator[bytes]:
+    yield b"(?i)" + quoted(b"".join(b"=%02x" % byte for byte in text[:_HEX_CHARS]))
+
+
+def _base85(text: bytes) -> Iterator[bytes]:
+    for before in range(4):
+        start = -before % 4
+        groups = [text[at : at + 4] for at in range(start, len(text) - 3, 4)]
+        for alphabet in (_ASCII85, _BASE85, _Z85) if groups else ():
+            yield quoted("".join(_group(group, alphabet) for group in groups).encode())
+
+
+def _group(group: bytes, alphabet: str) -> str:
+    number = int.from_bytes(group, "big")
+    return "".join(alphabet[number // 85**power % 85] for power in range(4, -1, -1))
+
+
+def _wide(text: bytes) -> Iterator[bytes]:
+    for zeros in (b"\0", b"\0\0\0"):
+        yield quoted(zeros.join(bytes((byte,)) for byte in text))
+
+
+def _reversed(text: bytes) -> Iterator[bytes]:
+    before = b"" if len(text) >= _RARE_CHARS_MIN else _TOKEN
+    yield before + quoted(text[::-1])
+
+
+def _rot13(text: bytes) -> Iterator[bytes]:
+    turned = codecs.encode(text.decode("latin-1"), "rot13").encode("latin-1")
+    if turned != text:
+        yield quoted(turned) + (b"" if len(text) >= _RARE_CHARS_MIN else _TOKEN)
+
+
+def _spaced(text: bytes) -> Iterator[bytes]:
+    for space in _SPACES if len(set(text[:_SPACED_CHARS])) > 1 else ():
+        yield quoted(space.join(bytes((byte,)) for byte in text[:_SPACED_CHARS]))
+
+
+def _beside(literal: Literal) -> Iterator[tuple[str, bytes]]:
+    """Return what shows that something stands before the literal, or soon behind it."""
+    text = quoted(literal.text)
+    if literal.any_case:
+        yield "escapes", b"(?i)" + text + rb"[\w.\-]{0,24}[ \t:=>]{0,4}\\{1,3}[\"'nrt]"
+        return
+    if is_rare(literal.text):
+        yield BROKEN, text
+        return
+    rest = b"" if len(literal.text) >= _RARE_CHARS_MIN else _TOKEN
+    yield "escapes", rb"\\[nrtbf]" + text + rest
+    yield "percent", b"%[0-7][0-9a-fA-F]" + text + rest
+    yield "message", rb"[\x0a\x12\x1a][0-9A-Za-z]" + text + rest
+
+
+def is_rare(text: bytes) -> bool:
+    """Tell whether a literal is no word: it may be looked at wherever it stands."""
+    marked = bool(text.translate(None, _WORD_LETTERS))
+    return len(text) > FORM_CHARS_MIN and marked and text.rstrip(b"_-") not in _WORDS
+
+
+_WORD_LETTERS = b"abcdefghijklmnopqrstuvwxyz:/."
+_WORDS = frozenset(
+    (
+        b"access",
+        b"api",
+        b"app",
+        b"auth",
+        b"client",
+        b"key",
+        b"pass",
+        b"private",
+        b"secret",
+        b"token",
+    )
+)
+BROKEN = "broken"
+"""Not a view: the literal itself, to ask whether what follows it is interrupted."""
+
+_UNSEEN_ESCAPED = (
+    rb"200[b-fB-F]|20[26][0-9a-fA-F]|[fF][eE](?:[fF]{2}|0[0-9a-fA-F])|00[aA][dD]|03[0-6][0-9a-fA-F]"
+    rb"|[fF]{2}[0-5][0-9a-fA-F]"
+)
+_ALNUM = rb"(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|2[dD])"
+_ALWAYS: tuple[tuple[str, bytes], ...] = (
+    ("escapes", rb"\\[uU](?:0000)?00" + _ALNUM),
+    ("escapes", rb"\\u\{0{0,4}" + _ALNUM),
+    ("escapes", rb"\\x" + _ALNUM),
+    ("escapes", rb"\\(?:06[0-7]|07[01]|1[0-7][0-7])"),
+    ("percent", rb"%(?:25|" + _ALNUM + rb")"),
+    (
+        "entities",
+        rb"&#(?:[xX]0{0,4}" + _ALNUM + rb"|0{0,4}(?:4[5-9]|5[0-7]|6[5-9]|[7-9][0-9]|1[0-2][0-9]))",
+    ),
+    ("escapes", rb"[A-Za-z0-9_]\\u(?:" + _UNSEEN_ESCAPED + b")"),
+    ("escapes", rb"[^\\][A-Za-z0-9_]\\u0(?:4[0-5]|3[89a-cA-C])[0-9a-fA-F]"),
+    ("escapes", rb"\\u[dD]835\\u"),
+    ("joined", rb"(?:\" ?\+ ?\"|' ?\+ ?'|` ?\+ ?`|\\\" ?\+ ?\\\")"),
+)
+
+
+def _some(form: bytes) -> Iterator[bytes]:
+    if form:
+        yield form
+
+
+_FORMS: tuple[tuple[str, Callable[[bytes], Iterator[bytes]]], ...] = (
+    ("base64", _base64),
+    ("base64", _base64_wide),
+    ("base32", _base32),
+    ("hex", _hex),
+    ("quoted-printable", _quoted_printable),
+    ("base85", _base85),
+    ("utf-16", _wide),
+    ("reversed", _reversed),
+    ("rot13", _rot13),
+    ("spaced", _spaced),
+)
+
+
+_WORD = rb"[A-Za-z0-9_\-]"
+_UNSEEN = (
+    rb"(?:\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf|\xc2\xad|\xcd[\x80-\xaf]"
+    rb"|\xcc[\x80-\xbf]|\xe1\xa0[\x8b-\x8f]|\xef\xb8[\x80-\x8f]|\xf3\xa0[\x80-\x87][\x80-\xbf])"
+)
+_FULL_WIDTH = rb"(?:\xef\xbc[\x90-\x99\xa1-\xba\xbf]|\xef\xbd[\x81-\x9a])"
+_ALIKE = (
+    rb"(?:\xd0[\x85\x86\x88\x90\x92\x95\x9a\x9c-\xa2\xa5\xb0\xb5\xba\xbe]"
+    rb"|\xd1[\x80\x81\x83\x85\x95\x96\x98]|\xd2[\xae\xbb]|\xd4[\x81\x9a-\x9d]"
+    rb"|\xce[\x91\x92\x95-\x97\x99\x9a\x9c\x9d\x9f\xa1\xa4\xa5\xa7\xb1\xb9\xba\xbd\xbf]"
+    rb"|\xcf[\x81\x84\x85]|\xd5[\x8d\x95\xb8\xbd]|\xd6\x85|\xea\x93[\x90-\xbf])"
+)
+WIDE_GATES = tuple(
+    Gate(view="look-alikes", expression=expression)
+    for expression in (
+        _WORD + _UNSEEN + b"{1,8}" + _WORD,
+        _FULL_WIDTH + b"{3}",
+        _WORD + _FULL_WIDTH,
+        _FULL_WIDTH + _WORD,
+        _WORD + _ALIKE,
+        _ALIKE + _WORD,
+        rb"\xf0\x9d[\x90-\x9f]",
+        rb"\xe2(?:\x92[\xb6-\xbf]|\x93[\x80-\xa9])",
+        rb"\xe1(?:\xb4[\xac-\xbf]|\xb5[\x80-\xaa])",
+    )
+)
+"""Gates that only bytes above 0x7f can open: what is all ASCII is not asked."""
