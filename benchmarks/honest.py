@@ -324,7 +324,7 @@ PLACEHOLDERS = (
     "AIza" + "x" * 35, "SG." + "x" * 22 + "." + "x" * 43, "npm_" + "x" * 36, "hf_" + "x" * 34,
     "<your-api-key>", "${GITHUB_TOKEN}", "{{ secrets.TOKEN }}", "YOUR_API_KEY", "changeme",
     "-----BEGIN PUBLIC KEY-----", "-----BEGIN CERTIFICATE-----", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5",
-    "postgres://user:password@localhost/db", "https://user:pass@example.com/",
+    "postgres://user:" + "password@localhost/db", "https://user:pass@example.com/",
     "Bearer <token>", "Authorization: Bearer $TOKEN", "password: ********", "dckr_pat_" + "x" * 27,
     "AccountKey=<key>;EndpointSuffix=core.windows.net", "pypi-" + "...", "dop_v1_" + "x" * 64,
     *JWT_EXAMPLES,

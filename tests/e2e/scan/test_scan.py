@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import inspect
 import io
 import json
@@ -14,6 +15,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 from scan_lab import Call, Repository, token
+
+from aesp_proxy.cli.scan.files import scan_targets
+from aesp_proxy.cli.scan.targets import Target
 
 SCHEMA = Path(__file__).parents[2] / "data/sarif/sarif-2.1.0-rtm.5.json"
 PROGRAM = Path(sys.executable).with_name("aesp-proxy")
@@ -79,6 +83,36 @@ class TestExitCodes:
 
     def test_3_for_a_report_that_cannot_be_written(self, scan: Call, folder: Path):
         assert scan(".", "--output", "no/such/folder").returncode == 3
+
+    def test_4_for_a_folder_that_cannot_be_listed(
+        self, scan: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        (folder / "a").mkdir()
+        listing = os.scandir
+
+        def refused(path: str | int = "."):
+            if str(path).endswith("/a"):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return listing(path)
+
+        monkeypatch.setattr("os.scandir", refused)
+        done = scan(".")
+        assert done.returncode == 4
+        assert "NOT SCANNED: a: Permission denied" in done.stderr
+
+    def test_4_for_a_file_that_went_away_since_it_was_listed(
+        self, scan: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        (folder / "a").write_text("x")
+
+        def late(spot: object, targets: list[Target], **how: int):
+            (folder / "a").unlink()
+            return scan_targets(spot, targets, **how)
+
+        monkeypatch.setattr("aesp_proxy.cli.scan.gather.scan_targets", late)
+        done = scan(".")
+        assert done.returncode == 4
+        assert "NOT SCANNED: a: No such file or directory" in done.stderr
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     def test_4_for_a_file_that_may_not_be_read(self, scan: Call, folder: Path):
@@ -301,6 +335,28 @@ def test_many_processes_tell_the_same_in_the_same_order(folder: Path):
     assert told[0].returncode == told[1].returncode == 1
     assert told[0].stdout == told[1].stdout
     assert len(json.loads(told[0].stdout)) == 120
+
+
+def test_what_we_ship_holds_no_secret(scan: Call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(Path(__file__).parents[3])
+    done = scan("src", "policies", "docs", "deploy", "systemd", "benchmarks")
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+def test_a_huge_file_is_streamed(folder: Path):
+    with (folder / "sparse").open("wb") as file:
+        file.seek(300_000_000)
+        file.write(token(1).encode())
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"ulimit -v 600000; exec {PROGRAM} scan sparse --format json"],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"XDG_CACHE_HOME": str(folder.parent / "cache")},
+    )
+    assert done.returncode == 1, done.stderr
+    (leak,) = json.loads(done.stdout)
+    assert leak["Offset"] == 300_000_000
 
 
 class TestHistory:

@@ -17,7 +17,7 @@ from aesp_proxy.decide.secrets.validators import VALIDATORS
 # Published examples: of the standards, of the issuers, or of the authors of the format.
 HOLDS: dict[str, list[bytes]] = {
     "au-tfn": [b"123 456 782"],
-    "aws-key-id": [b"ASIAQNZGKIQY56JQ7WML", b"AKIAIOSFODNN7EXAMPLE"],
+    "aws-key-id": [b"ASIAQNZGKIQY56JQ7WML", b"AKIAIOSFODNN7EXAMPLE"],  # aesp-proxy:allow
     "base58check": [
         b"5HueCGU8rMjxEXxiPuD5BDku4MkFqeZyd4dZ1jvhTVqvbTLvyTJ",
         b"L1aW4aubDFB7yfras2S1mN3bqg9nwySY8nkoLmJebSLD5BWv3ENZ",
@@ -31,7 +31,7 @@ HOLDS: dict[str, list[bytes]] = {
     "bech32": [
         b"A12UEL5L",
         b"a1lqfn3a",
-        b"nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5",
+        b"nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5",  # aesp-proxy:allow
     ],
     "bip39": [
         b"legal winner thank year wave sausage worth useful legal winner thank yellow",
@@ -173,5 +173,5 @@ def test_the_word_list_is_the_one_of_bip_39() -> None:
 
 
 def test_the_account_is_read_from_a_key_id() -> None:
-    assert aws_account(b"ASIAQNZGKIQY56JQ7WML") == 29608264753
+    assert aws_account(b"ASIAQNZGKIQY56JQ7WML") == 29608264753  # aesp-proxy:allow
     assert aws_account(b"ASIA1NZGKIQY56JQ7WML") is None

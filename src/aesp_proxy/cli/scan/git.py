@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +59,7 @@ def _environment() -> dict[str, str]:
 @contextmanager
 def _running(folder: Path, *arguments: str) -> Iterator[IO[bytes]]:
     """Run git and give its output; UnavailableError when it is not there, or fails."""
-    with tempfile.TemporaryFile() as words:
+    with os.fdopen(os.memfd_create("git"), "w+b") as words:
         try:
             process = subprocess.Popen(
                 _command(folder, *arguments),
