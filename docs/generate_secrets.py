@@ -22,12 +22,18 @@ def page(note: str) -> str:
     """Return the page."""
     parts = ["# Kinds of secret\n", note, INTRO]
     for path in sorted(PACKS.glob("*.toml")):
-        text = path.read_text("utf-8")
-        rules = parse_rules(text, path.name, each_compiled=False)
-        told = text.partition("\n")[0].lstrip("# ")
-        parts += [f"## {path.stem}\n", f"{told} {len(rules)} kinds.\n", _table(rules)]
+        parts += _pack(path, path.stem)
+    for path in sorted(PACKS.glob("optional/*.toml")):
+        parts += _pack(path, f"{path.stem} (where a policy names it in `packs`)")
     parts += ["## Checks\n", "\n".join(_checks()) + "\n"]
     return "\n".join(parts)
+
+
+def _pack(path: Path, title: str) -> tuple[str, str, str]:
+    text = path.read_text("utf-8")
+    rules = parse_rules(text, path.name, each_compiled=False)
+    told = text.partition("\n")[0].lstrip("# ")
+    return f"## {title}\n", f"{told} {len(rules)} kinds.\n", _table(rules)
 
 
 def _table(rules: tuple[Rule, ...]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from aesp_proxy.daemon.pack_files import built_in_dir, read_packs
+from aesp_proxy.daemon.pack_files import built_in_dir, packs_of
 from aesp_proxy.daemon.policy_parents import BUILT_IN, PolicyParents
 from aesp_proxy.daemon.rule_cache import compiled
 from aesp_proxy.daemon.text_file import read_text_file
@@ -63,7 +63,7 @@ def snapshot_of(
     """Compile a policy that was read, with the packs; as ``load_snapshot``."""
     if not policy.secrets.enabled:
         return build_snapshot(policy, (), fingerprint_key=fingerprint_key, serial=serial)
-    packs = read_packs()
+    packs = packs_of(policy)
     return build_snapshot(
         policy,
         packs,
@@ -117,10 +117,11 @@ def lone_parents(path: Path, where: str, *, told_from: Path | None = None) -> Po
 
 def check_secret_rules(policy: Policy) -> None:
     """Check a policy's own kinds of secret as a snapshot would; ``ConfigError`` for a bad one."""
-    if policy.secrets.enabled and (
-        policy.secrets.patterns or policy.secrets.credentials or policy.secrets.actions
-    ):
-        check_secrets(policy, read_packs())
+    section = policy.secrets
+    if section.enabled and (section.patterns or section.credentials or section.actions):
+        check_secrets(policy, packs_of(policy))
+    elif section.enabled and section.packs:
+        packs_of(policy)
 
 
 def read_text(path: Path, *, compiled_bytes_max: int = TEXT_BYTES_MAX) -> str:

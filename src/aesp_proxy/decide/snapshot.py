@@ -143,6 +143,8 @@ def _own_rule(pattern: SecretPattern) -> Rule:
         pattern.pattern.value,
         pattern.severity,
         pattern.description,
-        more={"validate": ["luhn"]} if pattern.luhn_check else None,
+        more={
+            key: list(value) if isinstance(value, tuple) else value for key, value in pattern.limits
+        },
         where=pattern.pattern.where,
     )

@@ -30,6 +30,7 @@ guards:
   secret_leak:
     severity_threshold: error
     patterns: [{name: corp, pattern: "CORP-[0-9]{8}"}]
+    packs: [personal]
     credentials: [{rule: "github-*", hosts: [api.example.com], headers: [authorization]}]
     actions:
       - {rule: "github-*", action: redact}
@@ -97,6 +98,11 @@ WEAKENINGS = [
     (guard("secret_leak", "severity_threshold: critical"), "a finding of severity error"),
     (guard("secret_leak", "remove_patterns: [corp]"), "a secret of the kind 'corp'"),
     (guard("secret_leak", "patterns: [{name: corp, pattern: x1}]"), "'corp' is another thing"),
+    (
+        guard("secret_leak", "patterns: [{name: corp, pattern: 'CORP-[0-9]{8}', entropy: 3}]"),
+        "'corp' is another thing",
+    ),
+    (guard("secret_leak", "remove_packs: [personal]"), "a secret of the pack 'personal'"),
     (guard("secret_leak", "skip_paths: [/srv/**]"), "access to '/srv/witness'"),
     (
         guard("secret_leak", "credentials: [{rule: npm, hosts: [api.example.com], headers: [a]}]"),
@@ -174,6 +180,8 @@ STRICTER = [
         "actions: [{rule: npm-x, action: redact, severity: error, hosts: [a.example.com]}]",
     ),
     guard("secret_leak", "patterns: [{name: ssn, pattern: '[0-9]{9}'}]"),
+    guard("secret_leak", "additional_packs: [health]"),
+    guard("secret_leak", "packs: [contact]"),
     guard("patch_integrity", "max_additions: 9, max_deletions: 500, max_imbalance_ratio: 9.5"),
     "rules:\n  - {policy_id: n, rule: {condition: 'true', effect: DENY}}\n",
     ("rules:\n  - {policy_id: deny.x, version: '2', rule: {condition: 'true', effect: DENY},"

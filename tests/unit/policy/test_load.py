@@ -55,8 +55,8 @@ BAD = [
         guards("secret_leak:\n  zzz: 1"),
         (
             "p.yaml:4:5: unknown key 'zzz' in guards.secret_leak (known keys: actions,"
-            " additional_patterns, credentials, enabled, patterns, redact, remove_patterns,"
-            " severity_threshold, skip_paths)"
+            " additional_packs, additional_patterns, credentials, enabled, packs, patterns, redact,"
+            " remove_packs, remove_patterns, severity_threshold, skip_paths)"
         ),
     ),
     (
@@ -363,6 +363,12 @@ def test_the_hash_is_of_the_meaning_and_not_of_the_writing() -> None:
         "secret_leak: {skip_paths: [/x]}",
         "secret_leak: {patterns: [{name: a, pattern: abc}]}",
         "secret_leak: {patterns: [{name: a, pattern: abc, luhn_check: true}]}",
+        "secret_leak: {patterns: [{name: a, pattern: abc, validate: [luhn, mixed]}]}",
+        "secret_leak: {patterns: [{name: a, pattern: abc, keywords: [x]}]}",
+        "secret_leak: {patterns: [{name: a, pattern: abc, entropy: 2.5}]}",
+        "secret_leak: {patterns: [{name: a, pattern: 'a(b)c', secret_group: 1}]}",
+        "secret_leak: {patterns: [{name: a, pattern: abc, luhn_check: true, invalid: info}]}",
+        "secret_leak: {packs: [personal]}",
         "secret_leak: {credentials: [{rule: a, hosts: [a.example], headers: [x]}]}",
         "mcp_tool: {}",
         "mcp_tool: {allow: [a]}",

@@ -187,6 +187,13 @@ def test_kinds_of_secret_are_told_by_name_and_a_threshold_by_a_finding():
     assert "hush" not in str(told["mine"].item)
 
 
+def test_a_pack_that_is_looked_for_is_stricter_and_one_that_is_not_weaker():
+    packs = "guards: {{secret_leak: {{packs: {names}}}}}"
+    found = changes(packs.format(names="[personal]"), packs.format(names="[health]"))
+    told = {change.item: change.direction for change in found}
+    assert told == {"personal": WEAKER, "health": STRICTER}
+
+
 @settings(max_examples=20, deadline=None)
 @given(policies(), policies(), st.booleans())
 def test_every_witness_is_decided_differently(one, other, turned):

@@ -51,6 +51,7 @@ HOLDS: dict[str, list[bytes]] = {
     "key-bytes": [b"MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", b"b3BlbnNzaC1rZXktdjEAAAAABG5vbmUA"],
     "luhn": [b"79927398713"],
     "mixed": [b"abc1"],
+    "phone": [b"+44 20 7946 0958"],
     "strkey": [b"SBU2RRGLXH3E5CQHTD3ODLDF2BWDCYUSSBLLZ5GNW7JXHDIYKXZWHOKR"],
     "uk-nhs": [b"943 476 5919"],
     "us-aba": [b"021000021", b"111000025"],
@@ -89,6 +90,7 @@ STRUCTURE_ONLY = {
     "jwt",
     "key-bytes",
     "mixed",
+    "phone",
     "us-mbi",
     "us-ssn",
 }

@@ -20,7 +20,7 @@ from aesp_proxy.cli.policy.record_rows import Source, find_records, rows_of
 from aesp_proxy.cli.policy.replay_rows import Replay
 from aesp_proxy.cli.policy.simulate_report import Report, json_text, lines_of
 from aesp_proxy.cli.policy.subject import PATH
-from aesp_proxy.daemon.pack_files import read_packs
+from aesp_proxy.daemon.pack_files import packs_of
 from aesp_proxy.daemon.policy_files import read_policy
 from aesp_proxy.decide.policy.policy import Policy
 from aesp_proxy.decide.replay_judge import Judge
@@ -96,7 +96,7 @@ def _optional(path: Path | None) -> Policy | None:
 def _judge(policy: Policy, before: Policy | None) -> Judge:
     for warning in policy.warnings:
         notice(f"warning: {warning}")
-    packs = read_packs() if policy.secrets.enabled else ()
+    packs = packs_of(policy)
     rules = secret_rules(policy, packs) if packs else ()
     return Judge(policy, {rule.id: rule.severity for rule in rules}, before)
 

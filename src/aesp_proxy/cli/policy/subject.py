@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from aesp_proxy.daemon.pack_files import read_packs
+from aesp_proxy.daemon.pack_files import packs_of
 from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope
 from aesp_proxy.daemon.policy_files import read_policy
 from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
@@ -38,7 +38,7 @@ def read_subject(policy_path: Path | None, root: Path | None, scope: str | None)
 
 def snapshot_with_secrets(policy: Policy) -> Snapshot:
     """Compile a policy with the secret scanner, if it is on."""
-    packs = read_packs() if policy.secrets.enabled else ()
+    packs = packs_of(policy)
     locator = compiled(secret_rules(policy, packs), shared_cache_dir()) if packs else None
     return build_snapshot(policy, packs, fingerprint_key=os.urandom(32), serial=1, locator=locator)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from aesp_proxy.daemon.pack_files import read_packs
+from aesp_proxy.daemon.pack_files import packs_of
 from aesp_proxy.daemon.policy_compile import VersionTime, compile_scope
 from aesp_proxy.daemon.policy_files import read_policy, read_text
 from aesp_proxy.daemon.policy_hierarchy import PolicyHierarchy
@@ -146,7 +146,7 @@ class SuiteRunner:
         return self._made[key]
 
     def _compiled(self, policy: Policy) -> tuple[Policy, Snapshot]:
-        packs = read_packs() if policy.secrets.enabled else ()
+        packs = packs_of(policy)
         locator = compiled(secret_rules(policy, packs), self._cache_dir) if packs else None
         return policy, build_snapshot(
             policy, packs, fingerprint_key=os.urandom(32), serial=1, locator=locator

@@ -180,6 +180,13 @@ def secret_changes(pair: Pair) -> Iterator[Change]:
                      item=f"{_flag(old.redact)} -> {_flag(new.redact)}", source=new.source,
                      direction=Direction.WEAKER if new.redact else Direction.STRICTER,
                      why="what is found in a body is masked, or refuses")  # fmt: skip
+    packs_were, packs_are = _texts(old.packs), _texts(new.packs)
+    for name in sorted({*packs_were, *packs_are} - ({*packs_were} & {*packs_are})):
+        added = name in packs_are
+        yield Change(key="guards.secret_leak.packs", what="added" if added else "removed",
+                     item=name, source=(packs_are if added else packs_were)[name],
+                     direction=Direction.STRICTER if added else Direction.WEAKER,
+                     why="kinds of secret that are looked for")  # fmt: skip
 
 
 def _threshold(old: SecretSection, new: SecretSection) -> Change:
@@ -227,9 +234,7 @@ def _patterns(old: SecretSection, new: SecretSection) -> Iterator[Change]:
         elif theirs is None and mine is not None:
             what, source, direction = "removed", mine.pattern.source, Direction.WEAKER
         elif mine is not None and theirs is not None:
-            same = (mine.pattern.value, mine.severity, mine.luhn_check) == (
-                theirs.pattern.value, theirs.severity, theirs.luhn_check)  # fmt: skip
-            if same:
+            if mine.shape == theirs.shape:
                 continue
             what, source, direction = "changed", theirs.pattern.source, Direction.OTHER
         else:

@@ -7,6 +7,7 @@ true, and ``secret_leak`` is on when nothing is said about it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -153,6 +154,7 @@ def _secrets(guards: Table | None, where: str) -> SecretSection:
         credentials=tuple(_credential(entry) for entry in table.tables("credentials")),
         redact=table.flag("redact", default=False),
         actions=tuple(_leak_action(entry) for entry in table.tables("actions")),
+        packs=table.texts("packs") or (),
     )
 
 
@@ -173,8 +175,29 @@ def _secret_pattern(entry: Table) -> SecretPattern:
         pattern=_required(entry, "pattern"),
         severity=_severity(entry.text("severity"), Severity.CRITICAL),
         description=_plain(entry, "description"),
-        luhn_check=entry.flag("luhn_check", default=False),
+        limits=tuple(_limits(entry)),
     )
+
+
+def _limits(entry: Table) -> Iterator[tuple[str, object]]:
+    """Yield what else a match must be, by the keys of a rule."""
+    keywords = entry.texts("keywords")
+    if keywords:
+        yield "keywords", tuple(word.value for word in keywords)
+    entropy = entry.ratio("entropy")
+    if entropy is not None:
+        yield "entropy", entropy.value
+    group = entry.count("secret_group")
+    if group is not None:
+        yield "secretGroup", group.value
+    checks = tuple(check.value for check in entry.texts("validate") or ())
+    if entry.flag("luhn_check", default=False):
+        checks = (*checks, "luhn")
+    if checks:
+        yield "validate", checks
+    invalid = entry.text("invalid")
+    if invalid is not None:
+        yield "invalid", invalid.value
 
 
 def _credential(entry: Table) -> Credential:

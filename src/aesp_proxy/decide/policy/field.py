@@ -37,6 +37,7 @@ class Form(Enum):
     RESOURCE = "egress:HOST, file:GLOB, tool:TOOL or *"
     ACTION = "an action"
     KEY = "a key of the policy"
+    PACK = "a pack of kinds of secret"
 
 
 class Law(Enum):

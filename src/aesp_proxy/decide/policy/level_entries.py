@@ -158,5 +158,7 @@ def forbidden_by(node: Node, spec: Field) -> str:
             return f"a connection to {next(hosts_of(rule))}:{port}"
         case Form.TOOL:
             return f"a call of the tool {told_tool(*next(tools_of(node.text)))}"
+        case Form.PACK:
+            return f"a secret of the pack {node.text[:80]!a}"
         case _:
             return f"an added line that matches {node.text[:80]!a}"

@@ -43,13 +43,22 @@ class PathSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretPattern:
-    """A kind of secret of the policy's own."""
+    """A kind of secret of the policy's own.
+
+    ``limits`` are what a match must be beside its form, by the keys of ``rule_table``:
+    keywords, entropy, secretGroup, validate, invalid; empty for none.
+    """
 
     name: str
     pattern: Sourced[str]
     severity: Severity
     description: str
-    luhn_check: bool
+    limits: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def shape(self) -> object:
+        """What it finds, and how bad that is; two with one shape are the same."""
+        return self.pattern.value, self.severity, self.limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +98,7 @@ class SecretSection:
     credentials: tuple[Credential, ...]
     redact: bool = False
     actions: tuple[LeakAction, ...] = ()
+    packs: tuple[Sourced[str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,9 +309,10 @@ def _secrets(section: SecretSection) -> object:
         "enabled": section.enabled,
         "severity_threshold": section.severity_threshold.word,
         "patterns": sorted(
-            [p.name, p.pattern.value, p.severity.word, p.description, p.luhn_check]
+            [p.name, p.pattern.value, p.severity.word, p.description, _limits(p)]
             for p in section.patterns
         ),
+        **({"packs": _sorted(section.packs)} if section.packs else {}),
         "skip_paths": _sorted(section.skip_paths),
         "credentials": sorted(
             [c.rule.value, sorted(r.text for r in c.hosts), sorted(c.headers)]
@@ -315,6 +326,17 @@ def _secrets(section: SecretSection) -> object:
 def _action(action: LeakAction) -> list[object]:
     hosts = sorted(rule.text for rule in action.hosts)
     return [action.rule.value, action.verdict.value, action.severity_max.word, hosts]
+
+
+def _limits(pattern: SecretPattern) -> object:
+    """Return the limits, in the form that policies had when a check digit was all of them."""
+    if not pattern.limits:
+        return False
+    if pattern.limits == (("validate", ("luhn",)),):
+        return True
+    return [
+        [key, list(value) if isinstance(value, tuple) else value] for key, value in pattern.limits
+    ]
 
 
 def _tools(section: ToolSection | None) -> object:

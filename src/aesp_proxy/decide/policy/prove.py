@@ -119,11 +119,16 @@ def _secrets(above: SecretSection, below: SecretSection) -> Iterator[Doubt]:
         same = other is not None and (
             other.pattern.value == pattern.pattern.value
             and other.severity >= pattern.severity
-            and (pattern.luhn_check or not other.luhn_check)
+            and other.limits in ((), pattern.limits)
         )
         if not same:
             what = f"a secret of the kind {pattern.name[:_SHOWN_CHARS_MAX]!a}"
             yield Doubt(what=what, above=pattern.pattern.source, below=below.source)
+    packs = {pack.value for pack in below.packs}
+    for pack in above.packs:
+        if pack.value not in packs:
+            what = f"a secret of the pack {pack.value[:_SHOWN_CHARS_MAX]!a}"
+            yield Doubt(what=what, above=pack.source, below=below.source)
     skipped = GlobCover(above.skip_paths)
     for path in below.skip_paths:
         witness = skipped.uncovered(path)

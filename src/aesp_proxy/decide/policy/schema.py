@@ -76,6 +76,13 @@ SECRET_PATTERN = {
     ),
     "description": _told("What kind of secret it is."),
     "luhn_check": Field(kind=Kind.FLAG, default="false", text="Digits must pass the Luhn check."),
+    "keywords": Field(kind=Kind.TEXTS, text="One of them stands in the match or before it."),
+    "entropy": Field(kind=Kind.RATIO, text="Bits a byte that the secret has more of."),
+    "secret_group": Field(kind=Kind.COUNT, text="The capture that is the secret."),
+    "validate": Field(kind=Kind.TEXTS, text="Checks that the secret passes, by name."),
+    "invalid": Field(
+        kind=Kind.CHOICE, choices=SEVERITIES, text="How bad one is that does not pass them."
+    ),
 }
 
 CREDENTIAL = {
@@ -179,6 +186,9 @@ GUARDS = {
                 default="error",
                 text="The lowest severity that refuses.",
             ),
+            "packs": _list(Form.PACK, Law.FORBIDS, "Optional packs of kinds that are looked for."),
+            "additional_packs": _adds("packs", Form.PACK),
+            "remove_packs": _removes("packs", Form.PACK),
             "patterns": _SECRET_PATTERNS,
             "additional_patterns": Field(
                 kind=Kind.TABLES,

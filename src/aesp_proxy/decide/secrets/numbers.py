@@ -36,7 +36,7 @@ Express, Discover with Diners Club, JCB, UnionPay, Maestro).
 """
 
 _CARD_DIFFERENT_MIN = 2
-_ABA_DIFFERENT_MIN = 3
+_DIFFERENT_MIN = 3
 _IBAN_CHARS = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22,
     "BI": 27, "BR": 29, "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27,
@@ -102,7 +102,7 @@ def us_dea(value: bytes) -> bool:
 def us_aba(value: bytes) -> bool:
     """A US bank's routing number: weights 3, 7, 1, and a Federal Reserve district."""
     digits = _digits(value)
-    if len(digits) != 9 or len(set(digits)) < _ABA_DIFFERENT_MIN:
+    if len(digits) != 9 or len(set(digits)) < _DIFFERENT_MIN:
         return False
     district = int(digits[:2])
     known = district <= 12 or 21 <= district <= 32 or 61 <= district <= 72 or district == 80
@@ -224,3 +224,9 @@ def _dihedral(a: int, b: int) -> int:
     if a < 5:
         return (a + b) % 5 if b < 5 else (a + b) % 5 + 5
     return (a - b) % 5 + 5 if b < 5 else (a - b) % 5
+
+
+def phone(value: bytes) -> bool:
+    """A telephone number: seven to fifteen digits, not all alike (ITU-T E.164)."""
+    digits = _digits(value)
+    return 7 <= len(digits) <= 15 and len(set(digits)) >= _DIFFERENT_MIN

@@ -42,6 +42,7 @@ VALIDATORS: Mapping[str, Validator] = MappingProxyType(
         "key-bytes": structures.der_or_openssh,
         "luhn": luhn_holds,
         "mixed": is_mixed,
+        "phone": numbers.phone,
         "strkey": checksums.strkey,
         "uk-nhs": numbers.uk_nhs,
         "us-aba": numbers.us_aba,
