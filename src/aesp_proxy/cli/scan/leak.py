@@ -28,7 +28,8 @@ class Leak:
     Lines and columns count from 1. Columns count bytes and the last is within the secret,
     as gitleaks has them; ``chars`` are the same columns in code points, the second behind
     the secret, as SARIF has them. ``value`` is a keyed hash of the secret that is only
-    compared within one run and never written. ``allowed`` says that a comment on its
+    compared within one run and never written. ``via`` is what the secret is wrapped in,
+    whose place is then told. ``allowed`` says that a comment on its
     lines lets it be.
     """
 
@@ -45,6 +46,7 @@ class Leak:
     masked: str
     entropy: float
     value: str
+    via: str = ""
     allowed: bool = False
 
     @property

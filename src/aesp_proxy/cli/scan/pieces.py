@@ -110,6 +110,7 @@ class _Piece:
             masked=one.masked,
             entropy=one.entropy,
             value=one.fingerprint,
+            via=one.via,
             allowed=_is_allowed(data, one.start, one.end),
         )
 

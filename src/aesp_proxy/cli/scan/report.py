@@ -40,9 +40,13 @@ def _rows(leaks: Sequence[Leak], descriptions: Mapping[str, str]) -> Iterator[st
         for text, each in cells:
             yield (
                 f"  {text:<{place}}  {each.severity.word:<8}  {each.rule:<{rule}}"
-                f"  {each.masked:<{mask}}  {descriptions.get(each.rule, '')}"
+                f"  {each.masked:<{mask}}  {descriptions.get(each.rule, '')}{_wrapped(each)}"
             ).rstrip()
         yield ""
+
+
+def _wrapped(leak: Leak) -> str:
+    return f", in {leak.via}" if leak.via else ""
 
 
 def _heading(leak: Leak) -> tuple[str, str]:
@@ -53,7 +57,7 @@ def _heading(leak: Leak) -> tuple[str, str]:
 
 
 def as_json(leaks: Sequence[Leak], descriptions: Mapping[str, str]) -> str:
-    """Return a list of objects with gitleaks' names; ``Severity`` and ``Offset`` are ours."""
+    """Return a list of objects with gitleaks' names; the last three are ours."""
     return json.dumps([_object(leak, descriptions) for leak in leaks], indent=1) + "\n"
 
 
@@ -80,6 +84,7 @@ def _object(leak: Leak, descriptions: Mapping[str, str]) -> dict[str, object]:
         "Fingerprint": leak.fingerprint,
         "Severity": leak.severity.word,
         "Offset": leak.offset,
+        "Via": leak.via,
     }
 
 

@@ -2,7 +2,8 @@
 
 The packs that come along, and files of their form, are looked for as on the wire: by
 the proxy's scanner. A file of gitleaks' form means what it means there (names of files,
-allowlists, rules that need others), which only a scan of files can ask.
+allowlists, rules that need others), which only a scan of files can ask; what is wrapped
+in something is looked for as on the wire there too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from aesp_proxy.cli.scan.leak import Source
 from aesp_proxy.daemon.pack_files import built_in_dir, read_packs
 from aesp_proxy.daemon.rule_cache import compiled, compiled_set, shared_cache_dir
 from aesp_proxy.daemon.text_file import read_text_file
+from aesp_proxy.decide.secrets.allow import Allows
 from aesp_proxy.decide.secrets.files import FileScanner
 from aesp_proxy.decide.secrets.gitleaks import Options, parse_gitleaks
 from aesp_proxy.decide.secrets.occurrence import Occurrence, occurrence
 from aesp_proxy.decide.secrets.rule import Rule, RuleSet
+from aesp_proxy.decide.secrets.rule_set import for_the_wire
 from aesp_proxy.decide.secrets.rules import join_rules, parse_rules, read_toml
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 
@@ -29,6 +32,9 @@ _RULES_BYTES_MAX: Final = 4 << 20
 
 Spot = Callable[[bytes, Source], tuple[Sequence[Occurrence], bool]]
 """Takes a block and where it is from; gives what is in it, and whether there was more."""
+
+
+_See = Callable[[bytes], tuple[Sequence[Occurrence], bool]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +88,32 @@ def _as_in_files(texts: Sequence[tuple[str, str]], key: bytes, cache: Path) -> L
         warnings=tuple(line for each in sets for line in each.warnings),
     )
     taken, locator = compiled_set(joined, cache)
-    scanner = FileScanner(taken, locator)
+    scanner, allows = FileScanner(taken, locator), Allows(taken.allow)
+    wrapped = _wrapped(for_the_wire(taken).rules, key, cache)
 
     def spot(data: bytes, source: Source) -> tuple[Sequence[Occurrence], bool]:
-        found = scanner.scan(data, source.file.encode(), source.commit)
-        return [occurrence(one, key) for one in found.found], found.cut
+        path = source.file.encode()
+        found = scanner.scan(data, path, source.commit)
+        told = [occurrence(one, key) for one in found.found]
+        if allows.of_place(path, source.commit):
+            return told, found.cut
+        through, cut = wrapped(data)
+        return [*told, *through], found.cut or cut
 
     return Looking(rules=taken.rules, spot=spot, warnings=taken.warnings)
+
+
+def _wrapped(rules: Sequence[Rule], key: bytes, cache: Path) -> _See:
+    """Return what finds secrets that stand in a wrapping: names of files say nothing of these."""
+    if not rules:
+        return lambda _: ((), False)
+    scanner = SecretScanner(rules, key, compiled(rules, cache))
+
+    def see(data: bytes) -> tuple[Sequence[Occurrence], bool]:
+        found, cut = scanner.occurrences(data)
+        return [one for one in found if one.via], cut
+
+    return see
 
 
 def _own_texts() -> list[tuple[str, str]]:

@@ -76,6 +76,8 @@ def _rule(name: str, description: str, severity: Severity, issuer: str) -> dict[
 def _result(leak: Leak, index: int) -> dict[str, object]:
     source = leak.source
     text = f"{leak.rule}: {leak.masked or 'too much to tell'}"
+    if leak.via:
+        text += f", in {leak.via}"
     if source.commit:
         text += f" (commit {source.commit}, {source.date})"
     result: dict[str, object] = {

@@ -15,7 +15,8 @@ from aesp_proxy.model.decision import Severity
 class Occurrence:
     """One place: the secret is ``data[start:end]`` of the block that was scanned.
 
-    ``masked`` and ``fingerprint`` are those of a finding; ``entropy`` is bits a byte.
+    ``masked``, ``fingerprint`` and ``via`` are those of a finding; where ``via`` is not
+    empty the place is that of what the secret is wrapped in. ``entropy`` is bits a byte.
     """
 
     rule: str
@@ -25,16 +26,18 @@ class Occurrence:
     masked: str
     fingerprint: str
     entropy: float
+    via: str = ""
 
 
 def occurrence(candidate: Candidate, key: bytes) -> Occurrence:
     """Return where a candidate stands; its value is not kept."""
     return Occurrence(
         rule=candidate.rule.id,
-        severity=candidate.rule.severity,
+        severity=candidate.severity,
         start=candidate.start,
-        end=candidate.start + len(candidate.value),
+        end=candidate.end if candidate.via else candidate.start + len(candidate.value),
         masked=masked(candidate),
-        fingerprint=fingerprint(key, candidate.value),
+        fingerprint=candidate.fingerprint or fingerprint(key, candidate.value),
         entropy=entropy(candidate.value),
+        via=candidate.via,
     )

@@ -84,7 +84,8 @@ class SecretScanner:
         nothing but the engine's own bounds limits how many. UnavailableError as there.
         """
         seen = self._sight.block(data)
-        found = {(one.rule.id, one.start): occurrence(one, self._key) for one in seen.candidates}
+        told = (occurrence(one, self._key) for one in seen.candidates)
+        found = {(one.rule, one.start): one for one in sorted(told, key=lambda one: bool(one.via))}
         return tuple(sorted(found.values(), key=lambda one: (one.start, one.rule))), seen.cut
 
     def scan_head(
