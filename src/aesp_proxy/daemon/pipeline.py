@@ -21,6 +21,7 @@ from aesp_proxy.act.denial import Denial
 from aesp_proxy.daemon.budget import GUARD, RATE_GUARD, SendBudget
 from aesp_proxy.daemon.exchange import NOT_RECORDED, EventExchange
 from aesp_proxy.daemon.name_budget import NameBudget
+from aesp_proxy.daemon.scrub import scrubbed
 from aesp_proxy.daemon.session import SessionCounter
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.snapshot import Snapshot
@@ -30,7 +31,7 @@ from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
 from aesp_proxy.model.event import DnsQuery, EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.model.record import Record, RecordId
+from aesp_proxy.model.record import Outcome, Record, RecordId, RecordKind
 from aesp_proxy.normalize.http import Tunnel, name_mismatch
 from aesp_proxy.record.compose import refusal_record
 
@@ -275,7 +276,10 @@ class Pipeline:
 
     def record(self, record: Record) -> RecordId | None:
         """Write a record; None when it could not be written, and then nothing may pass."""
+        scanner = self.snapshot.scanner
         try:
+            if scanner is not None and _may_quote(record):
+                record = scrubbed(record, scanner)
             return self._journal.append(record)
         except RecordError:
             return None
@@ -315,3 +319,10 @@ class Pipeline:
     def elapsed_ns(self) -> int:
         """Monotonic nanoseconds."""
         return self._monotonic_ns()
+
+
+def _may_quote(record: Record) -> bool:
+    """Tell whether a record may hold what no scan has seen: all but what passed clean."""
+    passed_clean = record.kind is RecordKind.DECISION and record.outcome is Outcome.SUCCESS
+    came_off = record.kind is RecordKind.OUTCOME and not record.message
+    return bool(record.findings) or not (passed_clean or came_off)

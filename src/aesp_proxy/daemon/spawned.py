@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import runpy
 import sys
 from typing import Final
@@ -32,8 +33,18 @@ def die_with_parent(parent_pid: int, signal_number: int) -> None:
         sys.exit(4)
 
 
+def leave_no_core() -> None:
+    """Have the kernel write no core of this process: its memory holds what agents send.
+
+    A limit of one byte, not none: the kernel asks nothing of a program that takes cores
+    through a pipe, but for this value (core(5); fs/coredump.c).
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+
+
 def main() -> None:
     """Tie this process to its parent and become the module that was named."""
+    leave_no_core()
     parent_pid, signal_number, module = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     die_with_parent(parent_pid, signal_number)
     sys.argv = sys.argv[3:]

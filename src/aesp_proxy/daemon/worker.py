@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import socket
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import uvloop
 
+from aesp_proxy.daemon import worker_log
 from aesp_proxy.daemon.budget import SendBudget, SendLimits
 from aesp_proxy.daemon.capturing import captures, names_of_users
 from aesp_proxy.daemon.config import Settings
@@ -51,8 +51,6 @@ from aesp_proxy.intercept.socket_owner import Place, SocketOwners
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal, JournalOptions, Mode
 from aesp_proxy.record.spool_check import check_newest_batch
-
-log = logging.getLogger(__name__)
 
 _EXIT_CONFIG = 3
 _EXIT_RUNTIME = 4
@@ -100,7 +98,7 @@ def main() -> None:
     parser.add_argument("--names-in-fd", type=int)
     parser.add_argument("--names-out-fd", type=int, action="append", default=[])
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="aesp-proxy worker: %(message)s")
+    worker_log.install()
     control = socket.socket(fileno=arguments.control_fd)
     sockets = Sockets(
         listen=socket.socket(fileno=arguments.listen_fd),
@@ -117,6 +115,7 @@ async def _run(control: socket.socket, sockets: Sockets) -> int:
     control.setblocking(False)
     frames = _frames(control)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(worker_log.loop_failed)
     try:
         started = await _start(await anext(frames), frames, sockets)
     except StopAsyncIteration:

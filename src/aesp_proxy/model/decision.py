@@ -101,7 +101,7 @@ WRAPPED = " > "
 class Finding:
     """One secret found, without the secret.
 
-    ``location`` is ``url``, ``header:NAME``, ``body``, ``frame``, ``content``,
+    ``location`` is ``host``, ``url``, ``header:NAME``, ``body``, ``frame``, ``content``,
     ``patch`` or ``arguments``; ``offset`` counts bytes from the start of that
     location to the start of the match. ``masked`` keeps at most the issuer's
     prefix; ``fingerprint`` is a keyed hash (hex) so that equal secrets can be

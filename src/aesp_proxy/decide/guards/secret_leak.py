@@ -21,6 +21,8 @@ from aesp_proxy.decide.policy.policy import Credential, LeakAction, SecretSectio
 from aesp_proxy.decide.secrets.rule import TOO_MANY
 from aesp_proxy.model.decision import Finding, Reason, Severity, Verdict
 from aesp_proxy.model.event import (
+    DnsQuery,
+    EgressConnect,
     EgressRequest,
     Event,
     FileAccess,
@@ -110,6 +112,8 @@ class SecretLeak:
         match event:
             case EgressRequest():
                 return self.scanner.scan_head(_bytes(event.target), event.headers)
+            case EgressConnect() | DnsQuery():
+                return self.scanner.scan(_bytes(event.host.name), "host")
             case NetworkAccess():
                 return self.scanner.scan_head(_bytes(event.url), ()) if event.url else ()
             case ToolCall():

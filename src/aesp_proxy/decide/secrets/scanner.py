@@ -88,6 +88,11 @@ class SecretScanner:
         found = {(one.rule, one.start): one for one in sorted(told, key=lambda one: bool(one.via))}
         return tuple(sorted(found.values(), key=lambda one: (one.start, one.rule))), seen.cut
 
+    def spans(self, data: bytes) -> list[tuple[int, int]]:
+        """Return where in a block secrets stand, as far as they were matched."""
+        candidates, _ = self._sight.block(data)
+        return [(one.start, max(one.end, one.start + len(one.value))) for one in candidates]
+
     def scan_head(
         self, target: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> tuple[Finding, ...]:

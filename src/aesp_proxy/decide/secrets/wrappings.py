@@ -33,6 +33,7 @@ def spellings(piece: bytes) -> tuple[tuple[str, bytes], ...]:
 
 def _all(piece: bytes) -> Iterator[tuple[str, bytes]]:
     yield PLAIN, piece
+    yield "lowercase", piece.lower()  # what a name of a host becomes
     yield "reversed", piece[::-1]
     yield "hex", piece.hex().encode("ascii")
     yield "hex", piece.hex().upper().encode("ascii")

@@ -1,0 +1,127 @@
+"""What a worker logs and records of failures and refusals quotes no secret."""
+
+from __future__ import annotations
+
+import io
+import logging
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from aesp_proxy.daemon import worker_log
+from aesp_proxy.daemon.policy_files import read_packs
+from aesp_proxy.daemon.scrub import scrubbed
+from aesp_proxy.decide.secrets.exact import ExactIndex
+from aesp_proxy.decide.secrets.registered import Hasher, entry
+from aesp_proxy.decide.secrets.scanner import SecretScanner
+from aesp_proxy.model.record import Outcome, Record, RecordKind
+
+KEY = b"a key of the tests of what is quoted"
+VALUE = "q9Zt4LmX0vKc7RbYw2NsD5hJ8gFp3TaUe6WiQo1"
+TOKEN = "gh" + "p_" + "aB3dE5gH7jK9mN1pQ3rS5tU7vW9xY1zA3bC5"
+RECORD = Record(
+    kind=RecordKind.DECISION, time_ns=1, event_type="policy_violation", action="tcp.connect",
+    outcome=Outcome.DENIED, verdict="deny", reason="host_not_allowed", guard="g", severity="error",
+    message="", resource="",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scanner() -> SecretScanner:
+    index = ExactIndex(KEY)
+    index.add([entry("V", "t", VALUE.encode(), hasher=Hasher(KEY), fingerprint_key=KEY)])
+    return SecretScanner(read_packs()[:400], KEY, exact=index)
+
+
+def formatted(name: str, text: str, error: BaseException | None = None) -> str:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(worker_log.PlacesOnly())
+    record = logging.LogRecord(name, logging.ERROR, "x.py", 7, text, (), None)
+    if error is not None:
+        record.exc_info = (type(error), error, error.__traceback__)
+    handler.emit(record)
+    return stream.getvalue()
+
+
+def raised() -> BaseException:
+    try:
+        {}[VALUE]
+    except KeyError as cause:
+        try:
+            int(VALUE)
+        except ValueError as error:
+            error.__cause__ = cause
+            return error
+    raise AssertionError
+
+
+def test_an_exception_is_told_by_types_and_places_without_its_text():
+    said = formatted("aesp_proxy.intercept.x", "it failed", raised())
+    assert VALUE not in said
+    assert "it failed: ValueError at test_nothing_quotes.py:" in said
+    assert "after KeyError at" in said
+
+
+def test_a_message_of_a_foreign_library_is_told_by_its_place():
+    assert formatted("mitmproxy.proxy", f"bad header {VALUE}") == (
+        "aesp-proxy worker: error of mitmproxy.proxy, line 7\n"
+    )
+
+
+def test_what_an_event_loop_cannot_give_to_anybody_is_told_without_its_text(capsys):
+    script = (
+        "import asyncio, sys, threading\n"
+        "from aesp_proxy.daemon import worker_log\n"
+        "worker_log.install()\n"
+        "async def main():\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    loop.set_exception_handler(worker_log.loop_failed)\n"
+        "    loop.call_soon(lambda v: int(v), sys.argv[1])\n"
+        "    threading.Thread(target=int, args=(sys.argv[1],)).start()\n"
+        "    await asyncio.sleep(0)\n"
+        "asyncio.run(main())\n"
+        "raise ValueError(sys.argv[1])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, VALUE], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert VALUE not in ran.stderr
+    assert ran.stderr.count("ValueError at") == 3
+
+
+@pytest.mark.parametrize("secret", [VALUE, TOKEN, VALUE.lower()])
+def test_a_record_of_a_refusal_is_masked_wherever_it_quotes(scanner, secret):
+    record = replace(
+        RECORD,
+        message=f"bad line 'GET {secret}'",
+        resource=f"https://{secret}.evil.test:443/a/{secret}",
+        target_host=f"{secret}.evil.test",
+        target_path=f"/a/{secret}/b",
+        user_agent=f"x {secret}",
+        metadata=(("why", secret),),
+    )
+    masked = scrubbed(record, scanner)
+    assert secret not in repr(masked)
+    assert secret[4:20] not in repr(masked)
+    assert masked.target_host.endswith(".evil.test")
+    assert masked.target_path.endswith("/b")
+
+
+def test_an_honest_record_stays_what_it_is(scanner):
+    record = replace(RECORD, message="no entry allows it", resource="https://a.example:443/x")
+    assert scrubbed(record, scanner) is record
+
+
+def test_a_helper_process_leaves_no_core():
+    code = (
+        "import resource, aesp_proxy.daemon.spawned as s; s.leave_no_core();"
+        "print(resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "(1, 1)\n"
+    assert resource.getrlimit(resource.RLIMIT_CORE) != (1, 1)
