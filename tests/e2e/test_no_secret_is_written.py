@@ -6,14 +6,15 @@ import base64
 import json
 import os
 import secrets
-import string
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from drawn_secrets import drawn
 from isolation_probe import run_options
+from scan_lab import token
 
 from aesp_proxy.record.reader import read_state
 
@@ -120,11 +121,6 @@ KINDS = (
 )  # fmt: skip
 
 
-def drawn(size: int) -> str:
-    letters = string.ascii_letters + string.digits
-    return "".join(secrets.choice(letters) for _ in range(size - 2)) + "7q"
-
-
 def forms(secret: str) -> set[bytes]:
     raw = secret.encode()
     return {
@@ -146,7 +142,7 @@ def recent_files(since: float, besides: Path) -> list[Path]:
 def test_no_planted_secret_is_in_anything_that_we_write(tmp_path: Path):
     began = time.time()
     registered = {f"env:{kind}": drawn(40) for kind in KINDS}
-    by_rule = {f"rule:{kind}": "gh" + "p_" + drawn(36) for kind in KINDS}
+    by_rule = {f"rule:{kind}": token(secrets.randbits(64)) for kind in KINDS}
     plants = registered | by_rule
     (tmp_path / "plants.json").write_text(json.dumps(plants))
     (tmp_path / "policy.yaml").write_text(POLICY)

@@ -6,9 +6,7 @@ import base64
 import http.server
 import json
 import os
-import secrets
 import ssl
-import string
 import subprocess
 import sys
 import threading
@@ -18,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from drawn_secrets import drawn
 from isolation_probe import run_options
 
 from aesp_proxy import keys
@@ -54,11 +53,6 @@ said = {f"{name}/{wrap}": send(b"before " + make(v.encode()) + b" after")
 said["honest"] = send(b"nothing of the kind")
 print(json.dumps(said))
 """
-
-
-def drawn(size: int) -> str:
-    letters = string.ascii_letters + string.digits
-    return "".join(secrets.choice(letters) for _ in range(size - 2)) + "7q"
 
 
 class _Origin(http.server.BaseHTTPRequestHandler):

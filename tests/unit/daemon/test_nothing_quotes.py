@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from scan_lab import token
 
 from aesp_proxy.daemon import worker_log
 from aesp_proxy.daemon.policy_files import read_packs
@@ -21,7 +22,7 @@ from aesp_proxy.model.record import Outcome, Record, RecordKind
 
 KEY = b"a key of the tests of what is quoted"
 VALUE = "q9Zt4LmX0vKc7RbYw2NsD5hJ8gFp3TaUe6WiQo1"
-TOKEN = "gh" + "p_" + "aB3dE5gH7jK9mN1pQ3rS5tU7vW9xY1zA3bC5"
+TOKEN = token(1)
 RECORD = Record(
     kind=RecordKind.DECISION, time_ns=1, event_type="policy_violation", action="tcp.connect",
     outcome=Outcome.DENIED, verdict="deny", reason="host_not_allowed", guard="g", severity="error",

@@ -8,6 +8,7 @@ import string
 import urllib.parse
 
 import pytest
+from scan_lab import token
 
 from aesp_proxy.decide.secrets.body import StreamPolicy
 from aesp_proxy.decide.secrets.exact import ExactIndex
@@ -21,7 +22,9 @@ from aesp_proxy.model.decision import Severity, Verdict
 KEY = b"a key of the tests of masked bodies"
 CHANCE = random.Random(8)
 LETTERS = string.ascii_letters + string.digits
-GITHUB = "gh" + "p_" + "aB3dE5gH7jK9mN1pQ3rS5tU7vW9xY1zA3bC5"
+
+
+GITHUB = token(1)
 VALUE = "q9Zt4LmX0vKc7RbYw2NsD5hJ8gFp3TaUe6WiQo1"
 LINES = ["".join(CHANCE.choices(LETTERS, k=64)) for _ in range(40)]
 PEM = (
@@ -172,10 +175,7 @@ def test_what_is_compressed_is_refused_and_not_masked(scanner):
 
 
 def test_too_many_different_secrets_stop_the_body(scanner):
-    chance = random.Random(1)
-    body = b" ".join(
-        b"gh" + b"p_" + "".join(chance.choices(LETTERS, k=36)).encode() for _ in range(90)
-    )
+    body = b" ".join(token(seed).encode() for seed in range(90))
 
     def verdict(rule: str, severity: Severity) -> Verdict:
         return Verdict.DENY if rule == "too-many-findings" else redact(rule, severity)

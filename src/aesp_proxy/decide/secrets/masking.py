@@ -104,7 +104,7 @@ class MaskingScan(WatchedScan):
     def _overwrite(self, candidate: Candidate) -> None:
         held = self._held
         start = candidate.start - self._left
-        stop = _stop(candidate) - self._left
+        stop = candidate.stop - self._left
         if start < 0 or not candidate.value or not _is_maskable(candidate):
             self.unscannable = _NOT_MASKED
             self.close()
@@ -202,7 +202,7 @@ class MaskingMessages(WatchedScan):
             return message
         data = bytearray(message)
         for one in masked:
-            start, stop = one.start, _stop(one)
+            start, stop = one.start, one.stop
             if _is_armour(one):
                 stop = data.find(_END, start)
             while (one.fingerprint or one.via) and start > 0 and is_token(data[start - 1]):
@@ -211,13 +211,6 @@ class MaskingMessages(WatchedScan):
                 stop += 1
             overwrite(data, start, min(stop, len(data)), json=self._policy.is_json)
         return bytes(data)
-
-
-def _stop(candidate: Candidate) -> int:
-    """Return where the secret, or what it is wrapped in, ends."""
-    if candidate.via:
-        return candidate.end
-    return max(candidate.end, candidate.start + len(candidate.value))
 
 
 def _is_armour(candidate: Candidate) -> bool:

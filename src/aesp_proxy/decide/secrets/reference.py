@@ -56,6 +56,11 @@ class Candidate:
     via: str = ""
 
     @property
+    def stop(self) -> int:
+        """Where what is known of the secret ends; of one in a view, what it is wrapped in."""
+        return self.end if self.via else max(self.end, self.start + len(self.value))
+
+    @property
     def severity(self) -> Severity:
         """How bad it is: the rule's severity, or that of an invalid one."""
         if self.valid or self.rule.invalid is None:

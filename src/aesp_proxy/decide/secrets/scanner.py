@@ -90,8 +90,7 @@ class SecretScanner:
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Return where in a block secrets stand, as far as they were matched."""
-        candidates, _ = self._sight.block(data)
-        return [(one.start, max(one.end, one.start + len(one.value))) for one in candidates]
+        return [(one.start, one.stop) for one in self._sight.block(data).candidates]
 
     def scan_head(
         self, target: bytes, headers: Sequence[tuple[bytes, bytes]]
