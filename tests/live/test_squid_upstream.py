@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,20 +21,27 @@ from egress_lab import POLICY, Proxy, read_answer, start
 
 from aesp_proxy.daemon.config_upstream import Upstream
 from aesp_proxy.daemon.reaching import way_out
+from aesp_proxy.intercept.egress.pool import PoolLimits
+from aesp_proxy.keys import KeyPair, Purpose, issue_leaf, make_ca
 
 __all__ = ["start"]
 
 SQUID = shutil.which("squid", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 AUTH = Path("/usr/lib/squid/basic_ncsa_auth")
+NTLM = Path("/usr/lib/squid/ntlm_fake_auth")
 pytestmark = pytest.mark.skipif(
     SQUID is None or not AUTH.is_file(), reason="squid is not installed"
 )
 
 ANY_PORT = POLICY.replace('"allowed.test"', '"allowed.test:*", "nowhere.test:*"')
+BASIC = "auth_param basic program {auth} {folder}/passwords\nauth_param basic realm corporate"
+LISTEN = {
+    "http": "http_port 127.0.0.1:{port}",
+    "https": "https_port 127.0.0.1:{port} tls-cert={folder}/squid.pem tls-key={folder}/squid.pem",
+}
 CONFIGURATION = """\
-http_port 127.0.0.1:{port}
-auth_param basic program {auth} {folder}/passwords
-auth_param basic realm corporate
+{listen}
+{login}
 acl known proxy_auth REQUIRED
 acl open port {open}
 http_access deny CONNECT !open
@@ -71,22 +79,26 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def squid(open_port: int) -> Iterator[Squid]:
+def squid(open_port: int, scheme: str, login: str) -> Iterator[Squid]:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)  # started by root it becomes another user
-        with _squid(Path(name), open_port) as running:
+        with _squid(Path(name), open_port, scheme, login) as running:
             yield running
 
 
 @contextlib.contextmanager
-def _squid(folder: Path, open_port: int) -> Iterator[Squid]:
+def _squid(folder: Path, open_port: int, scheme: str, login: str) -> Iterator[Squid]:
     hashed = subprocess.run(
         ["openssl", "passwd", "-apr1", "hunter2"], capture_output=True, text=True, check=True
     )
     (folder / "passwords").write_text(f"alice:{hashed.stdout}")
     (folder / "hosts").write_text("127.0.0.1 allowed.test\n")
+    _write_certificate(folder)
     port = free_port()
-    text = CONFIGURATION.format(port=port, auth=AUTH, folder=folder, open=open_port)
+    places = {"port": port, "auth": AUTH, "folder": folder, "open": open_port}
+    text = CONFIGURATION.format(
+        listen=LISTEN[scheme].format(**places), login=login.format(**places), **places
+    )
     (folder / "squid.conf").write_text(text)
     words = [str(SQUID), "-N", "-f", str(folder / "squid.conf")]
     with (folder / "out").open("w") as out:
@@ -103,6 +115,16 @@ def _squid(folder: Path, open_port: int) -> Iterator[Squid]:
             process.wait(20)
 
 
+def _write_certificate(folder: Path) -> None:
+    now = datetime.now(UTC)
+    cert, key = make_ca("the corporation", now=now)
+    pair = KeyPair(cert_pem=cert, key_pem=key)
+    leaf = issue_leaf(pair, ["127.0.0.1"], purpose=Purpose.SERVER, now=now, days=1)
+    (folder / "roots.pem").write_bytes(cert)
+    (folder / "squid.pem").write_bytes(b"".join(leaf))
+    (folder / "squid.pem").chmod(0o644)
+
+
 def _await(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
     deadline, pause = time.monotonic() + 30, threading.Event()
     while True:
@@ -117,19 +139,23 @@ def _await(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
 def chained(tmp_path: Path, start: Callable[..., Proxy]) -> Iterator[Callable[..., object]]:
     with contextlib.ExitStack() as stack:
 
-        def begin(password: str, *, is_open: bool = True) -> tuple[Proxy, Squid]:
-            proxy = start(ANY_PORT)
+        def begin(
+            password: str, *, is_open: bool = True, scheme: str = "http", login: str = BASIC
+        ) -> tuple[Proxy, Squid]:
+            proxy = start(ANY_PORT, pool=PoolLimits(connections_max=0))  # squid logs at the end
             proxy.interceptor._settings.static.clear()
             open_port = proxy.origin.tls_port if is_open else 1
-            other = stack.enter_context(squid(open_port))
+            other = stack.enter_context(squid(open_port, scheme, login))
             credentials = tmp_path / "credentials"
             credentials.touch(mode=0o600)
             credentials.write_text(password)
             settings = Upstream(
-                proxy=f"http://127.0.0.1:{other.port}",
+                proxy=f"{scheme}://127.0.0.1:{other.port}",
                 proxy_credentials_file=credentials if password else None,
             )
-            object.__setattr__(proxy.interceptor._settings, "corporate", way_out(settings))
+            proxy.interceptor._dialler._corporate = way_out(
+                settings, roots=other.folder / "roots.pem"
+            )
             return proxy, other
 
         yield begin
@@ -149,6 +175,20 @@ def test_hosts_are_reached_through_squid_with_a_password(chained):
     proxy, other = chained("alice:hunter2")
     assert ask(proxy).endswith(b"0 bytes")
     proxy.wait_for(lambda: "CONNECT allowed.test:" in other.log(), "squid's own log")
+
+
+def test_hosts_are_reached_through_squid_in_tls(chained):
+    proxy, other = chained("alice:hunter2", scheme="https")
+    assert ask(proxy).endswith(b"0 bytes")
+    proxy.wait_for(lambda: "CONNECT allowed.test:" in other.log(), "squid's own log")
+
+
+@pytest.mark.skipif(not NTLM.is_file(), reason="squid's helper for NTLM is not installed")
+def test_squid_that_takes_ntlm_only_is_told_with_what_to_do(chained):
+    proxy, _ = chained("alice:hunter2", login=f"auth_param ntlm program {NTLM}")
+    answer = ask(proxy)
+    assert b"the corporate proxy wants NTLM, which is not spoken here (407)" in answer
+    assert b"cntlm" in answer
 
 
 @pytest.mark.parametrize(

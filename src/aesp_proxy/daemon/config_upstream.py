@@ -23,7 +23,8 @@ class Upstream:
         10.0, "Longest wait for a connection and its handshake.", minimum=0.1, maximum=300
     )
     proxy: str = setting(
-        "", "Corporate proxy to reach the internet by, `http://HOST:PORT`. It may hold "
+        "", "Corporate proxy to reach the internet by: `http://HOST:PORT`, or `https`, `socks5` "
+        "(told addresses that were checked) or `socks5h` (told names). It may hold "
         "`user:password@` in the file or the variable, not on the command line.",
         form="proxy", is_secret=True,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from aesp_proxy.daemon.config_upstream import Tls, Upstream
@@ -11,17 +12,25 @@ from aesp_proxy.intercept.egress.tls_settings import (
     TlsSettings,
     client_certificates,
     parse_ciphers,
+    proxy_context,
 )
 from aesp_proxy.keys import read_private
 
 
-def way_out(settings: Upstream) -> CorporateProxy | None:
-    """Read the settings of the corporate proxy; None where there is none."""
+def way_out(
+    settings: Upstream, *, roots: Path | None = None, tls: TlsSettings | None = None
+) -> CorporateProxy | None:
+    """Read the settings of the corporate proxy; None where there is none.
+
+    An ``https`` proxy is verified against ``roots``, those of upstream, and shown the client
+    certificate that ``tls`` names for it.
+    """
     file = settings.proxy_credentials_file
     return corporate_proxy(
         settings.proxy,
         credentials=_credentials(file) if file is not None else "",
         excepted=settings.proxy_except,
+        tls=partial(proxy_context, tls or TlsSettings(), roots),
     )
 
 

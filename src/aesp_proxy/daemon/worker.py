@@ -36,6 +36,7 @@ from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.registered import Entry
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
+from aesp_proxy.intercept.egress.corporate import CorporateProxy
 from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
 from aesp_proxy.intercept.egress.master import EgressMaster, verify_contract
@@ -163,16 +164,11 @@ async def _start(
     exact, entries = await _registered(frame, frames)
     source = PolicySource(state_dir=settings.state_dir, path=settings.policy, exact=exact)
     snapshot = source.load(frame)
-    master = EgressMaster(
-        ca_dir=Path(str(ca_dir)),
-        upstream_roots=upstream_roots(settings.upstream.ca_file, settings.state_dir),
-        http2=settings.egress.http2 != "never",
-        tls=tls_settings(settings.tls),
-    )
+    master, corporate = _ways_out(settings, Path(str(ca_dir)))
     pipeline, journal = _pipeline(settings, snapshot, str(session_id))
     names = _names(sockets)
     is_captured = captures(settings)
-    egress = _egress_settings(settings, resolver)
+    egress = _egress_settings(settings, resolver, corporate)
     interceptor = EgressInterceptor(
         gate=pipeline,
         master=master,
@@ -204,6 +200,15 @@ async def _start(
         source=source,
         entries=entries,
     )
+
+
+def _ways_out(settings: Settings, ca_dir: Path) -> tuple[EgressMaster, CorporateProxy | None]:
+    """Make what speaks TLS on both sides, and the corporate proxy with the same roots."""
+    roots = upstream_roots(settings.upstream.ca_file, settings.state_dir)
+    tls = tls_settings(settings.tls)
+    http2 = settings.egress.http2 != "never"
+    master = EgressMaster(ca_dir=ca_dir, upstream_roots=roots, http2=http2, tls=tls)
+    return master, way_out(settings.upstream, roots=roots, tls=tls)
 
 
 async def _registered(
@@ -297,7 +302,9 @@ def _identity(settings: Settings, session_id: str) -> Identity:
     )
 
 
-def _egress_settings(settings: Settings, resolver: Resolver | None) -> EgressSettings:
+def _egress_settings(
+    settings: Settings, resolver: Resolver | None, corporate: CorporateProxy | None
+) -> EgressSettings:
     limits = settings.limits
     return EgressSettings(
         head=HeadLimits(
@@ -311,7 +318,7 @@ def _egress_settings(settings: Settings, resolver: Resolver | None) -> EgressSet
         connect_s_max=settings.upstream.connect_timeout_s,
         lookup=None if resolver is None else resolver.addresses,
         static=static_addresses(dict(settings.upstream.resolve)),
-        corporate=way_out(settings.upstream),
+        corporate=corporate,
         silence_s=settings.egress.silence_s,
         sealed=sealed_hosts(settings.egress.passthrough),
         pool=PoolLimits(

@@ -109,3 +109,48 @@ def _host(kind: int, raw: bytes) -> Host:
             raise InputError("the host of the SOCKS request is not ASCII") from None
     address = IPv4Address(raw) if kind == _IPV4 else unwrap_address(IPv6Address(raw))
     return Host(str(address), address)
+
+
+# The other side: a client of somebody else's proxy.
+
+LOGIN = 2
+"""The method of RFC 1929: user name and password."""
+LOGIN_BYTES_MAX = 255
+NOT_REACHED = frozenset({1, 3, 4, 5, 6, 8})
+"""Replies after which another address of the same host may be tried."""
+REPLY_WORDS = {
+    1: "failed",
+    2: "is forbidden there",
+    3: "is in a network that it cannot reach",
+    4: "cannot be reached",
+    5: "refused it",
+    6: "did not answer in time",
+    7: "cannot be had: it knows no CONNECT",
+    8: "is a kind of address that it does not know",
+}
+
+
+def greeting(*, with_login: bool) -> bytes:
+    """Offer the method without login, and with one where there are credentials."""
+    return b"\x05\x02\x00\x02" if with_login else b"\x05\x01\x00"
+
+
+def login(user: bytes, password: bytes) -> bytes:
+    """Log in (RFC 1929 section 2); both have 1 to 255 bytes."""
+    return b"\x01%c%b%c%b" % (len(user), user, len(password), password)
+
+
+def request(host: Host, port: int) -> bytes:
+    """Ask for a connection (section 4), by address where the host is one, else by name."""
+    address = host.address
+    if address is None:
+        name = host.name.encode("ascii")
+        where = b"%c%c%b" % (_NAME, len(name), name)
+    else:
+        where = b"%c%b" % (_IPV4 if address.version == 4 else 4, address.packed)
+    return b"\x05\x01\x00" + where + port.to_bytes(2)
+
+
+def reply_length(head: bytes) -> int | None:
+    """Tell the length of a reply (section 6) by its first five bytes; None where it is none."""
+    return {1: 10, 3: 7 + head[4], 4: 22}.get(head[3]) if head[2] == 0 else None

@@ -238,6 +238,29 @@ def test_missing_and_wrong_credentials_are_told_apart(led, tmp_path):
     assert failure(proxy) == "the corporate proxy does not take the credentials (407)"
 
 
+@pytest.mark.parametrize(
+    ("offers", "names"),
+    [
+        (b"NTLM", "NTLM"),
+        (b"Negotiate\r\nProxy-Authenticate: NTLM", "NTLM or Negotiate"),
+        (b"Kerberos, Negotiate", "Negotiate or Kerberos"),
+        (b'Digest realm="x", nonce="y"', "Digest"),
+    ],
+)
+def test_a_login_that_is_not_spoken_here_is_told_with_what_to_do(led, offers, names):
+    answer = b"HTTP/1.1 407 No\r\nProxy-Authenticate: %b\r\nContent-Length: 0\r\n\r\n" % offers
+    proxy, _ = led(answer=answer)
+    message = failure(proxy)
+    assert message.startswith(f"the corporate proxy wants {names}, which is not spoken here (407)")
+    assert "cntlm" in message
+
+
+def test_a_proxy_that_takes_ntlm_or_basic_is_given_basic(led, tmp_path):
+    answer = b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\nproxy-authenticate: Basic\r\n\r\n"
+    proxy, _ = led(answer=answer)
+    assert failure(proxy) == "the corporate proxy wants credentials (407)"
+
+
 # its refusals -----------------------------------------------------------------------
 
 
@@ -281,8 +304,9 @@ def test_a_corporate_proxy_that_is_down_is_a_failed_upstream(led):
 @pytest.mark.parametrize(
     "url",
     [
-        "https://proxy.test:3128",
-        "socks5://proxy.test:1080",
+        "socks4://proxy.test:1080",
+        "socks://proxy.test:1080",
+        "https://proxy.test",
         "http://proxy.test",
         "http://proxy.test:3128/path",
         "http://:3128",

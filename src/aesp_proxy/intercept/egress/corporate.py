@@ -1,40 +1,62 @@
 """A corporate proxy between this one and the internet: who is reached through it, and how.
 
-CONNECT (RFC 9110 section 9.3.6) for everything, plain HTTP and other TCP too. It resolves
-the names, so their addresses cannot be checked here; its own address is the operator's
-and is not checked either. Credentials stand in no message, record or ``repr``.
+``http`` and ``https`` proxies are told names by CONNECT, ``socks5h`` by SOCKS5: they resolve
+them, so their addresses cannot be checked here. A ``socks5`` proxy is told a checked address.
+The proxy's own address is the operator's and is not checked. Credentials stand in no message,
+record or ``repr``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import socket
+import ssl
+from asyncio import BaseTransport
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from aesp_proxy.decide.policy.hosts import HostIndex, parse_host_rule
 from aesp_proxy.decide.policy.sourced import Sourced
 from aesp_proxy.errors import ConfigError, InputError, UnavailableError
+from aesp_proxy.intercept.egress.corporate_line import Line, TcpLine, TlsLine
+from aesp_proxy.intercept.egress.corporate_speech import ask_http, ask_socks
 from aesp_proxy.model.host import Host, parse_host
+from aesp_proxy.normalize.socks import LOGIN_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aesp_proxy.intercept.egress.wire import Wire
 
 _URL: Final = "upstream.proxy"
 _EXCEPT: Final = "upstream.proxy_except"
-_REMEDY: Final = "write http://HOST:PORT; credentials in upstream.proxy_credentials_file"
-_HEAD_BYTES_MAX: Final = 16_384
-_INTERIM_MAX: Final = 8
-_CANNOT_REACH: Final = frozenset({500, 502, 503, 504})
+_WHOSE: Final = "credentials of the corporate proxy"
+_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
+_REMEDY: Final = (
+    "write http://HOST:PORT, or https, socks5 or socks5h; credentials in "
+    "upstream.proxy_credentials_file"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorporateProxy:
-    """Where it listens, what it is told of us, and who is dialled directly all the same."""
+    """Where it listens, what it is told of us, and who is dialled directly all the same.
 
+    ``tls`` is there for ``https`` only.
+    """
+
+    scheme: str
     host: Host
     port: int
-    authorization: bytes = field(default=b"", repr=False)
+    login: tuple[bytes, bytes] | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
     excepted: HostIndex
+
+    @property
+    def resolves(self) -> bool:
+        """Whether it is told names; else addresses that were resolved and checked here."""
+        return self.scheme != "socks5"
 
     def leads_to(self, host: Host, port: int) -> bool:
         """Tell whether a host is reached through it.
@@ -48,40 +70,44 @@ class CorporateProxy:
             return False
         return self.excepted.find(host, port) is None
 
-    async def tunnel(self, sock: socket.socket, host: Host, port: int) -> None:
-        """Have a connected socket led to ``host``; ``UnavailableError`` says who failed at what."""
-        loop = asyncio.get_running_loop()
+    async def lead(self, sock: socket.socket, host: Host, port: int, wire: Wire) -> BaseTransport:
+        """Have a connected socket led to ``host`` and given to ``wire``.
+
+        Takes the socket over. ``UnavailableError`` says who failed at what.
+        """
+        line: Line = TcpLine(sock)
         try:
-            await loop.sock_sendall(sock, self._connect(host, port))
-            status = await _status(sock)
+            if self.tls is not None:
+                line = await TlsLine.open(sock, self.tls, self.host.name)
+            if self.scheme.startswith("socks5"):
+                await ask_socks(line, host, port, self.login)
+            else:
+                await ask_http(line, host, port, self._authorization())
+            return await line.hand_over(wire)
         except OSError as error:
+            line.abort()
             msg = f"the corporate proxy broke off: {error.strerror or error}"
             raise UnavailableError(msg) from error
-        if not 200 <= status < 300:
-            raise UnavailableError(self._refusal(status, f"{_authority(host, port)}"))
+        except BaseException:
+            line.abort()
+            raise
 
-    def _connect(self, host: Host, port: int) -> bytes:
-        authority = _authority(host, port).encode("ascii")
-        lines = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (authority, authority)
-        if self.authorization:
-            lines += b"Proxy-Authorization: Basic %b\r\n" % self.authorization
-        return lines + b"\r\n"
-
-    def _refusal(self, status: int, authority: str) -> str:
-        if status == 407:
-            what = "does not take the credentials" if self.authorization else "wants credentials"
-            return f"the corporate proxy {what} (407)"
-        if status in _CANNOT_REACH:
-            return f"the corporate proxy cannot reach {authority} ({status})"
-        if status == 403:
-            return f"the corporate proxy forbids CONNECT to {authority} (403)"
-        return f"the corporate proxy answered CONNECT to {authority} with {status}"
+    def _authorization(self) -> bytes:
+        """Encode the credentials (RFC 7617); empty for none."""
+        return base64.b64encode(b":".join(self.login)) if self.login is not None else b""
 
 
-def corporate_proxy(url: str, *, credentials: str, excepted: str) -> CorporateProxy | None:
+def corporate_proxy(
+    url: str,
+    *,
+    credentials: str,
+    excepted: str,
+    tls: Callable[[Host, int], ssl.SSLContext],
+) -> CorporateProxy | None:
     """Read the settings; None without a URL. ``credentials`` are ``user:password``.
 
-    Raises ``ConfigError``, which never shows the URL: it may hold a password.
+    ``tls`` makes what an ``https`` proxy is verified with. Raises ``ConfigError``, which
+    never shows the URL: it may hold a password.
     """
     index = _excepted(excepted)
     if not url:
@@ -98,7 +124,14 @@ def corporate_proxy(url: str, *, credentials: str, excepted: str) -> CorporatePr
         host = parse_host(f"[{name}]" if ":" in name else name)
     except InputError as error:
         raise ConfigError("names no host", where=_URL, remedy=_REMEDY) from error
-    return CorporateProxy(host=host, port=port, authorization=_basic(credentials), excepted=index)
+    return CorporateProxy(
+        scheme=parts.scheme,
+        host=host,
+        port=port,
+        login=_login(credentials, parts.scheme),
+        tls=tls(host, port) if parts.scheme == "https" else None,
+        excepted=index,
+    )
 
 
 def _split(url: str) -> tuple[SplitResult, int]:
@@ -107,21 +140,24 @@ def _split(url: str) -> tuple[SplitResult, int]:
         port = parts.port
     except ValueError:
         raise ConfigError("is not a URL", where=_URL, remedy=_REMEDY) from None
-    if parts.scheme != "http" or not parts.hostname or not port:
+    if parts.scheme not in _SCHEMES or not parts.hostname or not port:
         raise ConfigError("is not http://HOST:PORT", where=_URL, remedy=_REMEDY)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ConfigError("has a path", where=_URL, remedy=_REMEDY)
     return parts, port
 
 
-def _basic(credentials: str) -> bytes:
-    """Encode ``user:password`` (RFC 7617); empty for none."""
+def _login(credentials: str, scheme: str) -> tuple[bytes, bytes] | None:
+    """Split ``user:password``; None for none."""
     if not credentials:
-        return b""
-    user, colon, _ = credentials.partition(":")
+        return None
+    user, colon, password = credentials.partition(":")
     if not (user and colon) or any(ord(c) < 32 or ord(c) == 127 for c in credentials):
-        raise ConfigError("are not user:password", where="credentials of the corporate proxy")
-    return base64.b64encode(credentials.encode())
+        raise ConfigError("are not user:password", where=_WHOSE)
+    pair = user.encode(), password.encode()
+    if scheme.startswith("socks5") and not all(0 < len(each) <= LOGIN_BYTES_MAX for each in pair):
+        raise ConfigError(f"are not of 1 to {LOGIN_BYTES_MAX} bytes each", where=_WHOSE)
+    return pair
 
 
 def _excepted(text: str) -> HostIndex:
@@ -130,39 +166,3 @@ def _excepted(text: str) -> HostIndex:
         for entry in filter(None, map(str.strip, text.split(",")))
     ]
     return HostIndex(rules, ports_without=None, any_is_address=True)
-
-
-def _authority(host: Host, port: int) -> str:
-    return f"{host}:{port}"
-
-
-async def _status(sock: socket.socket) -> int:
-    """Read the head of the answer, and not a byte more: what follows is the host's."""
-    for _ in range(_INTERIM_MAX):
-        status = _status_of(await _head(sock))
-        if status >= 200:
-            return status
-    raise UnavailableError("the corporate proxy gave too many interim answers")
-
-
-def _status_of(head: bytes) -> int:
-    """Read a status line (RFC 9112 section 4): version, code, and words that are not looked at."""
-    line = head.partition(b"\n")[0].rstrip(b"\r")
-    version, _, rest = line.partition(b" ")
-    code = rest.partition(b" ")[0]
-    if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not code.isdigit():
-        raise UnavailableError("the corporate proxy did not answer in HTTP/1")
-    return int(code)
-
-
-async def _head(sock: socket.socket) -> bytes:
-    loop = asyncio.get_running_loop()
-    head = bytearray()
-    while not head.endswith((b"\r\n\r\n", b"\n\n")):
-        byte = await loop.sock_recv(sock, 1)
-        if not byte:
-            raise UnavailableError("the corporate proxy closed the connection without an answer")
-        head += byte
-        if len(head) > _HEAD_BYTES_MAX:
-            raise UnavailableError("the corporate proxy's answer is too long")
-    return bytes(head)

@@ -15,9 +15,10 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.errors import ConfigError, UnavailableError
+from aesp_proxy.intercept.egress.corporate_speech import NotReachedError
 from aesp_proxy.intercept.egress.racing import Place, Racer
 from aesp_proxy.model.host import Host, parse_authority, parse_host
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from aesp_proxy.intercept.port import Address
 
 Check = Callable[[Host, "tuple[Address, ...]"], "Denial | None"]
+_Connected = tuple[asyncio.BaseTransport, "Address | None"]
+# A transport, and the address that was checked for it.
+_ONWARD_MAX: Final = 4
 Lookup = Callable[[str], Awaitable["tuple[Address, ...]"]]
 """Gives all addresses of a canonical name; raises ``UnavailableError`` where it has none."""
 
@@ -111,13 +115,16 @@ class Dialler:
             raise UnavailableError(msg)
         try:
             async with asyncio.timeout(self._connect_s_max):
-                transport = await self._open(route, wire)
+                if route.by is None:
+                    transport, address = await self._direct(route, wire)
+                else:
+                    transport, address = await self._led(route, route.by, port, wire)
         except (OSError, TimeoutError) as error:
             reason = "timed out" if isinstance(error, TimeoutError) else str(error)
             msg = f"cannot connect to {route.text}: {reason}"
             raise UnavailableError(msg) from error
-        if route.is_checked:
-            wire.vouched = host, host.address or _peer_of(transport)
+        if address is not None:
+            wire.vouched = host, address
         server.peername = transport.get_extra_info("peername")
         server.sockname = transport.get_extra_info("sockname")
 
@@ -128,23 +135,16 @@ class Dialler:
         if static is not None:
             return _Route(text=text, places=[(static.address, static.port or port)])
         near = self._corporate
-        if near is not None and near.leads_to(host, port):
-            is_checked = host.address is not None
-            if host.address is not None:
-                _checked(host, (host.address,), check)
-            addresses = await self._addresses(near.host, near.port)
-            places = [(str(address), near.port) for address in addresses]
-            return _Route(
-                text="the corporate proxy",
-                places=places,
-                is_checked=is_checked,
-                onward=(host, port),
-                by=near,
-            )
-        addresses = await self._addresses(host, port)
-        _checked(host, addresses, check)
-        places = [(str(address), port) for address in addresses]
-        return _Route(text=text, places=places, is_checked=True)
+        if near is None or not near.leads_to(host, port):
+            places = [(str(each), port) for each in await self._checked(host, port, check)]
+            return _Route(text=text, places=places, is_checked=True)
+        onward: Sequence[Host] = (host,)
+        if host.address is not None or not near.resolves:
+            checked = await self._checked(host, port, check)
+            onward = [Host(str(address), address) for address in checked[:_ONWARD_MAX]]
+        addresses = await self._addresses(near.host, near.port)
+        places = [(str(address), near.port) for address in addresses]
+        return _Route(text="the corporate proxy", places=places, onward=onward, by=near)
 
     def _is_own(self, address: str, port: int) -> bool:
         place = ip_address(address)
@@ -152,17 +152,16 @@ class Dialler:
             return any(port == each for _, each in self._own)
         return (place, port) in self._own
 
-    async def _open(self, route: _Route, wire: Wire) -> asyncio.BaseTransport:
-        loop = asyncio.get_running_loop()
-        sock = await self._racer.connect(route.places)
-        try:
-            if route.by is not None and route.onward is not None:
-                await route.by.tunnel(sock, *route.onward)
-            transport, _ = await loop.create_connection(lambda: wire, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
-        return transport
+    async def _checked(self, host: Host, port: int, check: Check | None) -> tuple[Address, ...]:
+        """Resolve a host and have all its addresses checked."""
+        addresses = await self._addresses(host, port)
+        if check is None:
+            msg = "no address check is in place"
+            raise UnavailableError(msg)
+        denial = check(host, addresses)
+        if denial is not None:
+            raise AddressRefusedError(denial.decision.message)
+        return addresses
 
     async def _addresses(self, host: Host, port: int) -> tuple[Address, ...]:
         if host.address is not None:
@@ -171,29 +170,44 @@ class Dialler:
             return tuple(await self._lookup(host.name))
         return await _resolve(host, port)
 
+    async def _direct(self, route: _Route, wire: Wire) -> _Connected:
+        sock = await self._racer.connect(route.places)
+        try:
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_connection(lambda: wire, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return transport, _peer_of(transport) if route.is_checked else None
+
+    async def _led(self, route: _Route, by: CorporateProxy, port: int, wire: Wire) -> _Connected:
+        """Have it led to one address after another, until one is reached."""
+        last = UnavailableError("there is no address to be led to")
+        for host in route.onward:
+            sock = await self._racer.connect(route.places)
+            try:
+                return await by.lead(sock, host, port, wire), host.address
+            except NotReachedError as error:
+                last = error
+        raise last
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Route:
-    """Where to connect to, as told in errors too, and what the corporate proxy leads to then."""
+    """Where to connect to, as told in errors too, and what the corporate proxy leads to then.
+
+    ``is_checked`` when the places are a host's own addresses, and were checked.
+    """
 
     text: str
     places: Sequence[Place]
     is_checked: bool = False
-    onward: tuple[Host, int] | None = None
+    onward: Sequence[Host] = ()
     by: CorporateProxy | None = None
 
 
 def _peer_of(transport: asyncio.BaseTransport) -> Address:
     return ip_address(str(transport.get_extra_info("peername")[0]).partition("%")[0])
-
-
-def _checked(host: Host, addresses: tuple[Address, ...], check: Check | None) -> None:
-    if check is None:
-        msg = "no address check is in place"
-        raise UnavailableError(msg)
-    denial = check(host, addresses)
-    if denial is not None:
-        raise AddressRefusedError(denial.decision.message)
 
 
 async def _resolve(host: Host, port: int) -> tuple[Address, ...]:

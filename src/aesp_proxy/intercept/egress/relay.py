@@ -34,10 +34,11 @@ Reread = Callable[[bytes], CommandGenerator[None]]
 class _Pipe(asyncio.Protocol):
     """One side: what comes from its socket is written to the other's."""
 
-    __slots__ = ("count", "finished", "other", "relay")
+    __slots__ = ("count", "finished", "other", "own", "relay")
 
-    def __init__(self, relay: Relay, other: asyncio.Transport) -> None:
+    def __init__(self, relay: Relay, own: asyncio.Transport, other: asyncio.Transport) -> None:
         self.relay = relay
+        self.own = own
         self.other = other
         self.count = 0
         self.finished = False
@@ -55,7 +56,7 @@ class _Pipe(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Pass a half-close on; the other direction stays (asyncio callback)."""
         self.finish()
-        return True
+        return self.own.can_write_eof()
 
     def finish(self) -> None:
         """This side has sent its last byte."""
@@ -93,8 +94,8 @@ class Relay:
         self.conversation = conversation
         self.exchange = exchange
         self.now = asyncio.get_running_loop().time
-        self.outward = _Pipe(self, server)
-        self.inward = _Pipe(self, client)
+        self.outward = _Pipe(self, client, server)
+        self.inward = _Pipe(self, server, client)
         client.set_protocol(self.outward)
         server.set_protocol(self.inward)
 

@@ -5,6 +5,7 @@ Verification of upstream is not among it: it cannot be turned off.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from aesp_proxy.keys import check_identity
 from aesp_proxy.model.host import Host
 
 _WHERE: Final = "tls.client_certificates"
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _OPTIONS = {"1.2": "TLS1_2", "1.3": "TLS1_3"}
 # OpenSSL's names of suites without authentication or encryption begin or end like this.
 _EMPTY: Final = ("ADH-", "AECDH-", "NULL", "EXP-")
@@ -69,6 +71,24 @@ class TlsSettings:
             "ciphers_client": ciphers,
             "ciphers_server": ciphers,
         }
+
+
+def proxy_context(
+    settings: TlsSettings, roots: Path | None, host: Host, port: int
+) -> ssl.SSLContext:
+    """Make what TLS with a corporate proxy is verified and spoken by.
+
+    The suites of TLS 1.3 are Python's to choose and stay as they are.
+    """
+    context = ssl.create_default_context(cafile=roots)
+    context.minimum_version = _VERSIONS[settings.version_min]
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.ciphers.before_1_3:
+        context.set_ciphers(settings.ciphers.before_1_3)
+    file = settings.certificates.file_for(host, port)
+    if file is not None:
+        context.load_cert_chain(file)
+    return context
 
 
 def parse_ciphers(text: str) -> Ciphers:

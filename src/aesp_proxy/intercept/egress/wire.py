@@ -49,9 +49,12 @@ class Wire(asyncio.Protocol):
         self.conversation.happen(events.DataReceived(self.conn, data))
 
     def eof_received(self) -> bool:
-        """Keep the socket for writing: TCP may be half-closed (asyncio callback)."""
+        """Keep the socket for writing where it may be half-closed (asyncio callback).
+
+        TCP may, TLS to a corporate proxy not.
+        """
         self.conversation.peer_finished(self)
-        return True
+        return self.transport is not None and self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the layers the socket is gone (asyncio callback)."""
