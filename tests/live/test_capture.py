@@ -86,6 +86,32 @@ def test_nothing_else_of_a_captured_user_leaves_and_another_user_is_untouched(ru
     assert running.hits
 
 
+def test_what_it_serves_is_for_this_machine_and_a_user_namespace_frees_it_not(
+    running,
+):
+    serve = (
+        "import socket; s = socket.create_server(('0.0.0.0', 7780)); print('ready', flush=True)\n"
+        "while True: s.accept()[0].sendall(b'served')"
+    )
+    server = running.start(running.host, CAPTURED, sys.executable, "-I", "-c", serve,
+                           stdout=subprocess.PIPE)  # fmt: skip
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    ask = (
+        "import socket; s = socket.create_connection(('{}', 7780), 4); s.settimeout(4); "
+        "print(s.recv(9))"
+    )
+    near = running.run(OTHER, sys.executable, "-I", "-c", ask.format("127.0.0.1"))
+    assert near.stdout.strip() == "b'served'", near.stderr
+    far = running.run_at(running.world, 0, sys.executable, "-I", "-c", ask.format(OWN))
+    assert far.returncode != 0
+    assert "served" not in far.stdout
+    made = running.run(CAPTURED, "unshare", "--user", "--map-root-user", "curl", "-sS", "-m", "5",
+                       f"http://{FOUR}/")  # fmt: skip
+    assert "world" not in made.stdout
+    assert running.hits == []
+
+
 def test_other_tcp_passes_where_an_entry_says_its_port(running):
     script = (
         "import socket; s = socket.create_connection(('raw.test', {}), 20); "

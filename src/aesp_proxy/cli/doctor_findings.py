@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
+from aesp_proxy.daemon.capturing import ELSEWHERE, captures, wish_of
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.policy_files import load_snapshot
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.forward.transport import load_destination
+from aesp_proxy.launch.probe.capture import capture_findings
 from aesp_proxy.launch.probe.clients import client_findings
 from aesp_proxy.launch.probe.finding import Finding, Group, Level
 from aesp_proxy.launch.probe.isolation import isolation_findings
@@ -28,6 +31,7 @@ def findings(settings: Settings) -> list[Finding]:
     found = [
         *machine_findings(connections_max=settings.limits.connections_max),
         *isolation_findings(degraded=degraded, is_root=os.geteuid() == 0),
+        *_capture(settings),
         state_finding(settings.state_dir),
         ca_finding(settings.ca_dir, now=now),
         _policy(settings),
@@ -36,6 +40,21 @@ def findings(settings: Settings) -> list[Finding]:
     ]
     order = list(Group)
     return sorted(found, key=lambda finding: order.index(finding.group))
+
+
+def _capture(settings: Settings) -> Iterator[Finding]:
+    """Yield what the settings capture, and whether that can be; nothing is put in."""
+    rules = settings.capture.rules
+    try:
+        named = captures(settings) and rules != ELSEWHERE
+        wish = wish_of(settings) if named else None
+    except ConfigError as error:
+        yield Finding(
+            group=Group.CAPTURE, name="settings", level=Level.MISSING, found=str(error),
+            meaning="`daemon` refuses to start", remedy=error.remedy or "mend capture.*",
+        )  # fmt: skip
+        return
+    yield from capture_findings(wish, rules=rules)
 
 
 def _setup(name: str, level: Level, found: str, meaning: str, remedy: str = "") -> Finding:

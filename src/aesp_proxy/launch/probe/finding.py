@@ -21,6 +21,7 @@ class Group(StrEnum):
 
     MACHINE = "machine"
     ISOLATION = "isolation of `run`"
+    CAPTURE = "capture by `daemon`"
     SETUP = "setup"
     CLIENTS = "clients"
     LATER = "not used by this version"

@@ -156,12 +156,10 @@ def _systemd() -> Finding:
 
 def _later() -> Iterator[Finding]:
     """Yield what file enforcement will be able to use."""
-    cgroup = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     for name, there in (
         ("/dev/fuse", _opens("/dev/fuse")),
         ("fanotify permission groups", _has_fanotify()),
         ("seccomp user notification", _has_notification()),
-        ("cgroup v2", "there" if cgroup else "not mounted"),
     ):
         yield Finding(
             group=Group.LATER,
