@@ -24,7 +24,7 @@ from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, parse_rules
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.model.decision import Severity
-from benchmarks import harness
+from benchmarks import harness, registered
 from benchmarks.harness import Budget, Figures, Result
 from benchmarks.secret_peers import AbsentError
 from benchmarks.traffic import Traffic
@@ -64,12 +64,12 @@ def pack() -> tuple[Rule, ...]:
     )
 
 
-def _chunks(data: bytes) -> Iterator[bytes]:
-    return (data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES))
+def _chunks(data: bytes, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+    return (data[at : at + size] for at in range(0, len(data), size))
 
 
-def _rate(scan: Callable[[list[bytes]], object], data: bytes) -> Figures:
-    chunks = list(_chunks(data))
+def _rate(scan: Callable[[list[bytes]], object], data: bytes, size: int = CHUNK_BYTES) -> Figures:
+    chunks = list(_chunks(data, size))
     began = time.process_time()
     scan(chunks)
     return {"mb_s": len(data) / max(time.process_time() - began, 1e-9) / 1e6}
@@ -162,12 +162,26 @@ def measure(options: harness.Options) -> Result:
     result.figures |= harness.rounds_of(
         _costs(scanner, rules), rounds=options.rounds, order=order, summary=harness.least_of
     )
+    result.figures |= harness.rounds_of(
+        registered.measures(
+            rules,
+            compile_locator([rule.expression for rule in rules]),
+            kinds["llm"],
+            lambda one: one.scan_head(HEAD_TARGET, HEAD_FIELDS),
+            lambda one, data, size: _rate(ours(one), data, size),
+        ),
+        rounds=options.rounds,
+        order=order,
+        summary=registered.best_of,
+        progress=_say,
+    )
     try:
         result.figures |= measure_trees(options, (kinds["llm"], LLM_TIMES), _say)
     except AbsentError as error:
         result.notes.append(f"other scanners: {error}")
     result.run = {"rules": len(rules), "chunk_bytes": CHUNK_BYTES, "seed": options.seed}
     _judge(result)
+    registered.judge(result)
     return result
 
 
