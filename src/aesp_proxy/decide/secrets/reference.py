@@ -107,9 +107,6 @@ class Pattern(Protocol):
     def fullmatch(self, text: bytes) -> Match | None:
         """Return the match that is all of ``text``."""
 
-    def sub(self, repl: bytes, text: bytes) -> bytes:
-        """Return ``text`` with each match replaced."""
-
 
 def compile_re2(expression: bytes) -> Pattern:
     """Compile for bytes; ConfigError with RE2's reason."""

@@ -117,20 +117,25 @@ class Watch:
             exact = self._exact.see(tail, data, stream.total - len(data))
             self.cut = self.cut or self._exact.cut
             found = [*found, *exact] if exact else found
+        self._know(found)
         return self._with_views(found, self._lens.see(data))
 
     def finish(self) -> Sequence[Candidate]:
         """End the stream and return the candidates that only its end decides."""
         hits = self._stream.finish()
         found = self._confirm(hits, self._stream.tail) if hits else ()
+        self._know(found)
         return self._with_views(found, self._lens.finish())
+
+    def _know(self, found: Sequence[Candidate]) -> None:
+        if found:
+            self._clear.extend(found)
+            self._lens.know(found)
 
     def _with_views(
         self, found: Sequence[Candidate], through: list[Candidate]
     ) -> Sequence[Candidate]:
         """Return both without what views show of what stands in clear."""
-        if found:
-            self._clear.extend(found)
         if self._account.cut:
             self.cut = True
         if not through:
@@ -178,7 +183,7 @@ class Sight:
         found, cut = self._plain(data)
         account = Account()
         account.know(found)
-        through = outside(self._lens.block(data, account), found)
+        through = outside(self._lens.block(data, found, account), found)
         return Seen(candidates=[*found, *through], cut=cut or account.cut, problem=account.problem)
 
     def _plain(self, data: bytes) -> tuple[Sequence[Candidate], bool]:

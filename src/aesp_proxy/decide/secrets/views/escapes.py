@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import binascii
 
-from aesp_proxy.decide.secrets.reference import compile_re2
+from aesp_proxy.decide.secrets.reference import Pattern, compile_re2
 
 _HEX = {b"%02x" % value: bytes((value,)) for value in range(256)}
 _HEX |= (
@@ -151,19 +151,22 @@ def quoted_printable_decoded(text: bytes) -> bytes:
 
 
 _JOINT = compile_re2(
-    rb"""\\{0,7}["'`][ \t]*(?:\\{0,3}[\\rnt]|[\r\n \t])*(?:\+|\.\.?|&|\|\||<>|,)?"""
-    rb"""(?:\\{1,3}[rnt]|\\?[\r\n \t])*[fFbBrRuU]?\\{0,7}["'`]"""
+    rb"""[A-Za-z0-9_+/=.-]\\{0,7}["'`][ \t]*(?:\\{0,3}[\\rnt]|[\r\n \t])*"""
+    rb"""(?:\+|\.\.?|&|\|\||<>|,)?"""
+    rb"""(?:\\{1,3}[rnt]|\\?[\r\n \t])*[fFbBrRuU]?\\{0,7}["'`][A-Za-z0-9_+/=.-]"""
 )
 _FIELDS = compile_re2(
-    rb"""\\{0,7}"[ \t\r\n]*[,}\]][^"]{0,8}\\{0,7}"[^"\\]{0,80}"""
-    rb"""\\{0,7}"[ \t]*:[ \t\r\n\[{]*\\{0,7}"?"""
-    rb"""|[&;?][A-Za-z0-9_.%\[\]-]{1,80}=|\r?\n[A-Za-z0-9_-]{1,80}:[ \t]?|[\r\n/]"""
+    rb"""[^\s]\\{0,7}"[ \t\r\n]*[,}\]][^"]{0,8}\\{0,7}"[^"\\]{0,80}"""
+    rb"""\\{0,7}"[ \t]*:[ \t\r\n\[{]*\\{0,7}"?."""
+    rb"""|.[&;?][A-Za-z0-9_.%\[\]-]{1,80}=.|.\r?\n[A-Za-z0-9_-]{1,80}:[ \t]?."""
 )
+_MARKUP = compile_re2(rb"[^\s]<[^<>]{0,200}>[^\s]")
+_PART = compile_re2(rb"[\x0a\x12\x1a\x22\x2a\x32\x3a\x42\x4a\x52][0-9A-Za-z]")
 
 
 def strings_joined(text: bytes) -> bytes:
     """Return ``text`` with strings that follow each other as one: ``"a" + "b"``, ``"a", "b"``."""
-    return _JOINT.sub(b"", text)
+    return _closed(_JOINT, text)
 
 
 def fields_joined(text: bytes) -> bytes:
@@ -171,21 +174,37 @@ def fields_joined(text: bytes) -> bytes:
 
     Members of a JSON object, parameters of a form, lines of a head, segments of a path.
     """
-    return _FIELDS.sub(b"", text)
-
-
-_TAGS = compile_re2(rb"[\x0a\x12\x1a\x22\x2a\x32\x3a\x42\x4a\x52\x5a\x62\x6a\x72\x7a][0-9A-Za-z]")
-_MARKUP = compile_re2(rb"<[^<>]{0,200}>")
-
-
-def fields_parted(text: bytes) -> bytes:
-    """Return ``text`` with tags and lengths of protobuf fields as line ends.
-
-    The length of a short field is a letter or digit, and would belong to the word behind it.
-    """
-    return _TAGS.sub(b"\n\n", text)
+    return _closed(_FIELDS, text).translate(None, b"\r\n/")
 
 
 def unmarked(text: bytes) -> bytes:
     """Return ``text`` without HTML and XML tags."""
-    return _MARKUP.sub(b"", text)
+    return _closed(_MARKUP, text)
+
+
+def fields_parted(text: bytes) -> bytes:
+    """Return the short strings among the fields of a protobuf message, one a line.
+
+    Their length is a letter or digit, and would belong to the word behind it.
+    """
+    parts = []
+    match = _PART.search(text)
+    while match is not None:
+        at = match.end()
+        parts.append(text[at : at + text[at - 1]])
+        match = _PART.search(text, at - 1)
+    return b"\n".join(parts)
+
+
+def _closed(joint: Pattern, text: bytes) -> bytes:
+    """Return ``text`` without what ``joint`` matches between its first and its last byte."""
+    parts = []
+    last = 0
+    match = joint.search(text)
+    while match is not None:
+        start, end = match.span()
+        parts.append(text[last : start + 1])
+        last = end - 1
+        match = joint.search(text, last)
+    parts.append(text[last:])
+    return b"".join(parts)

@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 
-FORMS_EDITION = 1
+FORMS_EDITION = 3
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
-_RARE_CHARS_MIN = 5
+_RARE_CHARS_MIN = 4
 """A turned or shifted literal shorter than this also demands a token's length beside it."""
 _TOKEN = b"[A-Za-z0-9_\\-]{20}"
-_SPACED_CHARS = 4
-_HEX_CHARS = 6
+_SPACED_CHARS = 3
+_HEX_CHARS = 4
+_WIDE_CHARS = 5
 _SPACES = (b" ", b".", b"-", b",", b'","', b'", "', b"\n", b"\\n")
-_HEX_SPACES = (b" ", b":", b"-", b", 0x", b",0x", b"\\x")
+_HEX_SPACES = (b":", b"-", b", 0x", b",0x")
+_LITERAL_CHARS = b"\\x0123456789abcdef"
 _BASE85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
 _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _ASCII85 = "".join(chr(33 + digit) for digit in range(85))
@@ -41,13 +43,18 @@ class Gate:
     view: str
     expression: bytes
 
+    @property
+    def is_literal(self) -> bool:
+        """Whether it is one text, in any case or as it is."""
+        return not self.expression.removeprefix(b"(?i)").translate(None, _LITERAL_CHARS)
+
 
 def gates_of(literals: Iterable[Literal]) -> tuple[Gate, ...]:
     """Return the gates for ``literals`` in all wrappings, each once, in a fixed order."""
     found: dict[tuple[str, bytes], None] = dict.fromkeys(_ALWAYS)
     for literal in literals:
         found.update(dict.fromkeys(_beside(literal)))
-        for view, forms in _FORMS:
+        for view, forms in _FORMS if literal.any_case else (*_FORMS, *_FORMS_OF_TOKENS):
             for text in _cases(literal):
                 found.update(dict.fromkeys((view, form) for form in forms(text)))
     return tuple(Gate(view=view, expression=form) for view, form in found)
@@ -124,25 +131,31 @@ def _base32(text: bytes) -> Iterator[bytes]:
 
 def _base64_wide(text: bytes) -> Iterator[bytes]:
     """Return the base64 forms of UTF-16, as PowerShell takes commands."""
-    return _base64(b"\0".join(bytes((byte,)) for byte in text))
+    return _base64(b"\0".join(bytes((byte,)) for byte in text[:_WIDE_CHARS]))
 
 
 def _hex(text: bytes) -> Iterator[bytes]:
-    pairs = [b"%02x" % byte for byte in text[:_HEX_CHARS]]
-    for space in (b"", *_HEX_SPACES):
-        yield b"(?i)" + quoted(space.join(pairs))
+    for space in (b"", b" "):
+        yield b"(?i)" + quoted(space.join(b"%02x" % byte for byte in text[:_HEX_CHARS]))
+
+
+def _hex_spaced(text: bytes) -> Iterator[bytes]:
+    for space in _HEX_SPACES:
+        yield b"(?i)" + quoted(space.join(b"%02x" % byte for byte in text[:_HEX_CHARS]))
 
 
 def _quoted_printable(text: bytes) -> Iterator[bytes]:
     yield b"(?i)" + quoted(b"".join(b"=%02x" % byte for byte in text[:_HEX_CHARS]))
 
 
-def _base85(text: bytes) -> Iterator[bytes]:
-    for before in range(4):
-        start = -before % 4
-        groups = [text[at : at + 4] for at in range(start, len(text) - 3, 4)]
-        for alphabet in (_ASCII85, _BASE85, _Z85) if groups else ():
-            yield quoted("".join(_group(group, alphabet) for group in groups).encode())
+def _base85(alphabet: str) -> Callable[[bytes], Iterator[bytes]]:
+    def forms(text: bytes) -> Iterator[bytes]:
+        for start in range(4):
+            groups = [text[at : at + 4] for at in range(start, len(text) - 3, 4)]
+            if groups:
+                yield quoted("".join(_group(group, alphabet) for group in groups).encode())
+
+    return forms
 
 
 def _group(group: bytes, alphabet: str) -> str:
@@ -156,19 +169,22 @@ def _wide(text: bytes) -> Iterator[bytes]:
 
 
 def _reversed(text: bytes) -> Iterator[bytes]:
-    before = b"" if len(text) >= _RARE_CHARS_MIN else _TOKEN
+    before = b"" if len(text) >= _RARE_CHARS_MIN and is_rare(text) else _TOKEN
     yield before + quoted(text[::-1])
 
 
 def _rot13(text: bytes) -> Iterator[bytes]:
     turned = codecs.encode(text.decode("latin-1"), "rot13").encode("latin-1")
     if turned != text:
-        yield quoted(turned) + (b"" if len(text) >= _RARE_CHARS_MIN else _TOKEN)
+        rare = len(text) >= _RARE_CHARS_MIN and is_rare(text)
+        yield quoted(turned) + (b"" if rare else _TOKEN)
 
 
 def _spaced(text: bytes) -> Iterator[bytes]:
-    for space in _SPACES if len(set(text[:_SPACED_CHARS])) > 1 else ():
-        yield quoted(space.join(bytes((byte,)) for byte in text[:_SPACED_CHARS]))
+    few = text[:_SPACED_CHARS]
+    few = text[: _SPACED_CHARS + 1] if few.islower() and few.isalpha() else few
+    for space in _SPACES if len(set(few)) > 1 else ():
+        yield quoted(space.join(bytes((byte,)) for byte in few))
 
 
 def _beside(literal: Literal) -> Iterator[tuple[str, bytes]]:
@@ -237,25 +253,32 @@ def _some(form: bytes) -> Iterator[bytes]:
         yield form
 
 
-_FORMS: tuple[tuple[str, Callable[[bytes], Iterator[bytes]]], ...] = (
+_Forms = tuple[tuple[str, Callable[[bytes], Iterator[bytes]]], ...]
+_FORMS: _Forms = (
     ("base64", _base64),
-    ("base64", _base64_wide),
     ("base32", _base32),
     ("hex", _hex),
     ("quoted-printable", _quoted_printable),
-    ("base85", _base85),
     ("utf-16", _wide),
+)
+_FORMS_OF_TOKENS: _Forms = (
+    ("base64", _base64_wide),
+    ("hex", _hex_spaced),
+    ("ascii85", _base85(_ASCII85)),
+    ("base85", _base85(_BASE85)),
+    ("z85", _base85(_Z85)),
     ("reversed", _reversed),
     ("rot13", _rot13),
     ("spaced", _spaced),
 )
-
+"""Not for names beside a value, which are common words in any case: too many, for too little."""
 
 _WORD = rb"[A-Za-z0-9_\-]"
-_UNSEEN = (
+UNSEEN = (
     rb"(?:\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf|\xc2\xad|\xcd[\x80-\xaf]"
     rb"|\xcc[\x80-\xbf]|\xe1\xa0[\x8b-\x8f]|\xef\xb8[\x80-\x8f]|\xf3\xa0[\x80-\x87][\x80-\xbf])"
 )
+"""Characters that leave no mark: formats, joiners, combining marks, variation selectors."""
 _FULL_WIDTH = rb"(?:\xef\xbc[\x90-\x99\xa1-\xba\xbf]|\xef\xbd[\x81-\x9a])"
 _ALIKE = (
     rb"(?:\xd0[\x85\x86\x88\x90\x92\x95\x9a\x9c-\xa2\xa5\xb0\xb5\xba\xbe]"
@@ -266,7 +289,7 @@ _ALIKE = (
 WIDE_GATES = tuple(
     Gate(view="look-alikes", expression=expression)
     for expression in (
-        _WORD + _UNSEEN + b"{1,8}" + _WORD,
+        _WORD + UNSEEN + b"{1,8}" + _WORD,
         _FULL_WIDTH + b"{3}",
         _WORD + _FULL_WIDTH,
         _FULL_WIDTH + _WORD,

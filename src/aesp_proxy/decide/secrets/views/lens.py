@@ -11,7 +11,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from aesp_proxy.decide.secrets.hyperscan_gates import (
@@ -25,6 +26,7 @@ from aesp_proxy.decide.secrets.views.forms import BROKEN
 from aesp_proxy.decide.secrets.views.table import (
     BACK_BYTES,
     BROKEN_VIEW,
+    FITS_BYTES,
     VIEWS,
     View,
     interruptions,
@@ -32,15 +34,16 @@ from aesp_proxy.decide.secrets.views.table import (
 
 DEPTH_MAX = 4
 REGION_BYTES_MAX = 16_384
-SLICE_BYTES = 16_384
+SLICE_BYTES = 65_536
 _SHOWN_FREE_BYTES = 8 << 20
 _SHOWN_TIMES = 32
 _KNOWN_MAX = 4_096
+_CLEAR_MAX = 1_024
 _PAD = b"\n\n"
 _NOT_INSIDE = {
     "rot13": ("rot13",),
     "reversed": ("reversed",),
-    BROKEN: ("joined", "fields", "spaced", "marked-up", "message"),
+    BROKEN: ("joined", "fields", "spaced", "lines", "marked-up", "message"),
 }
 """Views that are not opened inside others: they would undo them, or mend what is mended."""
 
@@ -97,26 +100,35 @@ class Lens:
         return LensStream(self, account, depth, inside)
 
     def block(
-        self, text: bytes, account: Account, depth: int = 1, inside: str = ""
+        self,
+        text: bytes,
+        clear: Sequence[Candidate],
+        account: Account,
+        depth: int = 1,
+        inside: str = "",
     ) -> list[Candidate]:
-        """Return what is found through views of ``text``."""
+        """Return what is found through views of ``text``, in which ``clear`` stands in clear."""
         stream = self.open(account, depth, inside)
+        stream.know(clear)
         found = []
         for at in range(0, len(text), SLICE_BYTES):
             found += stream.see(text[at : at + SLICE_BYTES])
         return found + stream.finish()
 
     def look(
-        self, view: View, region: bytes, base: int, account: Account, depth: int
+        self, view: View, region: bytes, at: int, base: int, account: Account, depth: int
     ) -> list[Candidate]:
-        """Return what is found in ``region``, which begins at ``base``, through one view."""
-        shown = view.show(region)
+        """Return what is found in ``region``, which begins at ``base``, through one view.
+
+        ``at`` is where in it what opened the view ends.
+        """
+        shown = view.show(region) if view.show_at is None else view.show_at(region, at)
         if not shown or shown == region or not account.spend(len(shown)):
             return []
         found, cut = self.match(shown)
         account.cut = account.cut or cut
         fresh = account.know(found)
-        fresh += outside(self.block(shown, account, depth + 1, view.name), found)
+        fresh += outside(self.block(shown, found, account, depth + 1, view.name), found)
         fresh = [one for one in fresh if _is_believed(view, one)]
         return [_outward(view, region, base, one, shown) for one in fresh]
 
@@ -188,7 +200,17 @@ class LensStream:
     views that were opened are done.
     """
 
-    __slots__ = ("_account", "_base", "_buffer", "_depth", "_inside", "_last", "_lens", "_waiting")
+    __slots__ = (
+        "_account",
+        "_base",
+        "_buffer",
+        "_clear",
+        "_depth",
+        "_inside",
+        "_last",
+        "_lens",
+        "_waiting",
+    )
 
     def __init__(self, lens: Lens, account: Account, depth: int, inside: str) -> None:
         self._lens = lens
@@ -199,6 +221,7 @@ class LensStream:
         self._base = 0
         self._waiting: list[_Region] = []
         self._last: dict[str, _Region] = {}
+        self._clear: deque[tuple[int, int]] = deque(maxlen=_CLEAR_MAX)
 
     @property
     def _total(self) -> int:
@@ -210,6 +233,10 @@ class LensStream:
         if not self._waiting:
             return self._total
         return min(region.start for region in self._waiting)
+
+    def know(self, clear: Iterable[Candidate]) -> None:
+        """Take note of what stands in clear: it needs no mending."""
+        self._clear.extend((one.start, _end(one)) for one in clear)
 
     def see(self, data: bytes) -> list[Candidate]:
         """Return what becomes known with ``data``; longer than SLICE_BYTES, it is sliced."""
@@ -275,21 +302,45 @@ class LensStream:
                 continue
             if self._last.get(region.view.name) is region:
                 del self._last[region.view.name]
-            text = self._buffer[region.start - self._base : region.until - self._base]
-            for view in _views(region, text):
-                found += self._lens.look(view, text, region.start, self._account, self._depth)
+            for view, start, mark, until in self._looks(region):
+                text = self._buffer[start - self._base : until - self._base]
+                found += self._lens.look(
+                    view, text, mark - start, start, self._account, self._depth
+                )
         self._waiting = still
         return found
 
+    def _looks(self, region: _Region) -> Iterator[tuple[View, int, int, int]]:
+        """Yield what to look at: the region by its view, or what is broken by what mends it."""
+        if region.view is not BROKEN_VIEW:
+            mark = self._fit(region)
+            if mark is not None:
+                yield region.view, region.start, mark, region.until
+            return
+        text = self._buffer[region.start - self._base : region.until - self._base]
+        done: dict[str, int] = {}
+        clear = deque(sorted(self._clear))
+        for mark in region.marks:
+            while clear and clear[0][1] < mark:
+                clear.popleft()
+            if clear and clear[0][0] < mark:
+                continue
+            for name in interruptions(text, mark - region.start):
+                if mark > done.get(name, -1):
+                    done[name] = mark + BROKEN_VIEW.ahead_bytes // 2
+                    start = max(region.start, mark - BROKEN_VIEW.back_bytes)
+                    yield VIEWS[name], start, mark, mark + BROKEN_VIEW.ahead_bytes
 
-def _views(region: _Region, text: bytes) -> tuple[View, ...]:
-    """Return the views to open on a region: its own, or those that mend what is broken."""
-    if region.view is not BROKEN_VIEW:
-        return (region.view,)
-    names: dict[str, None] = {}
-    for mark in region.marks:
-        names.update(dict.fromkeys(interruptions(text, mark - region.start)))
-    return tuple(VIEWS[name] for name in names)
+    def _fit(self, region: _Region) -> int | None:
+        """Return the first mark around which it looks as the view expects, None without one."""
+        fits = region.view.fits
+        if fits is None:
+            return region.marks[0]
+        for mark in region.marks:
+            start = max(region.start, mark - FITS_BYTES) - self._base
+            if fits(self._buffer[start : mark + FITS_BYTES - self._base]):
+                return mark
+        return None
 
 
 class _Region:

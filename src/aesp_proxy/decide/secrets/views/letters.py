@@ -11,25 +11,31 @@ from __future__ import annotations
 
 import unicodedata
 
+from aesp_proxy.decide.secrets.reference import compile_re2
+from aesp_proxy.decide.secrets.views.forms import quoted
 from aesp_proxy.decide.secrets.views.radix import SEAM
 
 _UPPER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LOWER = _UPPER.lower()
 _ROT13 = bytes.maketrans(_UPPER + _LOWER, _UPPER[13:] + _UPPER[:13] + _LOWER[13:] + _LOWER[:13])
 _SPACES = (b" ", b".", b"-", b",", b'","', b'", "', b"\n", b"\\n")
-_LOOK_ALIKE = str.maketrans(
-    "АВЕКМНОРСТХҮЅІЈԁԚԜаеорсухѕіјһԛԝкΑΒΕΖΗΙΚΜΝΟΡΤΥΧοανικρτυՕՍոսօꓐꓑꓔꓖꓗꓙꓚꓜꓝꓡꓢꓣꓪꓬ",
-    "ABEKMHOPCTXYSIJdQWaeopcyxsijhqwkABEZHIKMNOPTYXoavikptuOUnuoBPTGKJCZFLSRWY",
+_LOOK_ALIKE = dict(
+    zip(
+        "АВЕКМНОРСТХҮЅІЈԁԚԜаеорсухѕіјһԛԝк"
+        "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧοανικρτυ"
+        "ՕՍոսօꓐꓑꓔꓖꓗꓙꓚꓜꓝꓡꓢꓣꓪꓬ"  # noqa: RUF001
+        "‐‑‒–—―−﹘﹣－",  # noqa: RUF001
+        "ABEKMHOPCTXYSIJdQWaeopcyxsijhqwkABEZHIKMNOPTYXoavikptuOUnuoBPTGKJCZFLSRWY----------",
+        strict=True,
+    )
 )
-_DASHES = str.maketrans("‐‑‒–—―−﹘﹣－", "-" * 10)  # noqa: RUF001
-
-_UNSEEN_RANGES = (
-    (0xAD, 0xAD), (0x300, 0x36F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5),
-    (0x180B, 0x180F), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164),
-    (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0x1D173, 0x1D17A), (0xE0000, 0xE01EF),
-)  # fmt: skip
-"""Characters that leave no mark: formats, joiners, variation selectors, combining marks."""
-_UNSEEN = {point: None for first, last in _UNSEEN_RANGES for point in range(first, last + 1)}
+_UNSEEN = frozenset(("Cf", "Mn", "Me"))
+_SPREAD = tuple(
+    (space, compile_re2(b"(?:[A-Za-z0-9_-]" + quoted(space) + b"){6}")) for space in _SPACES
+)
+_NOT_CONTROLS = bytes(byte for byte in range(256) if byte >= 32 or byte in b"\t\n\r")
+_LOST_PART = 16
+"""Of so many bytes one may belong to no character of UTF-8: else it is no text."""
 
 
 def turned_round(region: bytes) -> bytes:
@@ -44,7 +50,14 @@ def rot13(region: bytes) -> bytes:
 
 def unspaced(region: bytes) -> bytes:
     """Return ``region`` without what may stand between its letters, each of such in turn."""
-    return SEAM.join(region.replace(space, b"") for space in _SPACES if space in region)
+    return SEAM.join(
+        region.replace(space, b"") for space, spread in _SPREAD if spread.search(region) is not None
+    )
+
+
+def unwrapped(region: bytes) -> bytes:
+    """Return ``region`` without ends of lines, also where they are written as escapes."""
+    return region.replace(b"\\r", b"").replace(b"\\n", b"").translate(None, b"\r\n")
 
 
 def narrow(region: bytes) -> bytes:
@@ -52,8 +65,28 @@ def narrow(region: bytes) -> bytes:
     return region.replace(b"\0", b"")
 
 
+def is_text(around: bytes) -> bool:
+    """Tell whether there is no control character."""
+    return not around.translate(None, _NOT_CONTROLS)
+
+
 def skeleton(region: bytes) -> bytes:
     """Return ``region`` as it looks: without invisible characters, look-alikes as Latin letters."""
-    seen = region.decode("utf-8", "ignore").translate(_UNSEEN)
-    plain = unicodedata.normalize("NFKC", seen).translate(_DASHES).translate(_LOOK_ALIKE)
-    return plain.encode("utf-8", "replace")
+    if region.isascii():
+        return b""
+    text = region.decode("utf-8", "ignore")
+    if len(region) - len(text.encode()) > len(region) // _LOST_PART:
+        return b""
+    text = _without_unseen(text)
+    text = unicodedata.normalize("NFKC", text)
+    for char in set(text) & _LOOK_ALIKE.keys():
+        text = text.replace(char, _LOOK_ALIKE[char])
+    return text.encode("utf-8", "replace")
+
+
+def _without_unseen(text: str) -> str:
+    """Return ``text`` without what leaves no mark: formats, joiners, combining marks."""
+    for char in set(text):
+        if not char.isascii() and unicodedata.category(char) in _UNSEEN:
+            text = text.replace(char, "")
+    return text

@@ -24,13 +24,19 @@ _NOT_BASE32 = bytes(byte for byte in range(256) if byte not in _BASE32)
 _TO_PYTHON_32 = bytes.maketrans(
     _BASE32, b"0123456789abcdefghijklmnopqrstuv0123456789abcdefghijklmnop"
 )
-_BASE85 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
-_Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
-_ASCII85 = bytes(range(33, 118))
 _NO_DIGIT = 255
-_DIGITS_85 = tuple(
-    bytes(alphabet.find(byte) if byte in alphabet else _NO_DIGIT for byte in range(256))
-    for alphabet in (_ASCII85, _BASE85, _Z85)
+
+
+def _table(alphabet: bytes) -> bytes:
+    return bytes(alphabet.find(byte) if byte in alphabet else _NO_DIGIT for byte in range(256))
+
+
+_ASCII85 = _table(bytes(range(33, 118)))
+_BASE85 = _table(
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
+)
+_Z85 = _table(
+    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 )
 
 
@@ -92,13 +98,50 @@ def hex_texts(region: bytes) -> bytes:
     return SEAM.join(binascii.a2b_hex(way[: len(way) & ~1]) for way in ways)
 
 
+def ascii85_texts(region: bytes) -> bytes:
+    """Return what ``region`` says in Ascii85, as Adobe has it, at its five alignments."""
+    return _base85_texts(region, _ASCII85)
+
+
 def base85_texts(region: bytes) -> bytes:
-    """Return what ``region`` says in Ascii85, base85 (RFC 1924) and Z85, at five alignments."""
+    """Return what ``region`` says in the base 85 of RFC 1924 and git, at its five alignments."""
+    return _base85_texts(region, _BASE85)
+
+
+def z85_texts(region: bytes) -> bytes:
+    """Return what ``region`` says in Z85 (ZeroMQ RFC 32), at its five alignments."""
+    return _base85_texts(region, _Z85)
+
+
+def ascii85_text(region: bytes, at: int) -> bytes:
+    """Return what ``region`` says in Ascii85, of which a group ends at ``at``."""
+    return _base85_text(region, at, _ASCII85)
+
+
+def base85_text(region: bytes, at: int) -> bytes:
+    """Return what ``region`` says in the base 85 of RFC 1924, of which a group ends at ``at``."""
+    return _base85_text(region, at, _BASE85)
+
+
+def z85_text(region: bytes, at: int) -> bytes:
+    """Return what ``region`` says in Z85, of which a group ends at ``at``."""
+    return _base85_text(region, at, _Z85)
+
+
+def _base85_digits(region: bytes, table: bytes) -> bytes:
     region = region.replace(b'\\"', b'"').replace(b"\\\\", b"\\")
-    region = region.translate(None, b" \t\r\n")
-    return SEAM.join(
-        _from_base85(region[skip:].translate(table)) for table in _DIGITS_85 for skip in range(5)
-    )
+    return region.translate(table, b" \t\r\n")
+
+
+def _base85_text(region: bytes, at: int, table: bytes) -> bytes:
+    before = _base85_digits(region[:at], table)
+    digits = before + _base85_digits(region[at:], table)
+    return _from_base85(digits[len(before) % 5 :])
+
+
+def _base85_texts(region: bytes, table: bytes) -> bytes:
+    digits = _base85_digits(region, table)
+    return SEAM.join(_from_base85(digits[skip:]) for skip in range(5))
 
 
 def _from_base85(digits: bytes) -> bytes:
