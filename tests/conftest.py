@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -44,3 +46,15 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_NOT_OURS) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("AESP_SCAN_CACHE_DIR", str(_rule_cache()))
+
+
+@functools.cache
+def _rule_cache() -> Path:
+    """Return a directory that all tests of this checkout and user share.
+
+    The rules take seconds to compile; what is compiled is named by what it is made of.
+    """
+    folder = Path(__file__).parents[1] / ".cache" / f"rules-{os.geteuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -138,7 +138,7 @@ def _play(play: _Round) -> list[Told]:
 
 def _share_cache(play: _Round) -> None:
     """Bring the compiled rules along, where there are some: they take half a second to make."""
-    cache, state = play.settings.state_dir / "cache", play.directory / "state"
+    cache, state = play.settings.rule_cache_dir, play.directory / "state"
     state.mkdir(mode=0o700)
     if cache.is_dir():
         shutil.copytree(cache, state / "cache")

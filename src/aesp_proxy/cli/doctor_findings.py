@@ -65,7 +65,7 @@ def _setup(name: str, level: Level, found: str, meaning: str, remedy: str = "") 
 
 def _policy(settings: Settings) -> Finding:
     where = str(settings.policy or "the built-in baseline")
-    cache = settings.state_dir / "cache"
+    cache = settings.rule_cache_dir
     try:
         snapshot = load_snapshot(
             settings.policy,

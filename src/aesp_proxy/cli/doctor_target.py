@@ -57,7 +57,7 @@ def write_policy(settings: Settings, path: Path) -> None:
 
 def hosts_of(settings: Settings) -> Hosts:
     """Find out by asking the policy; ConfigError if it does not load."""
-    cache = settings.state_dir / "cache"
+    cache = settings.rule_cache_dir
     snapshot = load_snapshot(
         settings.policy,
         fingerprint_key=os.urandom(32),

@@ -172,7 +172,7 @@ def _staged(start: _Start) -> RunStage | None:
         start.settings.policy,
         fingerprint_key=load_fingerprint_key(state),
         serial=1,
-        cache_dir=state / "cache",
+        cache_dir=start.settings.rule_cache_dir,
     )
     return start_stage(start.settings, snapshot, session_id=start.session_id, command=start.command)
 

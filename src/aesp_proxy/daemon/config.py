@@ -76,6 +76,10 @@ class Scan:
         200, "Highest ratio of inflated to compressed size; over it the body is refused.",
         minimum=2, maximum=10_000,
     )  # fmt: skip
+    cache_dir: Path | None = setting(
+        None, "Directory of compiled secret rules, which take seconds to make; default is `cache` "
+        "in the state directory. Several state directories may share one that no agent can write.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +275,11 @@ class Settings:
     def ca_dir(self) -> Path:
         """Directory of the host CA."""
         return self.state_dir / "ca"
+
+    @property
+    def rule_cache_dir(self) -> Path:
+        """Directory of compiled secret rules; it need not exist."""
+        return self.scan.cache_dir or self.state_dir / "cache"
 
     @property
     def forward_dir(self) -> Path:

@@ -26,6 +26,7 @@ def main() -> int:
     """Check one policy and write the answer."""
     parser = ArgumentParser(prog="aesp_proxy.daemon.policy_check")
     parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--answer", type=Path, required=True)
     parser.add_argument("--keep", type=Path, required=True)
     parser.add_argument("--policy", type=Path)
@@ -34,7 +35,7 @@ def main() -> int:
     answer: dict[str, object] = {"error": ""}
     try:
         kept, policy = reader.read()
-        _try(kept, policy, arguments.state)
+        _try(kept, policy, arguments.state, arguments.cache)
         write_kept(arguments.keep, kept)
     except (AespError, OSError) as error:
         answer["error"] = str(error)
@@ -46,9 +47,9 @@ def main() -> int:
     return 0
 
 
-def _try(kept: KeptPolicy, policy: Policy, state_dir: Path) -> None:
+def _try(kept: KeptPolicy, policy: Policy, state_dir: Path, cache: Path) -> None:
     """Do what a worker will do with it; ConfigError where it could not."""
-    key, cache = load_fingerprint_key(state_dir), state_dir / "cache"
+    key = load_fingerprint_key(state_dir)
     if kept.policy().hash != policy.hash:
         raise ConfigError("the files changed while they were read; try again", where=kept.where)
     snapshot_of(policy, fingerprint_key=key, serial=0, cache_dir=cache)

@@ -162,7 +162,12 @@ async def _start(
     resolver = own_resolver(settings, clock=time.monotonic) if asked else None
     check_newest_batch(settings.state_dir)
     exact, entries = await _registered(frame, frames)
-    source = PolicySource(state_dir=settings.state_dir, path=settings.policy, exact=exact)
+    source = PolicySource(
+        state_dir=settings.state_dir,
+        cache_dir=settings.rule_cache_dir,
+        path=settings.policy,
+        exact=exact,
+    )
     snapshot = source.load(frame)
     master, corporate = _ways_out(settings, Path(str(ca_dir)))
     pipeline, journal = _pipeline(settings, snapshot, str(session_id))

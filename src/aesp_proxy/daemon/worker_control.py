@@ -41,6 +41,7 @@ class PolicySource:
     """
 
     state_dir: Path
+    cache_dir: Path
     path: Path | None
     exact: ExactIndex | None = None
 
@@ -49,7 +50,7 @@ class PolicySource:
         kept, serial = frame.get("kept", ""), frame.get("serial", 1)
         if not isinstance(kept, str) or not isinstance(serial, int):
             raise InputError("the supervisor named no policy")
-        key, cache = load_fingerprint_key(self.state_dir), self.state_dir / "cache"
+        key, cache = load_fingerprint_key(self.state_dir), self.cache_dir
         if not kept:
             return load_snapshot(
                 self.path, fingerprint_key=key, serial=serial, cache_dir=cache, exact=self.exact

@@ -82,7 +82,7 @@ def publish(*, state: str | None, config: Path | None, policy: str | None, numbe
             settings.policy,
             fingerprint_key=load_fingerprint_key(settings.state_dir),
             serial=1,
-            cache_dir=settings.state_dir / "cache",
+            cache_dir=settings.rule_cache_dir,
         )
         changes = vetted(settings, stage, snapshot)
         show(changes, shown_max=_SHOWN_MAX)

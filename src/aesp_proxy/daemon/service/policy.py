@@ -116,7 +116,9 @@ class PolicyState:
     async def _check(self, serial: int, keep: Path) -> Active:
         answer, policy = self._dir / "answer.json", self.settings.policy
         words = [
-            "--state", str(self.settings.state_dir), "--answer", str(answer), "--keep", str(keep),
+            "--state", str(self.settings.state_dir),
+            "--cache", str(self.settings.rule_cache_dir),
+            "--answer", str(answer), "--keep", str(keep),
             *(("--policy", str(policy)) if policy is not None else ()),
         ]  # fmt: skip
         command = module_command(CHECK_MODULE, death_signal=signal.SIGKILL)

@@ -29,6 +29,7 @@ Rules, each closing a trap of the wheel that was seen:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -61,6 +62,9 @@ _PAD = b"\n" * END_PAD_BYTES
 _MAGIC = b"AESPHS2\n"
 _DIGEST_BYTES = 32
 _VERSION = version("hyperscan")
+
+
+_COMPILED_MAX = 2
 
 
 def _collect(index: int, _start: int, end: int, _flags: int, hits: object) -> bool:
@@ -257,12 +261,18 @@ class LocatorStream:
 def compile_locator(expressions: Sequence[bytes], gates: Sequence[Gate] = ()) -> Locator:
     """Compile ``expressions`` (Hyperscan dialect) into a locator, with ``gates`` if there are any.
 
+    What was compiled of late is given again: a reload mostly leaves the rules as they are.
     ConfigError when an expression is not accepted; ``refusals`` says which.
     """
     if not expressions:
         raise ConfigError("there is no rule to scan for")
     if any(b"\0" in expression for expression in expressions):
         raise ConfigError("an expression holds a NUL")
+    return _locator(tuple(expressions), tuple(gates))
+
+
+@functools.lru_cache(maxsize=_COMPILED_MAX)
+def _locator(expressions: tuple[bytes, ...], gates: tuple[Gate, ...]) -> Locator:
     try:
         return Locator(
             expressions,

@@ -26,7 +26,6 @@ def _secret(name: str, row: int, attack: str, technique: str, gap: str = "") -> 
     return Attack(name, row, attack, technique, is_secret=True, is_proxied=True, gap=gap)
 
 
-_DECODED: Final = "this version matches bodies as they stand, unpacked at most"
 _SOCKETS: Final = "Unsetting the proxy variables, own sockets"
 _UNIX: Final = "Unix sockets: D-Bus, docker.sock, ssh-agent"
 _DAEMON: Final = "The agent turns on the daemon"
@@ -81,9 +80,9 @@ CATALOGUE: Final[tuple[Attack, ...]] = (
            "data in a label of a name that is not allowed"),
     Attack("dns-refused-type", 14, "DNS tunnelling", "records made for data: TXT"),
     _secret("secret-percent", 15, "A secret in another encoding", "percent-encoded in the target"),
-    _secret("secret-base64", 15, "A secret in another encoding", "base64", _DECODED),
-    _secret("secret-hex", 15, "A secret in another encoding", "hexadecimal", _DECODED),
-    _secret("secret-escapes", 15, "A secret in another encoding", "escapes of JSON", _DECODED),
+    _secret("secret-base64", 15, "A secret in another encoding", "base64"),
+    _secret("secret-hex", 15, "A secret in another encoding", "hexadecimal"),
+    _secret("secret-escapes", 15, "A secret in another encoding", "escapes of JSON"),
     _secret("secret-gzip", 16, "A secret in a compressed body", "gzip"),
     _secret("secret-unreadable", 16, "A body that cannot be read", "an unknown Content-Encoding"),
     _secret("secret-chunks", 17, "A secret split within a request", "over chunks"),
@@ -94,7 +93,7 @@ CATALOGUE: Final[tuple[Attack, ...]] = (
     _secret("secret-header", 19, _SKIPPED, "a header field"),
     _secret("secret-body", 19, _SKIPPED, "the body"),
     _secret("secret-method", 19, _SKIPPED, "the method"),
-    _secret("secret-part", 19, _SKIPPED, "a part of a form, encoded", _DECODED),
+    _secret("secret-part", 19, _SKIPPED, "a part of a form, encoded"),
     _proxied("two-framings", 20, "Request smuggling: two framings",
              "a length and chunks, two lengths"),
     _proxied("hidden-coding", 20, "Request smuggling: a coding that only one side sees",
