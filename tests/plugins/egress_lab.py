@@ -69,7 +69,7 @@ class Origin:
 
     def __init__(self, directory: Path) -> None:
         ca_cert, ca_key = make_ca("the internet", now=NOW)
-        pair = KeyPair(cert_pem=ca_cert, key_pem=ca_key)
+        pair = self.ca = KeyPair(cert_pem=ca_cert, key_pem=ca_key)
         self.roots = directory / "roots.pem"
         self.roots.write_bytes(ca_cert)
         names = ["allowed.test", "a.sub.test", "localhost", "down.test", "plain.test"]

@@ -50,14 +50,20 @@ class Limits:
         200, "Most header fields in one head.", minimum=10, maximum=10_000
     )
     head_s_max: float = setting(
-        10.0, "Longest time a client may take to send a head.", minimum=0.1, maximum=600
-    )
+        10.0, "Longest time a client may take for its TLS handshake, and to send a head.",
+        minimum=0.1, maximum=600,
+    )  # fmt: skip
     idle_s_max: float = setting(
-        600.0, "Longest silence on a connection before it is closed.", minimum=1, maximum=86_400
-    )
+        600.0, "Longest silence on a connection before it is closed; upstream's counts as well.",
+        minimum=1, maximum=86_400,
+    )  # fmt: skip
     connections_max: int = setting(
         5000, "Most client connections at once.", minimum=1, maximum=1_000_000
     )
+    agent_connections_max: int = setting(
+        5000, "Most client connections at once of one agent (a user, where users are captured).",
+        minimum=1, maximum=1_000_000,
+    )  # fmt: skip
     target_bytes_max: int = setting(16 * _KIB, "Longest request target.", minimum=256, maximum=_MIB)
 
 

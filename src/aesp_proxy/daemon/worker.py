@@ -22,7 +22,7 @@ import uvloop
 from aesp_proxy.daemon import worker_log
 from aesp_proxy.daemon.budget import SendBudget, SendLimits
 from aesp_proxy.daemon.capturing import captures, names_of_users
-from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.config import Limits, Settings
 from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
@@ -41,6 +41,7 @@ from aesp_proxy.intercept.egress.dialler import static_addresses
 from aesp_proxy.intercept.egress.interceptor import EgressInterceptor, EgressSettings
 from aesp_proxy.intercept.egress.master import EgressMaster, verify_contract
 from aesp_proxy.intercept.egress.pool import PoolLimits
+from aesp_proxy.intercept.egress.room import RoomLimits, raise_descriptors, room_within
 from aesp_proxy.intercept.egress.sealed import sealed_hosts
 from aesp_proxy.intercept.names import Names
 from aesp_proxy.intercept.resolver.listeners import DnsListeners
@@ -319,7 +320,7 @@ def _egress_settings(
         ),
         head_s_max=limits.head_s_max,
         idle_s_max=limits.idle_s_max,
-        connections_max=limits.connections_max,
+        room=_room(limits),
         connect_s_max=settings.upstream.connect_timeout_s,
         lookup=None if resolver is None else resolver.addresses,
         static=static_addresses(dict(settings.upstream.resolve)),
@@ -333,6 +334,24 @@ def _egress_settings(
             age_s_max=settings.pool.age_s_max,
         ),
     )
+
+
+def _room(limits: Limits) -> RoomLimits:
+    """Take as many descriptors as may be had; say so where they allow fewer connections."""
+    descriptors = raise_descriptors()
+    wanted = RoomLimits(
+        connections_max=limits.connections_max,
+        agent_connections_max=limits.agent_connections_max,
+    )
+    room = room_within(wanted, descriptors)
+    if room != wanted:
+        log.warning(
+            "%d open files allow %d connections, fewer than limits.connections_max; "
+            "raise ulimit -n or LimitNOFILE",
+            descriptors,
+            room.connections_max,
+        )
+    return room
 
 
 async def _frames(control: socket.socket) -> AsyncIterator[dict[str, object]]:

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from aesp_proxy.intercept.egress.room import RoomLimits
 from aesp_proxy.normalize.http_head import HeadLimits
 
 OK = b"GET /ok HTTP/1.1\r\nHost: allowed.test\r\n\r\n"
@@ -133,8 +134,18 @@ def test_a_client_that_says_nothing_is_cut(start):
         assert sock.recv(1) == b""
 
 
+def test_a_connection_made_ahead_of_its_first_request_is_kept(start, answer_of):
+    proxy = start(head_s_max=0.2)
+    with proxy.tunnel() as tls:
+        tls.settimeout(1.5)  # longer than a sweep and the time for a head
+        with pytest.raises(TimeoutError):
+            tls.recv(1)
+        tls.sendall(OK)
+        assert answer_of(tls).endswith(b"0 bytes")
+
+
 def test_connections_over_the_limit_are_refused_and_the_others_live(start, answer_of):
-    proxy = start(connections_max=2)
+    proxy = start(room=RoomLimits(connections_max=2))
     with proxy.tunnel() as first, proxy.tunnel():
         with socket.create_connection(("127.0.0.1", proxy.port), 10) as third:
             assert b"limit_exceeded" in answer_of(third)

@@ -85,6 +85,7 @@ def test_an_old_kernel_is_weaker_and_an_architecture_without_filter_is_missing(
 
 def test_too_few_descriptors_for_the_connections_allowed_are_weaker():
     assert machine._descriptors((1024, 4096), 5000).level is Level.WEAKER
+    assert machine._descriptors((1024, 20_000), 5000).level is Level.OK
     assert machine._descriptors((65536, 65536), 5000).level is Level.OK
     unlimited = machine._descriptors((resource.RLIM_INFINITY,) * 2, 5000)
     assert unlimited.level is Level.OK

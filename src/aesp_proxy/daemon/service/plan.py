@@ -51,7 +51,11 @@ def share_of(settings: Settings, workers: int) -> Settings:
 
     return replace(
         settings,
-        limits=replace(limits, connections_max=part(limits.connections_max)),
+        limits=replace(
+            limits,
+            connections_max=part(limits.connections_max),
+            agent_connections_max=part(limits.agent_connections_max),
+        ),
         resolver=replace(
             names,
             names_per_minute_max=part(names.names_per_minute_max),

@@ -21,6 +21,7 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
 
 from aesp_proxy.errors import InputError, UnavailableError
+from aesp_proxy.intercept.egress.patience import expect_handshake
 from aesp_proxy.intercept.egress.pool import Pool, Rest
 from aesp_proxy.intercept.egress.wire import Wire
 from aesp_proxy.model.principal import Principal
@@ -183,6 +184,7 @@ class Conversation:
             server.state = ConnectionState.OPEN
             wire.dialled_at = self._loop.time()
             self._wires[server] = wire
+            expect_handshake(self, server, self._dialler.connect_s_max)
             self.balance()
         else:
             server.error = error
@@ -319,6 +321,12 @@ class Conversation:
         finally:
             self._on_closed(self)
 
+    def cut(self, server: Server, why: str) -> None:
+        """Cut one upstream connection; its layers find ``why`` as its error."""
+        if (wire := self._wires.get(server)) is not None and wire.transport is not None:
+            server.error = why
+            wire.transport.abort()
+
     def abort(self) -> None:
         """Cut every socket at once: nothing buffered leaves."""
         for wire in list(self._wires.values()):
@@ -334,14 +342,6 @@ class Conversation:
             self.abort()
 
     # limits ---------------------------------------------------------------------
-
-    def expire(self, now: float, *, idle_s_max: float, head_s_max: float) -> None:
-        """Cut it when a head has been incomplete, or all silent, for too long (loop time)."""
-        if self.head_since is not None and now - self.head_since > head_s_max:
-            self.gate.limited(self.principal, f"no complete head within {head_s_max:g} s", "")
-            self.abort()
-        elif now - self.active_at > idle_s_max:
-            self.close()
 
     def object_to(self, error: InputError, where: str) -> Denial:
         """Record the refusal of bytes that are no event, by what is wrong with them."""

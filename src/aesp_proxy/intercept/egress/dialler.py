@@ -95,7 +95,7 @@ class Dialler:
         own: frozenset[tuple[Address, int]] = frozenset(),
     ) -> None:
         self._static = static
-        self._connect_s_max = connect_s_max
+        self.connect_s_max = connect_s_max
         self._lookup = lookup
         self._corporate = corporate
         self._own = own
@@ -114,7 +114,7 @@ class Dialler:
             msg = f"{route.text} leads to the proxy itself"
             raise UnavailableError(msg)
         try:
-            async with asyncio.timeout(self._connect_s_max):
+            async with asyncio.timeout(self.connect_s_max):
                 if route.by is None:
                     transport, address = await self._direct(route, wire)
                 else:

@@ -20,6 +20,7 @@ from mitmproxy.proxy.layer import CommandGenerator, Layer
 
 from aesp_proxy.act.denial import Denial, http1_response, redacted_line
 from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.egress.patience import Silence
 from aesp_proxy.intercept.egress.pool import Rest
 from aesp_proxy.intercept.egress.turn import Turn
 from aesp_proxy.intercept.egress.upstream import Upstream, is_untrusted, key_of
@@ -101,6 +102,8 @@ class Http1(Layer):
                 yield from self._upstream.handle(event)
         elif isinstance(event, events.CommandCompleted) and self._upstream is not None:
             yield from self._upstream.handle(event)
+        elif isinstance(event, Silence) and self._turn is not None and self._turn.body_done:
+            yield from self._broken(self._turn, str(event))
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         yield from self.handle_event(event)

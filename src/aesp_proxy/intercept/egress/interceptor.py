@@ -25,7 +25,9 @@ from aesp_proxy.intercept.egress.corporate import CorporateProxy
 from aesp_proxy.intercept.egress.dialler import Dialler, Lookup, StaticAddress
 from aesp_proxy.intercept.egress.edge import Edge
 from aesp_proxy.intercept.egress.http1 import Http1
+from aesp_proxy.intercept.egress.patience import expire
 from aesp_proxy.intercept.egress.pool import Pool, PoolLimits
+from aesp_proxy.intercept.egress.room import Room, RoomLimits
 from aesp_proxy.intercept.egress.sealed import NOTHING_SEALED
 from aesp_proxy.intercept.egress.stock import GuardedHttp
 from aesp_proxy.intercept.egress.tls import AgentTls
@@ -56,7 +58,7 @@ class EgressSettings:
     head: HeadLimits
     head_s_max: float = 10.0
     idle_s_max: float = 600.0
-    connections_max: int = 5_000
+    room: RoomLimits = field(default_factory=RoomLimits)
     connect_s_max: float = 10.0
     lookup: Lookup | None = None
     corporate: CorporateProxy | None = None
@@ -105,6 +107,7 @@ class EgressInterceptor:
             own=settings.own,
         )
         self._pool = Pool(settings.pool)
+        self._room = Room(settings.room)
         self._conversations: set[Conversation] = set()
         self._mode = ProxyMode.parse("regular")
         self._names_of = names_of
@@ -153,7 +156,9 @@ class EgressInterceptor:
             conversation.close()
 
     def _closed(self, conversation: Conversation) -> None:
-        self._conversations.discard(conversation)
+        if conversation in self._conversations:
+            self._conversations.remove(conversation)
+            self._room.leave(conversation.principal)
         if not self._conversations:
             self._emptied.set()
 
@@ -189,14 +194,15 @@ class EgressInterceptor:
         )
         wire.conversation, wire.conn = conversation, client
         conversation.adopt_client(wire)
-        if len(self._conversations) >= self._settings.connections_max:
-            text = f"more than {self._settings.connections_max} connections"
+        text = self._room.objection(principal)
+        if text:
             denial = self._gate.limited(principal, text, "")
             if not captured:
                 transport.write(http1_response(denial, close=True))
             conversation.close()
             return
         self._conversations.add(conversation)
+        self._room.enter(principal)
         self._emptied.clear()
         hooks = self._master.tls
         conversation.hooks.update(
@@ -274,6 +280,9 @@ class EgressInterceptor:
                 next_layer.layer = self._http1(conversation, inner, next_layer.context)
 
         conversation.hooks["next_layer"] = choose
+        conversation.hooks["tls_established_client"] = lambda _: conversation.await_head(
+            waiting=False
+        )
         layer = AgentTls(conversation.context)
         conversation.close_notify = layer.close_notify
         return layer
@@ -320,7 +329,8 @@ class EgressInterceptor:
             now = loop.time()
             self._pool.expire()
             for conversation in list(self._conversations):
-                conversation.expire(
+                expire(
+                    conversation,
                     now,
                     idle_s_max=self._settings.idle_s_max,
                     head_s_max=self._settings.head_s_max,

@@ -123,6 +123,7 @@ def verify_contract() -> None:
         (EgressTls.__mro__[1], "configure"): ["self", "updated"],
         (EgressTls.__mro__[1], "tls_start_client"): ["self", "tls_start"],
         (tunnel.TunnelLayer, "_handle_command"): ["self", "command"],
+        (tunnel.TunnelLayer, "_handshake_finished"): ["self", "err"],
         (layer.Layer, "handle_event"): ["self", "event"],
         (EgressTls.__mro__[1], "tls_start_server"): ["self", "tls_start"],
     }

@@ -43,6 +43,7 @@ from mitmproxy.websocket import WebSocketData
 
 from aesp_proxy.act.denial import REDACTED_FIELD, Denial, body_for, grpc_fields, response_fields
 from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.egress.patience import Silence
 from aesp_proxy.intercept.egress.stock_upstream import guarded
 from aesp_proxy.intercept.egress.upstream import is_untrusted
 from aesp_proxy.intercept.egress.websocket import GuardedWebsocket
@@ -86,9 +87,13 @@ class GuardedHttp(HttpLayer):
         self.frame_bytes_max = frame_bytes_max
         self._limits = limits
         self._remember = remember
+        self.silence = ""
         self._fresh: dict[Server, UpstreamTls] = {}
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, Silence):
+            self.silence = str(event)
+            return
         for command in super()._handle_event(event):
             if isinstance(command, commands.Log) and _PROTOCOL_ERROR in command.message:
                 # mitmproxy cuts the connection and only logs it; a refusal is recorded.
@@ -389,4 +394,6 @@ class GuardedStream(HttpStream):
 
     def _client_gone(self) -> None:
         if self._exchange is not None:
-            self._exchange.end(self._ending(Reason.CLIENT_GONE))
+            silence = self._owner.silence
+            reason = Reason.UPSTREAM_FAILED if silence else Reason.CLIENT_GONE
+            self._exchange.end(self._ending(reason, silence))

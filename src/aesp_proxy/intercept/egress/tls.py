@@ -240,6 +240,13 @@ def _told(error: SSL.Error) -> str:
 class UpstreamTls(_Bulk, ServerTLSLayer):
     """TLS to one upstream connection; ``tls`` is the OpenSSL connection."""
 
+    def on_handshake_error(self, err: str) -> CommandGenerator[None]:
+        """Say why it came to nothing: what is known of the connection, else OpenSSL's words."""
+        yield from super().on_handshake_error(self.conn.error or err)
+
+    def _handshake_finished(self, err: str | None) -> CommandGenerator[None]:
+        yield from super()._handshake_finished(err and (self.conn.error or err))
+
 
 class AgentTls(_Bulk, ClientTLSLayer):
     """TLS with the agent, by a certificate of the host CA."""

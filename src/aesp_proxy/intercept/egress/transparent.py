@@ -98,7 +98,6 @@ class Captured(Opening):
         if exchange.denial is not None:
             yield from self._refuse(exchange.denial)
             return
-        conversation.await_head(waiting=False)
         conversation.on_end.append(lambda: exchange.end(Ending()))
         self._watch_handshake(exchange)
         self.context.server.address = (host.name, self._port)

@@ -49,7 +49,6 @@ class TunnelStart(Opening):
             if hello is not None:
                 yield from self._pass_through(self._host, hello)
             return
-        conversation.await_head(waiting=False)
         tunnel = Tunnel(scheme="https", host=self._host, port=self._port)
         yield from self._become(self._layers.tls(conversation, tunnel), self._data)
 

@@ -106,7 +106,7 @@ def _descriptors(limit: tuple[int, int], connections_max: int) -> Finding:
     soft, hard = limit
     needed = _FDS_EACH * connections_max + _FDS_SPARE
     found = f"{_count(soft)}, can be raised to {_count(hard)}"
-    if 0 <= soft < needed:
+    if 0 <= hard < needed:  # a worker raises the soft limit by itself
         return _machine(
             "file descriptors", Level.WEAKER, found,
             f"`run` and `daemon` hold fewer than {connections_max} connections at once",
