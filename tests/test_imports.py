@@ -13,7 +13,7 @@ SOURCE = ROOT / "src/aesp_proxy"
 # A library that is not everybody's has one home; the path is of a file or a folder.
 HOMES = {
     "mitmproxy": ("intercept/egress", "act/egress.py", "act/egress"),
-    "hyperscan": ("decide/secrets/hyperscan.py",),
+    "hyperscan": ("decide/secrets/hyperscan.py", "decide/secrets/hyperscan_gates.py"),
     "re2": ("decide", "normalize"),
     "cryptography": ("record", "keys.py", "launch/trust.py", "aggregator", "forward"),
     "trio": (

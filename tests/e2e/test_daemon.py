@@ -285,11 +285,11 @@ def test_a_changed_policy_is_taken_whole_and_a_bad_one_leaves_the_old_one_loudly
 def test_a_change_of_what_the_policy_extends_is_taken(daemon):
     (daemon.folder / "policies").mkdir()
     base = daemon.folder / "policies/base.yaml"
-    base.write_text(POLICY.format(name="base", allow="one.test"))
+    base.write_text(POLICY.format(name="base", allow="one.test", scans="false"))
     daemon.policy.write_text('version: "1.2.0"\nname: child\nextends: policies/base\n')
     daemon.ready()
     assert daemon.get("two.test") == 403
-    base.write_text(POLICY.format(name="base", allow="two.test"))
+    base.write_text(POLICY.format(name="base", allow="two.test", scans="false"))
     daemon.wait(lambda told: told["workers"][0]["serial"] == 2, "the parent's change taken")
     assert (daemon.get("one.test"), daemon.get("two.test")) == (403, 200)
 

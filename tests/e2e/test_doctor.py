@@ -111,7 +111,7 @@ def test_nothing_gets_out_of_an_isolated_run_but_what_is_known_to(policy, tmp_pa
     told = outcomes(ran)
     assert told["control"] == "passed"
     assert {name for name, outcome in told.items() if outcome == "GOT OUT"} == GAPS, ran.stdout
-    assert ran.returncode == 2
+    assert ran.returncode == (2 if GAPS else 0)
     assert len(told) == len(CATALOGUE)
     tried = {name for name, outcome in told.items() if outcome != "could not be tried"}
     needs_more = {"vsock", "known-sockets", "tcp-ipv6", "udp-quic", "dns-canary-53", "rebinding"}

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from aesp_proxy.errors import UnavailableError
 from aesp_proxy.intercept.egress import dialler, racing
 from aesp_proxy.intercept.egress.dialler import StaticAddress
+from aesp_proxy.intercept.egress.pool import PoolLimits
 from aesp_proxy.model.host import Host
 
 POLICY_FILE = Path(__file__).parent.parent / "bypass" / "policy.yaml"
@@ -92,6 +93,8 @@ class Labs:
         self._started += 1
         directory = self.directory / f"{self._started}-{name}"
         directory.mkdir()
+        # Each case means a connection of its own; what rests in the pool has its own tests.
+        settings.setdefault("pool", PoolLimits(connections_max=0))
         proxy = Proxy(directory, policy, **settings)
         static = proxy.interceptor._settings.static
         static["ws.test", None] = StaticAddress(address="127.0.0.1", port=self.echo.port)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import socket
 import sys
 import time
@@ -53,6 +54,8 @@ from aesp_proxy.intercept.socket_owner import Place, SocketOwners
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal, JournalOptions, Mode
 from aesp_proxy.record.spool_check import check_newest_batch
+
+log = logging.getLogger(__name__)
 
 _EXIT_CONFIG = 3
 _EXIT_RUNTIME = 4

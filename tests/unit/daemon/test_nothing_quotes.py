@@ -13,7 +13,7 @@ import pytest
 from scan_lab import token
 
 from aesp_proxy.daemon import worker_log
-from aesp_proxy.daemon.policy_files import read_packs
+from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.daemon.scrub import scrubbed
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.registered import Hasher, entry
