@@ -47,7 +47,8 @@ OPENSSL = Case(
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """Every chain that is installed, played once through one run."""
-    return play([*CASES, OPENSSL], tmp_path_factory.mktemp("chains"), whole_environment=True)
+    folder = tmp_path_factory.mktemp("chains")
+    return play([*CASES, OPENSSL], folder, whole_environment=True, scan=False)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -33,6 +33,7 @@ version: "1.2.0"
 name: clients
 guards:
   egress_allowlist: {default_action: block, allow: %s}
+  secret_leak: {enabled: %s}
 rules:
   - policy_id: closed
     rule:
@@ -98,11 +99,13 @@ def _program(client: Client) -> str | None:
     return shutil.which(client.words[0])
 
 
-def play(cases: Iterable[Case], folder: Path, *, whole_environment: bool = False) -> Played:
+def play(
+    cases: Iterable[Case], folder: Path, *, whole_environment: bool = False, scan: bool = True
+) -> Played:
     """Play ``cases`` below one ``run`` in ``folder``, those whose program is there.
 
     ``whole_environment`` leaves them all that ``run`` has set, and not only what the table
-    says that they read.
+    says that they read. ``scan`` has secrets searched for, which takes seconds to begin.
     """
     cases = [case for case in cases if not missing(case.client)]
     classes = _compiled(folder, cases)
@@ -115,7 +118,7 @@ def play(cases: Iterable[Case], folder: Path, *, whole_environment: bool = False
     with origin(folder, {case.client.server for case in cases}) as running:
         asked = [_asked(case, folder, classes, whole=whole_environment) for case in cases]
         (folder / "cases.json").write_text(json.dumps(asked))
-        _settings(cases, folder, running)
+        _settings(cases, folder, running, scan=scan)
         account = _run(folder, home)
         paths = list(running.paths)
     said = json.loads((folder / "said.json").read_text())
@@ -172,13 +175,13 @@ def _asked(case: Case, folder: Path, classes: Path, *, whole: bool) -> dict[str,
     }
 
 
-def _settings(cases: Iterable[Case], folder: Path, running: Origin) -> None:
+def _settings(cases: Iterable[Case], folder: Path, running: Origin, *, scan: bool) -> None:
     hosts = {
         host_of(case): f"127.0.0.1:{running.ports[case.client.server]}"
         for case in cases
         if case.verdict is not Verdict.HOST
     }
-    (folder / "policy.yaml").write_text(POLICY % json.dumps([*hosts]))
+    (folder / "policy.yaml").write_text(POLICY % (json.dumps([*hosts]), json.dumps(scan)))
     (folder / "config.yaml").write_text(
         "policy: policy.yaml\nstate_dir: state\nupstream:\n"
         f"  ca_file: {running.roots}\n  resolve: {json.dumps(hosts)}\n"
