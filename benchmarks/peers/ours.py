@@ -19,7 +19,7 @@ from benchmarks.peers import AbsentError, Running, Site, await_answer, end_group
 
 HOST = "bench.test"
 STOP_S_MAX = 60.0
-LEAKED = "gh" + "p_" + "x7Kq2Wm9Zt4Rb6Yn1Vc8Lp3Hd5Js0Fg2Ua4E"
+LEAKED = "gh" + "p_" + "x7Kq2Wm9Zt4Rb6Yn1Vc8Lp3Hd5Js0Fg2Ua4E"  # gitleaks:allow - made up
 POLICY = """\
 version: "1.2.0"
 name: benchmark
