@@ -11,7 +11,7 @@ command -v javac >/dev/null 2>&1 || clients="$clients default-jdk-headless"
 # shellcheck disable=SC2086 # a list of words
 sh .ci/packages.sh $clients
 
-modules="undici@7.30.2 proxy-agent@6.5.0"
+modules="undici@6.29.1 proxy-agent@6.5.0"
 if command -v npm >/dev/null 2>&1 && ! [ -d .cache/clients/node_modules/proxy-agent ]; then
     # shellcheck disable=SC2086 # a list of words
     npm install --prefix .cache/clients --no-save --no-package-lock --silent $modules ||

@@ -206,5 +206,5 @@ def _run(folder: Path, home: Path) -> str:
         env={**os.environ, **more}, cwd=folder, capture_output=True, text=True, check=False,
         timeout=WAIT_S,
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 0, (ran.returncode, ran.stdout, ran.stderr)
     return ran.stderr
