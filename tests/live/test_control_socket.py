@@ -68,7 +68,9 @@ def test_another_user_cannot_reach_it():
 
 
 def test_another_user_who_reaches_it_all_the_same_is_told_nothing():
-    assert told_to(NOBODY, is_open=True) in (b"sent:", b"ConnectionResetError")
+    # Closed before it was asked, or after: which depends on who is quicker.
+    cut = (b"sent:", b"ConnectionResetError", b"BrokenPipeError")
+    assert told_to(NOBODY, is_open=True) in cut
 
 
 def test_root_is_told():
