@@ -59,6 +59,8 @@ reason of an HTTP refusal stands in the status line, in `AESP-Reason` and in the
 END = """
 ## Limits
 
+- **What is not in the table** has not been tried. `run` sets variables for more
+  ([settings](settings.md#the-environment-of-the-command)).
 - **A name that cannot be resolved may be one that is refused.** To a captured program the resolver
   says that a refused name does not exist; there is no place for a reason in that answer.
   `aesp-proxy audit tail` has it (`dns.query`, `host_not_allowed`).

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 ANSWER = "the origin's own words"
 DOMAIN = "open.example"
+CALLER = f"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<GetCallerIdentityResult><Arn>{ANSWER}</Arn><UserId>1</UserId><Account>1</Account>
+</GetCallerIdentityResult></GetCallerIdentityResponse>"""
 _CHUNK_END = b"\r\n"
 
 
@@ -127,7 +130,9 @@ class _Pages(BaseHTTPRequestHandler):
         if ".git/" in self.path:
             self._git(b"")
             return
-        content_type, body = self._page(self.path.partition("?")[0])
+        self._send(*self._page(self.path.partition("?")[0]))
+
+    def _send(self, content_type: str, body: bytes) -> None:
         self.send_response(200 if body else 404)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -138,7 +143,11 @@ class _Pages(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.asked.append(self.path)
-        self._git(self._body())
+        body = self._body()
+        if self.path.startswith("/aws"):
+            self._send("text/xml", CALLER.encode())
+        else:
+            self._git(body)
 
     def _page(self, path: str) -> tuple[str, bytes]:
         host = self.headers["Host"]

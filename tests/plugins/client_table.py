@@ -444,6 +444,26 @@ CLIENTS: tuple[Client, ...] = (
         note="tries a refused host 4 times (10 s): `CARGO_NET_RETRY=0`",
     ),
     Client(
+        name="aws",
+        title="AWS CLI",
+        words=("aws", "sts", "get-caller-identity", "--endpoint-url", "{url}/aws"),
+        proxy=("HTTPS_PROXY",),
+        trust=("AWS_CA_BUNDLE",),
+        host=Refusal(255, "Failed to connect to proxy URL"),
+        captured=Refusal(255, "Could not connect to the endpoint URL"),
+        request=Refusal(255, _BODY),
+        tamed=MappingProxyType(
+            {
+                "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+                "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_MAX_ATTEMPTS": "1",
+            }
+        ),
+        note="the access key id that it sends is a secret until the policy's `credentials` let it "
+        "go home",
+    ),
+    Client(
         name="s-client",
         title="openssl s_client",
         words=(
