@@ -10,16 +10,30 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import codecs
 import gzip
+import io
+import lzma
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import brotli
+import zstandard
 from egress_lab import CANARY
 
 HALF = 18
+
+
+def _zip(data: bytes) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("notes/a.env", data)
+    return held.getvalue()
+
 
 _FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 FORMS: dict[str, Callable[[bytes], bytes]] = {
@@ -54,6 +68,13 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "gzip-and-more": lambda data: gzip.compress(data) + b"more",
     "gzip-cut": lambda data: gzip.compress(data)[:-9],
     "gzip-twice": lambda data: gzip.compress(gzip.compress(data)),
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zip": _zip,
+    "zip-base64": lambda data: base64.b64encode(_zip(data)),
+    "gzip-base64": lambda data: base64.b64encode(gzip.compress(data)),
 }
 
 

@@ -25,7 +25,7 @@ from typing import Protocol, Self
 
 from aesp_proxy.decide.secrets.findings import Findings
 from aesp_proxy.decide.secrets.hyperscan import SLICE_BYTES_MAX
-from aesp_proxy.decide.secrets.inflate import Inflater, inflatable
+from aesp_proxy.decide.secrets.inflate import CODINGS_MAX, Chain, inflatable
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
@@ -127,11 +127,12 @@ def open_body(encoding: str, policy: StreamPolicy, findings: Findings, sight: Si
             return _PlainScan(policy, findings, sight)
         return _MessageScan(policy, findings, sight)
     policy = replace(policy, redacts=False)  # what is compressed is not written anew
-    if len(codings) > 1:
-        return _ClosedScan("the body is encoded more than once")
-    if not inflatable(codings[0]):
-        return _ClosedScan(f"the content encoding {codings[0][:20]!r} cannot be scanned")
-    return _InflatedScan(codings[0], policy, findings, sight)
+    if len(codings) > CODINGS_MAX:
+        return _ClosedScan(f"the body is encoded more than {CODINGS_MAX} times")
+    unknown = next((coding for coding in codings if not inflatable(coding)), None)
+    if unknown is not None:
+        return _ClosedScan(f"the content encoding {unknown[:20]!r} cannot be scanned")
+    return _InflatedScan(codings, policy, findings, sight)
 
 
 _NOTHING = Release()
@@ -267,12 +268,12 @@ class _InflatedScan(WatchedScan):
     __slots__ = ("_held", "_inflater", "_raw", "_raw_held_bytes")
 
     def __init__(
-        self, encoding: str, policy: StreamPolicy, findings: Findings, sight: Sight
+        self, codings: Sequence[str], policy: StreamPolicy, findings: Findings, sight: Sight
     ) -> None:
         super().__init__(policy, findings, sight)
-        self._raw = sight.open()
-        self._inflater = Inflater(
-            encoding, bytes_max=policy.inflated_bytes_max, ratio_max=policy.inflate_ratio_max
+        self._raw = sight.open_plain()
+        self._inflater = Chain(
+            codings, bytes_max=policy.inflated_bytes_max, ratio_max=policy.inflate_ratio_max
         )
         # Each piece of raw bytes with how much had come out when it had gone in.
         self._held: deque[tuple[bytes, int]] = deque()

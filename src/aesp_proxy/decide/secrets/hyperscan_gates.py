@@ -17,6 +17,7 @@ from typing import cast
 import hyperscan as hs
 
 from aesp_proxy.decide.secrets.views.forms import WIDE_GATES, Gate
+from aesp_proxy.decide.secrets.views.runs import RUN_BYTES_MIN
 from aesp_proxy.errors import ConfigError, UnavailableError
 
 OPENINGS_MAX = 65_536
@@ -89,6 +90,39 @@ def compile_gates(gates: Sequence[Gate]) -> GateLocator:
             raise ConfigError(f"Hyperscan refuses a gate: {failure}") from failure
         databases.append(database)
     return GateLocator(views, databases)
+
+
+class RunGate:
+    """Tells whether a block holds a long run of what base64, base32 and hex are written in."""
+
+    __slots__ = ("_database", "_own")
+
+    def __init__(self) -> None:
+        self._database = hs.Database(mode=hs.HS_MODE_BLOCK)
+        self._own = threading.local()
+        expression = b"[A-Za-z0-9+/_\\-]{%d}" % RUN_BYTES_MIN
+        self._database.compile(
+            expressions=[expression], ids=[0], elements=1, flags=[hs.HS_FLAG_SINGLEMATCH]
+        )
+
+    def opens(self, data: bytes) -> bool:
+        """Tell whether there is one in ``data``."""
+        found: list[Opening] = []
+        try:
+            scratch = self._own.scratch
+        except AttributeError:
+            scratch = self._own.scratch = hs.Scratch(self._database)
+        try:
+            self._database.scan(data, _collect, 0, found, scratch)
+        except hs.error as failure:
+            raise UnavailableError(f"the scan failed: {type(failure).__name__}") from failure
+        return bool(found)
+
+
+@cache
+def run_gate() -> RunGate:
+    """Return the one gate for runs."""
+    return RunGate()
 
 
 @cache

@@ -2,40 +2,41 @@
 
 Rules:
 
-- Only what a receiver would certainly read the same way is inflated: gzip
-  (RFC 1952, any number of members) and zlib-wrapped deflate (RFC 1950, RFC 9110
-  section 8.4.1.2). Raw deflate, preset dictionaries and bytes after the end are refused.
-- Output comes in pieces of at most ``PIECE_BYTES_MAX``; memory is constant.
-- Output is capped in bytes and as a ratio to the input.
+- Only what a receiver would certainly read the same way is inflated: gzip, deflate,
+  Brotli and Zstandard, up to ``CODINGS_MAX`` of them over each other. Preset
+  dictionaries and bytes after the end are refused.
+- Output is capped in bytes and as a ratio to the input; memory is bounded.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-PIECE_BYTES_MAX = 1 << 16
+from aesp_proxy.decide.secrets.codings import DECODERS, HTTP_CODINGS, SEVERAL, DamagedError
+
+CODINGS_MAX = 3
 RATIO_FREE_BYTES = 1 << 20
 """The ratio is not asked for before this much has come out."""
 
-_WBITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-
 
 def inflatable(encoding: str) -> bool:
-    """Tell whether ``encoding`` (lower case) is one that ``Inflater`` takes."""
-    return encoding in _WBITS
+    """Tell whether ``encoding`` (lower case) is a content coding that is undone."""
+    return encoding in HTTP_CODINGS
 
 
 class Inflater:
-    """One compressed stream. ``problem`` is empty, or why the stream cannot be scanned."""
+    """One compressed stream. ``problem`` is empty, or why the stream cannot be scanned.
 
-    __slots__ = ("_bytes_max", "_inflate", "_ratio_max", "_wbits", "problem", "taken", "yielded")
+    ``ended`` is true at the end of the stream where another one may not follow.
+    """
 
-    def __init__(self, encoding: str, *, bytes_max: int, ratio_max: int) -> None:
-        self._wbits = _WBITS[encoding]
+    __slots__ = ("_bytes_max", "_coding", "_decoder", "_ratio_max", "problem", "taken", "yielded")
+
+    def __init__(self, coding: str, *, bytes_max: int, ratio_max: int) -> None:
+        self._coding = coding
         self._bytes_max = bytes_max
         self._ratio_max = ratio_max
-        self._inflate = zlib.decompressobj(self._wbits)
+        self._decoder = DECODERS[coding]()
         self.problem = ""
         self.taken = 0
         self.yielded = 0
@@ -43,41 +44,94 @@ class Inflater:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what ``data`` inflates to; stops early when ``problem`` is set."""
         self.taken += len(data)
-        full = False
-        while (data or full) and not self.problem:
-            if self._inflate.eof:
-                self._next_member()
-                continue
+        while data and not self.problem:
+            if self._decoder.ended:
+                if self._coding not in SEVERAL:
+                    self.problem = "there are bytes after the end of the compressed body"
+                    return
+                self._decoder = DECODERS[self._coding]()
             try:
-                piece = self._inflate.decompress(data, PIECE_BYTES_MAX)
-            except zlib.error:
+                for piece in self._decoder.pieces(data):
+                    if not self._counts(piece):
+                        return
+                    yield piece
+            except DamagedError:
                 self.problem = "the compressed body is damaged"
                 return
-            ended = self._ended()
-            data = self._inflate.unused_data if ended else self._inflate.unconsumed_tail
-            # A full piece may have more behind it although all input is used up.
-            full = len(piece) == PIECE_BYTES_MAX and not ended
-            yield from self._count(piece)
+            data = self._decoder.unused if self._decoder.ended else b""
 
     def finish(self) -> None:
         """Set ``problem`` when the stream ends in the middle."""
-        if self.taken and not self._inflate.eof and not self.problem:
+        if self.taken and not self._decoder.ended and not self.problem:
             self.problem = "the compressed body ends early"
 
-    def _ended(self) -> bool:
-        return self._inflate.eof
+    @property
+    def ended(self) -> bool:
+        """Whether the stream that was begun has come to its end."""
+        return self._decoder.ended
 
-    def _next_member(self) -> None:
-        if self._wbits == zlib.MAX_WBITS:
-            self.problem = "there are bytes after the end of the compressed body"
-            return
-        self._inflate = zlib.decompressobj(self._wbits)
+    @property
+    def unused(self) -> bytes:
+        """What was fed behind the end."""
+        return self._decoder.unused
 
-    def _count(self, piece: bytes) -> Iterator[bytes]:
+    def _counts(self, piece: bytes) -> bool:
         self.yielded += len(piece)
         if self.yielded > self._bytes_max:
             self.problem = "the compressed body inflates to more than may be scanned"
         elif self.yielded > max(RATIO_FREE_BYTES, self.taken * self._ratio_max):
             self.problem = "the compressed body inflates too much for its size"
-        elif piece:
-            yield piece
+        return not self.problem
+
+
+class Chain:
+    """Codings over each other, as one stream; ``codings`` in the order they were applied."""
+
+    __slots__ = ("_bytes_max", "_links", "_ratio_max")
+
+    def __init__(self, codings: Sequence[str], *, bytes_max: int, ratio_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._ratio_max = ratio_max
+        self._links = [
+            Inflater(coding, bytes_max=bytes_max, ratio_max=ratio_max)
+            for coding in reversed(codings)
+        ]
+
+    @property
+    def problem(self) -> str:
+        """Why the stream cannot be scanned, empty while it can."""
+        for link in self._links:
+            if link.problem:
+                return link.problem
+        if self.yielded > max(RATIO_FREE_BYTES, self.taken * self._ratio_max):
+            return "the compressed body inflates too much for its size"
+        return ""
+
+    @property
+    def taken(self) -> int:
+        """How many bytes have gone in."""
+        return self._links[0].taken
+
+    @property
+    def yielded(self) -> int:
+        """How many bytes have come out."""
+        return self._links[-1].yielded
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what ``data`` inflates to; stops early when there is a problem."""
+        yield from self._through(0, data)
+
+    def _through(self, number: int, data: bytes) -> Iterator[bytes]:
+        last = number == len(self._links) - 1
+        for piece in self._links[number].feed(data):
+            if last:
+                yield piece
+            else:
+                yield from self._through(number + 1, piece)
+            if self.problem:
+                return
+
+    def finish(self) -> None:
+        """Note a stream that ends in the middle."""
+        for link in self._links:
+            link.finish()

@@ -19,7 +19,10 @@ from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.hyperscan import Hit, Locator
 from aesp_proxy.decide.secrets.hyperscan_gates import GateLocator
 from aesp_proxy.decide.secrets.reference import Candidate, Confirmer
-from aesp_proxy.decide.secrets.views.lens import Account, Lens, outside
+from aesp_proxy.decide.secrets.views.account import Account
+from aesp_proxy.decide.secrets.views.lens import Lens
+from aesp_proxy.decide.secrets.views.place import outside
+from aesp_proxy.decide.secrets.views.stream import LensStream
 
 CONFIRMS_MAX = 1_024
 _CLEAR_MAX = 64
@@ -82,16 +85,21 @@ class Watch:
     )
 
     def __init__(
-        self, locator: Locator, confirmer: Confirmer, lens: Lens, exact: ExactIndex | None
+        self,
+        locator: Locator,
+        confirmer: Confirmer,
+        exact: ExactIndex | None,
+        views: LensStream | None,
+        account: Account,
     ) -> None:
         self._stream = locator.open()
         self._confirmer = confirmer
         self._ends: dict[int, int] = {}
         self._effort = 0
         self._exact = None if exact is None else exact.open()
-        self._account = Account()
+        self._account = account
         self._clear: deque[Candidate] = deque(maxlen=_CLEAR_MAX)
-        self._lens = lens.open(self._account)
+        self._lens = views
         self.cut = False
 
     @property
@@ -102,7 +110,7 @@ class Watch:
     @property
     def hold_from(self) -> int:
         """The offset from which bytes must stay: they wait to be seen through a view."""
-        return self._lens.hold_from
+        return self._stream.total if self._lens is None else self._lens.hold_from
 
     def see(self, data: bytes) -> Sequence[Candidate]:
         """Return the candidates that become known with ``data`` (at most SLICE_BYTES_MAX of it).
@@ -117,20 +125,24 @@ class Watch:
             exact = self._exact.see(tail, data, stream.total - len(data))
             self.cut = self.cut or self._exact.cut
             found = [*found, *exact] if exact else found
-        self._know(found)
+        if self._lens is None:
+            return found
+        self._know(self._lens, found)
         return self._with_views(found, self._lens.see(data))
 
     def finish(self) -> Sequence[Candidate]:
         """End the stream and return the candidates that only its end decides."""
         hits = self._stream.finish()
         found = self._confirm(hits, self._stream.tail) if hits else ()
-        self._know(found)
+        if self._lens is None:
+            return found
+        self._know(self._lens, found)
         return self._with_views(found, self._lens.finish())
 
-    def _know(self, found: Sequence[Candidate]) -> None:
+    def _know(self, lens: LensStream, found: Sequence[Candidate]) -> None:
         if found:
             self._clear.extend(found)
-            self._lens.know(found)
+            lens.know(found)
 
     def _with_views(
         self, found: Sequence[Candidate], through: list[Candidate]
@@ -147,13 +159,15 @@ class Watch:
     def close(self) -> None:
         """Let the stream go; closing again does nothing."""
         self._stream.close()
+        if self._lens is not None:
+            self._lens.close()
 
     def _confirm(self, hits: list[Hit], text: bytes) -> Sequence[Candidate]:
         base = self._stream.total - len(text)
         found, effort = _confirm(self._confirmer, hits, text, base, self._ends)
         self._effort += effort
         if len(hits) > CONFIRMS_MAX or _too_much(self._effort, base + len(text)):
-            self.cut = True
+            self.cut = self._account.cut = True
         return found
 
 
@@ -172,11 +186,19 @@ class Sight:
         self._locator = locator
         self._confirmer = confirmer
         self._exact = exact
-        self._lens = Lens(gates, self._plain)
+        self._lens = Lens(gates, self._plain, self._inside)
 
     def open(self) -> Watch:
         """Return a watch over a new stream; the caller closes it."""
-        return Watch(self._locator, self._confirmer, self._lens, self._exact)
+        return self._inside(Account(), 1, "")
+
+    def open_plain(self) -> Watch:
+        """Return a watch that looks at what stands in clear and through no view."""
+        return Watch(self._locator, self._confirmer, self._exact, None, Account())
+
+    def _inside(self, account: Account, depth: int, inside: str) -> Watch:
+        views = self._lens.open(account, depth, inside)
+        return Watch(self._locator, self._confirmer, self._exact, views, account)
 
     def block(self, data: bytes) -> Seen:
         """Return what is seen in a block of its own, in clear and through views."""

@@ -43,12 +43,26 @@ def percent_decoded(text: bytes) -> bytes:
     return b"".join(decoded)
 
 
+_UNCOMMON = compile_re2(
+    rb"""\x00|\\(?:x|[0-7]|U|[abefv'`\n]|u(?:\{|00|0[34]|20[026]|[fF]|d835|D835))"""
+)
+_COMMON = (
+    (rb"\\", b"\0"), (rb"\"", b'"'), (rb"\n", b"\n"), (rb"\t", b"\t"), (rb"\r", b"\r"),
+    (rb"\/", b"/"), (b"\0", b"\\"),
+)  # fmt: skip
+"""What nearly all escapes are, each undone in one call; NUL stands for a backslash meanwhile."""
+
+
 def unescaped(text: bytes) -> bytes:
     r"""Return ``text`` with JSON's, JavaScript's and C's escapes undone once.
 
     ``\n``, ``\"``, ``\/``, ``\\``, ``\uHHHH`` and ``\u{H}`` (surrogates joined), ``\xHH``,
     ``\NNN`` in octal. A character above U+00FF becomes UTF-8.
     """
+    if _UNCOMMON.search(text) is None:
+        for escape, plain in _COMMON:
+            text = text.replace(escape, plain)
+        return text
     out: list[bytes] = []
     pieces = text.split(b"\\")
     out.append(pieces[0])

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.views.packed import MAGICS
 
-FORMS_EDITION = 3
+FORMS_EDITION = 4
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -51,7 +52,7 @@ class Gate:
 
 def gates_of(literals: Iterable[Literal]) -> tuple[Gate, ...]:
     """Return the gates for ``literals`` in all wrappings, each once, in a fixed order."""
-    found: dict[tuple[str, bytes], None] = dict.fromkeys(_ALWAYS)
+    found: dict[tuple[str, bytes], None] = dict.fromkeys((*_ALWAYS, *_packed()))
     for literal in literals:
         found.update(dict.fromkeys(_beside(literal)))
         for view, forms in _FORMS if literal.any_case else (*_FORMS, *_FORMS_OF_TOKENS):
@@ -246,6 +247,17 @@ _ALWAYS: tuple[tuple[str, bytes], ...] = (
     ("escapes", rb"\\u[dD]835\\u"),
     ("joined", rb"(?:\" ?\+ ?\"|' ?\+ ?'|` ?\+ ?`|\\\" ?\+ ?\\\")"),
 )
+
+
+def _packed() -> Iterator[tuple[str, bytes]]:
+    """Return the first bytes of what is packed, as they are and in base64 and hex."""
+    for magic in MAGICS:
+        yield magic.kind, quoted(magic.start)
+        yield "base64", _digits(magic.start, 0, 6, _BASE64)
+        yield "hex", b"(?i)" + quoted(magic.start[:_HEX_CHARS].hex().encode())
+
+
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 def _some(form: bytes) -> Iterator[bytes]:

@@ -71,6 +71,11 @@ _MARKS = (
 )
 
 
+def base64_text(digits: bytes) -> bytes:
+    """Return what ``digits`` say in base64, standard or URL-safe, from the first on."""
+    return _from_base64(digits.translate(_URL_SAFE))
+
+
 def _from_base64(digits: bytes) -> bytes:
     rest = len(digits) % 4
     if rest == 1:
@@ -88,6 +93,13 @@ def base32_texts(region: bytes) -> bytes:
     number = int(digits, 32)  # linear: the base is a power of two
     size = (5 * len(digits) + 7) // 8
     return SEAM.join((number >> shift).to_bytes(size, "big") for shift in range(8))
+
+
+def base32_text(digits: bytes) -> bytes:
+    """Return what ``digits`` say in base32 from the first on."""
+    number = int(digits.translate(_TO_PYTHON_32), 32)
+    spare = 5 * len(digits) % 8
+    return (number >> spare).to_bytes(5 * len(digits) // 8, "big")
 
 
 def hex_texts(region: bytes) -> bytes:

@@ -1,0 +1,293 @@
+"""The views of one stream: gates open regions, runs are followed, packed parts are read.
+
+Rules:
+
+- A byte waits (``hold_from``) while a region, a run or a packed part that holds it is not
+  looked at. Memory is what waits, and ``BACK_BYTES`` before it.
+- Fed in slices, so that one slice has no more gates than are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from aesp_proxy.decide.secrets.hyperscan_gates import (
+    OPENINGS_MAX,
+    OVERLAP_BYTES,
+    GateLocator,
+    run_gate,
+    wide_gates,
+)
+from aesp_proxy.decide.secrets.reference import Candidate
+from aesp_proxy.decide.secrets.views.account import DEPTH_MAX, TOO_DEEP, Account
+from aesp_proxy.decide.secrets.views.forms import BROKEN
+from aesp_proxy.decide.secrets.views.packed import KINDS, ChildWatch, Packed
+from aesp_proxy.decide.secrets.views.place import is_promising, outward
+from aesp_proxy.decide.secrets.views.regions import Look, Regions
+from aesp_proxy.decide.secrets.views.runs import (
+    PACKED_STARTS,
+    RUN_BYTES_MIN,
+    Piece,
+    Runs,
+    kinds_of,
+    shown,
+    together,
+)
+from aesp_proxy.decide.secrets.views.table import BACK_BYTES, VIEWS, View
+
+SLICE_BYTES = 65_536
+PACKED_MAX = 16
+_PAD = b"\n\n"
+_NOT_INSIDE = {
+    "rot13": ("rot13",),
+    "reversed": ("reversed",),
+    BROKEN: ("joined", "fields", "spaced", "lines", "marked-up", "message"),
+}
+"""Views that are not opened inside others: they would undo them, or mend what is mended."""
+_DIGITS = {"base64": (4, 3), "base32": (8, 5), "hex": (2, 1)}
+"""So many digits of a run are so many bytes."""
+
+
+class Looker(Protocol):
+    """What a stream asks: how a region is looked at, and how what is packed is watched."""
+
+    @property
+    def gates(self) -> GateLocator:
+        """The gates of the rules."""
+        ...
+
+    def look(
+        self, view: View, region: bytes, at: int, base: int, account: Account, depth: int
+    ) -> list[Candidate]:
+        """Return what a region shows through one view."""
+        ...
+
+    def shown(self, text: bytes, account: Account, depth: int, inside: str) -> list[Candidate]:
+        """Return what is found in what a view has shown."""
+        ...
+
+    def watch(self, account: Account, depth: int, inside: str) -> ChildWatch:
+        """Return a watch over a stream inside this one."""
+        ...
+
+
+class LensStream:
+    """The views of one stream of bytes, seen piece by piece.
+
+    ``hold_from`` is the offset from which bytes wait to be looked at: before it all
+    views that were opened are done.
+    """
+
+    __slots__ = (
+        "_account",
+        "_base",
+        "_buffer",
+        "_depth",
+        "_inside",
+        "_lens",
+        "_packed",
+        "_regions",
+        "_run_packed",
+        "_run_start",
+        "_runs",
+    )
+
+    def __init__(self, lens: Looker, account: Account, depth: int, inside: str) -> None:
+        self._lens = lens
+        self._account = account
+        self._depth = depth
+        self._inside = inside
+        self._buffer = b""
+        self._base = 0
+        self._regions = Regions()
+        self._runs = Runs()
+        self._packed: list[Packed] = []
+        self._run_packed: list[Packed] = []
+        self._run_start = 0
+
+    @property
+    def hold_from(self) -> int:
+        """The offset of the first byte that still waits."""
+        first = self._base + len(self._buffer)
+        if self._regions:
+            first = min(first, self._regions.start)
+        if self._runs.is_open:
+            first = min(first, self._runs.hold_from, self._run_hold_from(first))
+        for one in self._packed:
+            first = min(first, one.hold_from)
+        return first
+
+    def know(self, clear: Iterable[Candidate]) -> None:
+        """Take note of what stands in clear: it needs no mending."""
+        self._regions.know(clear)
+
+    def see(self, data: bytes) -> list[Candidate]:
+        """Return what becomes known with ``data``; longer than SLICE_BYTES, it is sliced."""
+        if len(data) <= SLICE_BYTES:
+            return self._see(data)
+        found: list[Candidate] = []
+        for at in range(0, len(data), SLICE_BYTES):
+            found += self._see(data[at : at + SLICE_BYTES])
+        return found
+
+    def finish(self) -> list[Candidate]:
+        """End the stream; return what its last regions, runs and packed parts show."""
+        found: list[Candidate] = []
+        for look in self._regions.ready(self._buffer, self._base, is_last=True):
+            found += self._look(look)
+        if self._runs.is_open:
+            found += self._follow(self._base + len(self._buffer), is_last=True)
+        for one in self._packed:
+            found += one.finish()
+        self._packed.clear()
+        return found
+
+    def close(self) -> None:
+        """Let the watches of what is packed go."""
+        for one in (*self._packed, *self._run_packed):
+            one.close()
+
+    def _see(self, data: bytes) -> list[Candidate]:
+        if self._depth == 1:
+            self._account.earn(len(data))
+        total = self._base + len(self._buffer)
+        near = self._buffer[-OVERLAP_BYTES:]
+        text = near + data + _PAD
+        begun = self._open(self._lens.gates, text, total, len(near))
+        if not text.isascii():
+            self._open(wide_gates(), text, total, len(near))
+        self._buffer += data
+        found: list[Candidate] = []
+        for one in self._packed:
+            found += one.feed(data)
+        for kind, start in begun:
+            found += self._unpack(kind, start)
+        if self._packed:
+            self._settle()
+        if self._regions:
+            for look in self._regions.ready(self._buffer, self._base, is_last=False):
+                found += self._look(look)
+        found += self._follow(total, is_last=False)
+        spare = self.hold_from - BACK_BYTES - self._base
+        if spare > 0:
+            self._buffer = self._buffer[spare:]
+            self._base += spare
+        return found
+
+    def _open(self, gates: GateLocator, text: bytes, total: int, low: int) -> list[tuple[str, int]]:
+        """Note what gates open that end after the first ``low`` bytes of ``text``.
+
+        Return what begins there packed: its kind and where.
+        """
+        openings = gates.find(text)
+        if len(openings) >= OPENINGS_MAX:
+            self._account.cut = True
+        begun = []
+        high = len(text) - len(_PAD)
+        for end, gate in openings:
+            name = gates.views[gate]
+            if not low < end <= high or self._inside in _NOT_INSIDE.get(name, ()):
+                continue
+            mark = total + end - low
+            if name in KINDS:
+                begun.append((name, mark - len(KINDS[name].start)))
+            else:
+                self._regions.note(name, mark)
+        return begun
+
+    def _look(self, look: Look) -> list[Candidate]:
+        if self._depth > DEPTH_MAX:
+            if not look.view.mends:
+                self._account.refuse(TOO_DEEP)
+            return []
+        region = self._buffer[look.start - self._base : look.until - self._base]
+        at = look.mark - look.start
+        return self._lens.look(look.view, region, at, look.start, self._account, self._depth)
+
+    def _unpack(self, kind: str, start: int) -> list[Candidate]:
+        """Begin to read what is packed from ``start`` on."""
+        if not KINDS[kind].opens:
+            self._account.refuse(f"an archive in it ({kind}) cannot be opened")
+            return []
+        if self._depth > DEPTH_MAX or len(self._packed) >= PACKED_MAX:
+            self._account.refuse(TOO_DEEP if self._depth > DEPTH_MAX else "it is packed too often")
+            return []
+        one = Packed(kind, start, lambda: self._lens.watch(self._account, self._depth + 1, kind))
+        self._packed.append(one)
+        return one.feed(self._buffer[start - self._base :])
+
+    def _settle(self) -> None:
+        """Keep the packed parts that go on; note why one could not be read."""
+        for one in self._packed:
+            if one.problem:
+                self._account.refuse(one.problem)
+        self._packed = [one for one in self._packed if one.is_open]
+
+    def _follow(self, low: int, *, is_last: bool) -> list[Candidate]:
+        """Look at what of long runs is there."""
+        total = self._base + len(self._buffer)
+        near = max(0, low - RUN_BYTES_MIN + 1 - self._base)
+        if not self._runs.is_open and not run_gate().opens(self._buffer[near:]):
+            return []
+        found: list[Candidate] = []
+        digests: list[Piece] = []
+        for piece in self._runs.pieces(self._buffer, self._base, low, total, is_last=is_last):
+            if self._depth > DEPTH_MAX:
+                self._account.refuse(TOO_DEEP)
+                break
+            is_marked = piece.view != "base64" or piece.text.startswith(PACKED_STARTS)
+            if piece.short and not is_marked:
+                digests.append(piece)
+            else:
+                found += self._read(piece)
+        for piece in _promising(digests):
+            found += self._read(piece)
+        return found
+
+    def _read(self, piece: Piece) -> list[Candidate]:
+        text = shown(piece.view, piece.text, short=piece.short)
+        seen: list[Candidate] = []
+        if is_promising(text):
+            seen = self._lens.shown(text, self._account, self._depth, piece.view)
+        view = VIEWS[piece.view]
+        found = [outward(view, piece.text, piece.start, one, text) for one in seen]
+        if piece.is_first:
+            kinds = kinds_of(text, short=piece.short)
+            self._run_start = piece.start
+            self._run_packed = [self._packed_in_run(kind, piece) for kind in kinds]
+        for one in self._run_packed:
+            fresh = shown(piece.view, piece.fresh, short=False)
+            found += self._of_run(one.feed(fresh) + (one.finish() if piece.is_last else []), piece)
+            if one.problem:
+                self._account.refuse(one.problem)
+        self._run_packed = [one for one in self._run_packed if one.is_open]
+        return found
+
+    def _packed_in_run(self, kind: str, piece: Piece) -> Packed:
+        inside = f"{piece.view} > {kind}"
+        return Packed(kind, 0, lambda: self._lens.watch(self._account, self._depth + 2, inside))
+
+    def _of_run(self, candidates: Sequence[Candidate], piece: Piece) -> list[Candidate]:
+        start, end = self._run_start, piece.start + len(piece.text)
+        return [
+            replace(one, start=start, end=end, begin=start, via=f"{piece.view} > {one.via}")
+            for one in candidates
+        ]
+
+    def _run_hold_from(self, first: int) -> int:
+        for one in self._run_packed:
+            digits, count = _DIGITS["base64"]
+            first = min(first, self._run_start + one.hold_from // count * digits)
+        return first
+
+
+def _promising(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return those short runs in which a token may stand, by halves."""
+    if not pieces or not is_promising(together([piece.text for piece in pieces])):
+        return []
+    if len(pieces) == 1:
+        return list(pieces)
+    half = len(pieces) // 2
+    return _promising(pieces[:half]) + _promising(pieces[half:])
