@@ -168,6 +168,7 @@ class EventExchange:
                 verdict=lambda rule, severity: guard.verdict(rule, severity, place),
                 redacts=guard.may_redact and not encoding and not signed_by(event.headers),
                 is_json=b"json" in _body_kind(event)[1],
+                records_unscannable=guard.section.records_unscannable,
             )
         self._policy = policy
         self._scan = scanner.stream(location, encoding=encoding, policy=policy)

@@ -230,3 +230,38 @@ def test_a_head_is_not_redacted_but_refused_and_the_message_says_so(events, snap
 def test_an_action_of_no_known_rule_is_refused_at_load(snapshot_of) -> None:
     with pytest.raises(ConfigError, match="no secret rule is named 'nobody'"):
         snapshot_of(ACCESS + "secret_leak: {actions: [{rule: nobody, action: redact}]}")
+
+
+CLOSED = b"7z\xbc\xaf\x27\x1c an archive that is not opened"
+
+
+@pytest.mark.parametrize(
+    ("key", "verdict", "reason"),
+    [
+        ("", Verdict.DENY, Reason.UNSCANNABLE),
+        ("secret_leak: {unscannable: block}", Verdict.DENY, Reason.UNSCANNABLE),
+        ("secret_leak: {unscannable: record}", Verdict.AUDIT, Reason.SECRET_FOUND),
+    ],
+)
+def test_what_cannot_be_looked_through_is_refused_unless_the_policy_records_it(
+    events, snapshot_of, key: str, verdict: Verdict, reason: Reason
+) -> None:
+    decision = decide(events.file("/w/a.7z", content=CLOSED), snapshot_of(ACCESS + key))
+    assert (decision.verdict, decision.reason) == (verdict, reason)
+    assert [(each.rule, each.via) for each in decision.findings] == [
+        ("unscannable", "an archive in it (7z) cannot be opened")
+    ]
+
+
+def test_what_cannot_be_looked_through_never_hides_a_secret(events, snapshot_of) -> None:
+    snapshot = snapshot_of(ACCESS + "secret_leak: {unscannable: record}")
+    decision = decide(events.file("/w/a", content=CLOSED + KEY.encode()), snapshot)
+    assert (decision.verdict, decision.reason) == (Verdict.DENY, Reason.SECRET_FOUND)
+
+
+def test_a_key_cut_over_the_labels_of_a_name_is_found(events, snapshot_of) -> None:
+    name = "testkey-a1b2.c3d4e5f6.g7h8.example.com"
+    rule = "secret_leak: {patterns: [{name: low, pattern: 'testkey-[a-z0-9]{16}'}]}"
+    snapshot = snapshot_of("egress_allowlist: {allow: ['*.example.com']}\n" + rule)
+    decision = decide(events.connect(name), snapshot)
+    assert [(each.rule, each.location) for each in decision.findings] == [("low", "host")]

@@ -109,6 +109,7 @@ WEAKENINGS = [
         "the secret 'npm' to api.example.com",
     ),
     (guard("secret_leak", "redact: true"), "true is weaker than false"),
+    (guard("secret_leak", "unscannable: record"), "a body that cannot be scanned"),
     (guard("secret_leak", "actions: [{rule: 'aws-*', action: redact}]"), "a finding of 'aws-*'"),
     (guard("secret_leak", "actions: [{rule: 'github-*', action: record}]"), "a finding of"),
     (guard("secret_leak", "actions: [{rule: 'npm-*', action: record}]"), "a finding of 'npm-*'"),

@@ -56,7 +56,8 @@ BAD = [
         (
             "p.yaml:4:5: unknown key 'zzz' in guards.secret_leak (known keys: actions,"
             " additional_packs, additional_patterns, credentials, enabled, packs, patterns, redact,"
-            " remove_packs, remove_patterns, severity_threshold, skip_paths)"
+            " remove_packs, remove_patterns, severity_threshold, skip_paths,"
+            " unscannable)"
         ),
     ),
     (

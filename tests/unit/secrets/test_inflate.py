@@ -12,7 +12,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aesp_proxy.decide.secrets.body import RAW_HELD_BYTES_MAX, StreamPolicy
+from aesp_proxy.decide.secrets.body import StreamPolicy
+from aesp_proxy.decide.secrets.inflated import RAW_HELD_BYTES_MAX
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import rule_from_policy
 from aesp_proxy.decide.secrets.scanner import SecretScanner

@@ -18,7 +18,7 @@ from aesp_proxy.decide.answer import Answer
 from aesp_proxy.decide.policy.globs import PathGlobs
 from aesp_proxy.decide.policy.hosts import HostIndex, HostRule
 from aesp_proxy.decide.policy.policy import Credential, LeakAction, SecretSection
-from aesp_proxy.decide.secrets.rule import TOO_MANY
+from aesp_proxy.decide.secrets.rule import TOO_MANY, UNSCANNABLE
 from aesp_proxy.model.decision import Finding, Reason, Severity, Verdict
 from aesp_proxy.model.event import (
     DnsQuery,
@@ -86,6 +86,8 @@ class SecretLeak:
         Of the actions that speak of it the mildest counts, so that another entry never
         makes a policy stricter, and one less never milder.
         """
+        if rule == UNSCANNABLE:
+            return Verdict.AUDIT if self.section.records_unscannable else Verdict.DENY
         if severity < self.section.severity_threshold:
             return Verdict.AUDIT
         if rule == TOO_MANY:
@@ -113,7 +115,7 @@ class SecretLeak:
             case EgressRequest():
                 return self.scanner.scan_head(_bytes(event.target), event.headers)
             case EgressConnect() | DnsQuery():
-                return self.scanner.scan(_bytes(event.host.name), "host")
+                return self.scanner.scan(_labels(event.host.name), "host")
             case NetworkAccess():
                 return self.scanner.scan_head(_bytes(event.url), ()) if event.url else ()
             case ToolCall():
@@ -180,6 +182,8 @@ class SecretLeak:
             return _noted(Verdict.AUDIT, Reason.SECRET_FOUND, f"{what}; {why}", findings)
         if verdict is Verdict.REDACT and redacts:
             return _noted(Verdict.REDACT, Reason.SECRET_FOUND, f"masked {what}{more}", findings)
+        if worst.rule == UNSCANNABLE:
+            return self._unscannable(worst, findings)
         return Answer(
             verdict=Verdict.DENY,
             reason=Reason.SECRET_FOUND,
@@ -192,6 +196,25 @@ class SecretLeak:
                 "If it is real, treat it as leaked to the agent and rotate it.",
             ),
         )
+
+    def _unscannable(self, worst: Finding, findings: tuple[Finding, ...]) -> Answer:
+        return Answer(
+            verdict=Verdict.DENY,
+            reason=Reason.UNSCANNABLE,
+            severity=Severity.ERROR,
+            message=f"{worst.location} cannot be scanned: {worst.via}",
+            source=self.section.source,
+            findings=findings,
+            remediation=(
+                "Send it in clear, or less wrapped.",
+                "The operator may let it pass, recorded: unscannable: record.",
+            ),
+        )
+
+
+def _labels(name: str) -> bytes:
+    """Return a host name, and its labels as one word: what does not fit in one goes in several."""
+    return _bytes(f"{name}\n{name.replace('.', '')}")
 
 
 def secret_leak(section: SecretSection, scanner: Scanner) -> SecretLeak:

@@ -180,6 +180,13 @@ def secret_changes(pair: Pair) -> Iterator[Change]:
                      item=f"{_flag(old.redact)} -> {_flag(new.redact)}", source=new.source,
                      direction=Direction.WEAKER if new.redact else Direction.STRICTER,
                      why="what is found in a body is masked, or refuses")  # fmt: skip
+    if old.records_unscannable != new.records_unscannable:
+        words = ("block", "record")
+        yield Change(key="guards.secret_leak.unscannable", what="changed",
+                     item=f"{words[old.records_unscannable]} -> {words[new.records_unscannable]}",
+                     source=new.source,
+                     direction=Direction.WEAKER if new.records_unscannable else Direction.STRICTER,
+                     why="what cannot be scanned refuses, or is recorded")  # fmt: skip
     packs_were, packs_are = _texts(old.packs), _texts(new.packs)
     for name in sorted({*packs_were, *packs_are} - ({*packs_were} & {*packs_are})):
         added = name in packs_are

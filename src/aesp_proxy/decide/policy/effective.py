@@ -153,6 +153,7 @@ def _secrets(guards: Table | None, where: str) -> SecretSection:
         skip_paths=table.texts("skip_paths") or (),
         credentials=tuple(_credential(entry) for entry in table.tables("credentials")),
         redact=table.flag("redact", default=False),
+        records_unscannable=_is_word(table.text("unscannable"), "record"),
         actions=tuple(_leak_action(entry) for entry in table.tables("actions")),
         packs=table.texts("packs") or (),
     )
@@ -269,6 +270,10 @@ def _hosts(table: Table, name: str) -> tuple[HostRule, ...]:
 def _default(table: Table) -> Verdict:
     action = table.text("default_action")
     return Verdict.DENY if action is None else _DEFAULT_VERDICTS[action.value]
+
+
+def _is_word(text: Sourced[str] | None, word: str) -> bool:
+    return text is not None and text.value == word
 
 
 def _severity(word: Sourced[str] | None, default: Severity) -> Severity:

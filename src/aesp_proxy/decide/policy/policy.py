@@ -88,6 +88,7 @@ class SecretSection:
     """A finding of at least ``severity_threshold`` refuses; one below is recorded.
 
     ``redact`` has it masked instead, where it can be; so do ``actions``, or have it recorded.
+    What cannot be scanned refuses, or with ``records_unscannable`` is recorded.
     """
 
     source: str
@@ -97,6 +98,7 @@ class SecretSection:
     skip_paths: tuple[Sourced[str], ...]
     credentials: tuple[Credential, ...]
     redact: bool = False
+    records_unscannable: bool = False
     actions: tuple[LeakAction, ...] = ()
     packs: tuple[Sourced[str], ...] = ()
 
@@ -319,6 +321,7 @@ def _secrets(section: SecretSection) -> object:
             for c in section.credentials
         ),
         **({"redact": True} if section.redact else {}),
+        **({"unscannable": "record"} if section.records_unscannable else {}),
         **({"actions": sorted(map(_action, section.actions))} if section.actions else {}),
     }
 

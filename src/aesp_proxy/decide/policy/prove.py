@@ -155,6 +155,8 @@ def _credentials(above: SecretSection, below: SecretSection) -> Iterator[Doubt]:
 
 def _leak_actions(above: SecretSection, below: SecretSection) -> Iterator[Doubt]:
     """Doubt what is masked or recorded below and refused above."""
+    if below.records_unscannable and not above.records_unscannable:
+        yield Doubt(what="content that cannot be scanned", above=above.source, below=below.source)
     if below.redact and not above.redact:
         yield Doubt(what="a secret in a body, masked", above=above.source, below=below.source)
     for got in below.actions:

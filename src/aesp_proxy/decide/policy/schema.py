@@ -91,6 +91,7 @@ CREDENTIAL = {
     "headers": Field(kind=Kind.TEXTS, required=True, text="The headers that may hold it."),
 }
 
+UNSCANNABLE = ("record", "block")
 LEAK_ACTIONS = ("redact", "record")
 LEAK_ACTION = {
     "rule": _told("The id of a secret rule; * stands for characters of it.", required=True),
@@ -185,6 +186,13 @@ GUARDS = {
                 choices=THRESHOLDS,
                 default="error",
                 text="The lowest severity that refuses.",
+            ),
+            "unscannable": Field(
+                kind=Kind.CHOICE,
+                law=Law.ORDER,
+                choices=UNSCANNABLE,
+                default="block",
+                text="What becomes of what cannot be looked through.",
             ),
             "packs": _list(Form.PACK, Law.FORBIDS, "Optional packs of kinds that are looked for."),
             "additional_packs": _adds("packs", Form.PACK),

@@ -73,6 +73,8 @@ def value_witness(key: str, above: str, below: str) -> str:
             return "a connection to witness.example:443"
         case "guards.secret_leak.severity_threshold":
             return f"a finding of severity {above}"
+        case "guards.secret_leak.unscannable":
+            return "a body that cannot be scanned"
         case "settings.session_timeout_secs":
             return f"a session of {int(above) + 1} seconds"
         case _:

@@ -17,7 +17,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -25,15 +24,12 @@ from typing import Protocol, Self
 
 from aesp_proxy.decide.secrets.findings import Findings
 from aesp_proxy.decide.secrets.hyperscan import SLICE_BYTES_MAX
-from aesp_proxy.decide.secrets.inflate import CODINGS_MAX, Chain, inflatable
+from aesp_proxy.decide.secrets.inflate import coding_problem
 from aesp_proxy.decide.secrets.reference import Candidate
+from aesp_proxy.decide.secrets.rule import UNSCANNABLE
 from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Finding, Severity, Verdict
-
-RAW_PIECE_BYTES = 2_048
-RAW_HELD_BYTES_MAX = 1 << 16
-"""Compressed bytes that may wait for content: more is a body made to carry none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +40,8 @@ class StreamPolicy:
     for a rule and a severity what becomes of them. ``redacts`` is whether what is to be
     redacted can be: else it stops the body. ``is_json`` is what the body says it is.
     ``window_bytes`` is held back, 0 for message streams. ``inflated_bytes_max`` and
-    ``inflate_ratio_max`` cap what a compressed body may become.
+    ``inflate_ratio_max`` cap what a compressed body may become. What cannot be scanned
+    stops the body, or with ``records_unscannable`` is told and flows.
     """
 
     threshold: Severity = Severity.INFO
@@ -55,6 +52,7 @@ class StreamPolicy:
     findings_max: int = 64
     inflated_bytes_max: int = 1 << 30
     inflate_ratio_max: int = 200
+    records_unscannable: bool = False
 
     def __post_init__(self) -> None:
         if self.window_bytes < 0 or self.window_bytes > SLICE_BYTES_MAX:
@@ -64,6 +62,8 @@ class StreamPolicy:
 
     def verdict_of(self, rule: str, severity: Severity) -> Verdict:
         """Return what becomes of a finding: deny, redact or audit."""
+        if rule == UNSCANNABLE:
+            return Verdict.AUDIT if self.records_unscannable else Verdict.DENY
         if self.verdict is None:
             return Verdict.DENY if severity >= self.threshold else Verdict.AUDIT
         verdict = self.verdict(rule, severity)
@@ -127,12 +127,15 @@ def open_body(encoding: str, policy: StreamPolicy, findings: Findings, sight: Si
             return _PlainScan(policy, findings, sight)
         return _MessageScan(policy, findings, sight)
     policy = replace(policy, redacts=False)  # what is compressed is not written anew
-    if len(codings) > CODINGS_MAX:
-        return _ClosedScan(f"the body is encoded more than {CODINGS_MAX} times")
-    unknown = next((coding for coding in codings if not inflatable(coding)), None)
-    if unknown is not None:
-        return _ClosedScan(f"the content encoding {unknown[:20]!r} cannot be scanned")
-    return _InflatedScan(codings, policy, findings, sight)
+    problem = coding_problem(codings)
+    if problem and policy.records_unscannable:
+        findings.unscannable(problem)
+        return _PlainScan(policy, findings, sight)
+    if problem:
+        return _ClosedScan(problem)
+    from aesp_proxy.decide.secrets.inflated import InflatedScan  # noqa: PLC0415
+
+    return InflatedScan(codings, policy, findings, sight)
 
 
 _NOTHING = Release()
@@ -173,13 +176,24 @@ class WatchedScan:
     def _judge(self, candidates: Sequence[Candidate], *, cut: bool) -> tuple[Finding, ...]:
         """Return what is new among ``candidates``; stop at the threshold."""
         self._findings.add(candidates, cut=cut)
-        return self._weigh(self._findings.take())
+        return self._weigh()
 
-    def _weigh(self, fresh: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    def _weigh(self) -> tuple[Finding, ...]:
+        """Return what was noted since the last step; stop where something of it refuses."""
+        self._cannot(self._watch.problem)
+        fresh = self._findings.take()
         verdict_of = self._policy.verdict_of
         if any(verdict_of(one.rule, one.severity) is Verdict.DENY for one in fresh):
             self.close()
         return fresh
+
+    def _cannot(self, problem: str) -> None:
+        """Stop, or tell of it, when there is something that cannot be scanned."""
+        if problem and self._policy.records_unscannable:
+            self._findings.unscannable(problem)
+        elif problem and not self.stopped:
+            self.unscannable = problem
+            self.close()
 
 
 class _PlainScan(WatchedScan):
@@ -200,11 +214,11 @@ class _PlainScan(WatchedScan):
             return _in_slices(self, chunk)
         fresh: tuple[Finding, ...] = ()
         found = self._watch.see(chunk)
-        if found or self._watch.cut:
+        if found or self._watch.cut or self._watch.problem or self._findings.is_fresh:
             fresh = self._judge(found, cut=self._watch.cut)
             if self._halted():
                 self._held = b""
-                return Release(findings=fresh)
+                return Release(findings=fresh, unscannable=self.unscannable)
         self._total += len(chunk)
         keep = max(self._window_bytes, self._total - self._watch.hold_from)
         cut = len(chunk) - keep
@@ -223,7 +237,7 @@ class _PlainScan(WatchedScan):
         fresh = self._judge(self._watch.finish(), cut=self._watch.cut)
         held, self._held = self._held, b""
         if self._halted():
-            return Release(findings=fresh)
+            return Release(findings=fresh, unscannable=self.unscannable)
         self.close()
         return Release(data=held, findings=fresh)
 
@@ -248,105 +262,17 @@ class _MessageScan(WatchedScan):
             piece = chunk[offset : offset + SLICE_BYTES_MAX]
             self._findings.add(self._watch.see(piece), cut=alone.cut or self._watch.cut)
         self._total += len(chunk)
-        fresh = self._weigh(self._findings.take())
-        return Release(data=b"" if self._halted() else chunk, findings=fresh)
+        self._cannot(alone.problem)
+        fresh = self._weigh()
+        data = b"" if self._halted() else chunk
+        return Release(data=data, findings=fresh, unscannable=self.unscannable)
 
     def finish(self) -> Release:
         if self.stopped:
             return _NOTHING
         fresh = self._judge(self._watch.finish(), cut=self._watch.cut)
         self.close()
-        return Release(findings=fresh)
-
-
-class _InflatedScan(WatchedScan):
-    """A compressed body: raw bytes leave once what they inflate to is a window behind.
-
-    The raw bytes are watched as well: names and comments of gzip headers are plain.
-    """
-
-    __slots__ = ("_held", "_inflater", "_raw", "_raw_held_bytes")
-
-    def __init__(
-        self, codings: Sequence[str], policy: StreamPolicy, findings: Findings, sight: Sight
-    ) -> None:
-        super().__init__(policy, findings, sight)
-        self._raw = sight.open_plain()
-        self._inflater = Chain(
-            codings, bytes_max=policy.inflated_bytes_max, ratio_max=policy.inflate_ratio_max
-        )
-        # Each piece of raw bytes with how much had come out when it had gone in.
-        self._held: deque[tuple[bytes, int]] = deque()
-        self._raw_held_bytes = 0
-
-    def close(self) -> None:
-        super().close()
-        self._raw.close()
-
-    def feed(self, chunk: bytes) -> Release:
-        if self.stopped:
-            return Release(unscannable=self.unscannable)
-        out: list[bytes] = []
-        fresh: list[Finding] = []
-        for offset in range(0, len(chunk), RAW_PIECE_BYTES):
-            piece = chunk[offset : offset + RAW_PIECE_BYTES]
-            fresh += self._see(piece)
-            if self._halted():
-                return self._drop(fresh)
-            self._held.append((piece, self._inflater.yielded))
-            self._raw_held_bytes += len(piece)
-            self._let_go(out)
-        if self._raw_held_bytes > RAW_HELD_BYTES_MAX + self._policy.window_bytes:
-            return self._refuse("the compressed body carries too little content", fresh)
-        return Release(data=b"".join(out), findings=tuple(fresh))
-
-    def finish(self) -> Release:
-        if self.stopped:
-            return Release(unscannable=self.unscannable)
-        self._inflater.finish()
-        if self._inflater.problem:
-            return self._refuse(self._inflater.problem, [])
-        candidates = [*self._watch.finish(), *self._raw.finish()]
-        fresh = self._judge(candidates, cut=self._watch.cut or self._raw.cut)
-        if self._halted():
-            return self._drop([*fresh])
-        data = b"".join(piece for piece, _ in self._held)
-        self.close()
-        return Release(data=data, findings=fresh)
-
-    def _see(self, piece: bytes) -> tuple[Finding, ...]:
-        """Scan one raw piece and what it inflates to; may stop the scan."""
-        self._findings.add(self._raw.see(piece), cut=self._raw.cut)
-        for content in self._inflater.feed(piece):
-            self._findings.add(self._watch.see(content), cut=self._watch.cut)
-        fresh = self._weigh(self._findings.take())
-        if self._inflater.problem and not self._halted():
-            self.unscannable = self._inflater.problem
-            self.close()
-        return fresh
-
-    def _let_go(self, out: list[bytes]) -> None:
-        """Move to ``out`` the raw pieces that are a window behind, raw and inflated."""
-        window_bytes = self._policy.window_bytes
-        content_bytes = min(self._inflater.yielded - window_bytes, self._watch.hold_from)
-        raw_bytes = max(window_bytes, self._inflater.taken - self._raw.hold_from)
-        while self._held:
-            piece, inflated_bytes = self._held[0]
-            rest_bytes = self._raw_held_bytes - len(piece)
-            if inflated_bytes > content_bytes or rest_bytes < raw_bytes:
-                return
-            self._held.popleft()
-            self._raw_held_bytes = rest_bytes
-            out.append(piece)
-
-    def _drop(self, fresh: Sequence[Finding]) -> Release:
-        self._held.clear()
-        return Release(findings=tuple(fresh), unscannable=self.unscannable)
-
-    def _refuse(self, reason: str, fresh: Sequence[Finding]) -> Release:
-        self.unscannable = reason
-        self.close()
-        return self._drop(fresh)
+        return Release(findings=fresh, unscannable=self.unscannable)
 
 
 class _ClosedScan:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aesp_proxy.decide.secrets.redact import fingerprint, mask
 from aesp_proxy.decide.secrets.reference import Candidate
-from aesp_proxy.decide.secrets.rule import TOO_MANY
+from aesp_proxy.decide.secrets.rule import TOO_MANY, UNSCANNABLE
 from aesp_proxy.model.decision import Finding, Severity
 
 
@@ -83,6 +83,29 @@ class Findings:
                 fingerprint="",
             )
         )
+
+    def unscannable(self, problem: str) -> None:
+        """Say, once, that something here could not be scanned, and why."""
+        identity = (UNSCANNABLE, self._location, problem)
+        if identity in self._seen:
+            return
+        self._seen.add(identity)
+        self._fresh.append(
+            Finding(
+                rule=UNSCANNABLE,
+                severity=Severity.CRITICAL,
+                location=self._location,
+                offset=0,
+                masked="",
+                fingerprint="",
+                via=problem,
+            )
+        )
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether something was noted since the last call of ``take``."""
+        return bool(self._fresh)
 
     def take(self) -> tuple[Finding, ...]:
         """Return what was noted since the last call."""

@@ -19,9 +19,12 @@ RATIO_FREE_BYTES = 1 << 20
 """The ratio is not asked for before this much has come out."""
 
 
-def inflatable(encoding: str) -> bool:
-    """Tell whether ``encoding`` (lower case) is a content coding that is undone."""
-    return encoding in HTTP_CODINGS
+def coding_problem(codings: Sequence[str]) -> str:
+    """Say why a body of these content codings (lower case) is not undone, empty when it is."""
+    if len(codings) > CODINGS_MAX:
+        return f"the body is encoded more than {CODINGS_MAX} times"
+    unknown = next((coding for coding in codings if coding not in HTTP_CODINGS), None)
+    return f"the content encoding {unknown[:20]!r} cannot be scanned" if unknown else ""
 
 
 class Inflater:

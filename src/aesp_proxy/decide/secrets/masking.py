@@ -170,7 +170,8 @@ class MaskingMessages(WatchedScan):
         for offset in range(0, len(chunk), SLICE_BYTES_MAX):
             over += self._watch.see(chunk[offset : offset + SLICE_BYTES_MAX])
         self._findings.add(over, cut=seen.cut or self._watch.cut)
-        fresh = self._weigh(self._findings.take())
+        self._cannot(seen.problem)
+        fresh = self._weigh()
         begun = any(one.start < self._total and self._is_masked(one) for one in over)
         endless = any(
             (_goes_on(one, chunk) or not _is_maskable(one)) and self._is_masked(one)
@@ -190,7 +191,7 @@ class MaskingMessages(WatchedScan):
             return _NOTHING
         fresh = self._judge(self._watch.finish(), cut=self._watch.cut)
         self.close()
-        return Release(findings=fresh)
+        return Release(findings=fresh, unscannable=self.unscannable)
 
     def _is_masked(self, candidate: Candidate) -> bool:
         verdict = self._policy.verdict_of(candidate.rule.id, candidate.severity)

@@ -10,6 +10,9 @@ from aesp_proxy.model.decision import Severity
 TOO_MANY = "too-many-findings"
 """The synthetic rule of a scan that was cut because there was too much to tell."""
 
+UNSCANNABLE = "unscannable"
+"""The synthetic rule of what could not be looked through; ``via`` says why."""
+
 
 class Target(Enum):
     """What the regexes of an allowlist look at."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from aesp_proxy.decide.secrets.pattern import cut_tail, translate
 from aesp_proxy.decide.secrets.reference import compile_re2
-from aesp_proxy.decide.secrets.rule import TOO_MANY, Allowlist, Required, Rule, Target
+from aesp_proxy.decide.secrets.rule import TOO_MANY, UNSCANNABLE, Allowlist, Required, Rule, Target
 from aesp_proxy.decide.secrets.validators import VALIDATORS
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Severity
@@ -165,7 +165,7 @@ def check_id(name: str) -> None:
         raise ConfigError("id is missing")
     if len(name) > ID_CHARS_MAX or not name.isprintable():
         raise ConfigError(f"the name must be 1 to {ID_CHARS_MAX} printable characters")
-    if name == TOO_MANY:
+    if name in (TOO_MANY, UNSCANNABLE):
         raise ConfigError("the name is taken by the scanner itself")
 
 

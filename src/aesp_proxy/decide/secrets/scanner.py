@@ -75,6 +75,8 @@ class SecretScanner:
             return ()
         found = Findings(self._key, location, FINDINGS_MAX)
         found.add(seen.candidates, cut=seen.cut)
+        if seen.problem:
+            found.unscannable(seen.problem)
         return found.take()
 
     def occurrences(self, data: bytes) -> tuple[tuple[Occurrence, ...], bool]:
@@ -110,6 +112,8 @@ class SecretScanner:
             found.add_at(candidate, *head.place(candidate.start))
         if seen.cut:
             found.cut(0)
+        if seen.problem:
+            found.unscannable(seen.problem)
         return found.take()
 
     def stream(self, location: str, *, encoding: str = "", policy: StreamPolicy) -> BodyScan:

@@ -85,7 +85,14 @@ def _has(expression: bytes) -> Callable[[bytes], bool]:
     return lambda around: pattern.search(around) is not None
 
 
-_TOKEN = _has(rb"[A-Za-z0-9_.-]{14}")
+_HAS_TOKEN = _has(rb"[A-Za-z0-9_.-]{14}")
+
+
+def _token_in_text(around: bytes) -> bool:
+    """Tell whether a token stands in text; names in programs are turned round by chance."""
+    return letters.is_text(around) and _HAS_TOKEN(around)
+
+
 _ALL = (
     View(
         name="base64",
@@ -131,9 +138,15 @@ _ALL = (
     View(name="fields", show=escapes.fields_joined, mends=True),
     View(name="utf-16", show=letters.narrow),
     View(
-        name="reversed", show=letters.turned_round, fits=_TOKEN, back_bytes=1_200, ahead_bytes=1_200
+        name="reversed",
+        show=letters.turned_round,
+        fits=_token_in_text,
+        back_bytes=1_200,
+        ahead_bytes=1_200,
     ),
-    View(name="rot13", show=letters.rot13, fits=_TOKEN, back_bytes=1_200, ahead_bytes=1_200),
+    View(
+        name="rot13", show=letters.rot13, fits=_token_in_text, back_bytes=1_200, ahead_bytes=1_200
+    ),
     View(name="spaced", show=letters.unspaced, mends=True, back_bytes=400, ahead_bytes=1_600),
     View(name="message", show=escapes.fields_parted, back_bytes=64, ahead_bytes=1_200),
     View(name="lines", show=letters.unwrapped, mends=True),
