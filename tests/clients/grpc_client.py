@@ -1,4 +1,4 @@
-"""A gRPC client of the matrix: unary, both streams, and trailing metadata, in one channel.
+"""A gRPC client of the matrix: unary (compressed), both streams, trailing metadata.
 
 ``grpc_client.py URL``: the service is ``lab.Open``, or ``lab.Closed`` where the path says so.
 """
@@ -31,7 +31,9 @@ def main(url: str) -> None:
     service = "lab.Closed" if parts.path.startswith("/closed") else "lab.Open"
     with grpc.secure_channel(f"{parts.hostname}:443", grpc.ssl_channel_credentials()) as channel:
         try:
-            unary, call = channel.unary_unary(f"/{service}/Unary").with_call(b"one", timeout=WAIT_S)
+            unary, call = channel.unary_unary(f"/{service}/Unary").with_call(
+                b"one" + b" " * 5_000, timeout=WAIT_S, compression=grpc.Compression.Gzip
+            )
             trailers = dict(call.trailing_metadata())
             stream = [*channel.unary_stream(f"/{service}/Stream")(b"three", timeout=WAIT_S)]
             heard = converse(channel.stream_stream(f"/{service}/Echo"))

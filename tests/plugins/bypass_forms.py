@@ -75,7 +75,13 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "zip": _zip,
     "zip-base64": lambda data: base64.b64encode(_zip(data)),
     "gzip-base64": lambda data: base64.b64encode(gzip.compress(data)),
+    "grpc-gzip": lambda data: compressed_message(gzip.compress(data)),
 }
+
+
+def compressed_message(data: bytes) -> bytes:
+    """Make a gRPC message that says it is compressed."""
+    return b"\1" + len(data).to_bytes(4, "big") + data
 
 
 def as_bytes(text: str) -> bytes:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aesp_proxy.act.denial import Denial
+from aesp_proxy.daemon.grpc_body import GrpcBody
 from aesp_proxy.decide.engine import address_decision, content_decision, leak_guard
 from aesp_proxy.decide.secrets.body import BodyScan, Release, StreamPolicy
 from aesp_proxy.decide.secrets.signed import signed_by
@@ -22,7 +23,6 @@ from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdi
 from aesp_proxy.model.event import DnsQuery, EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.record import Ending
-from aesp_proxy.normalize.grpc import MessageReader
 from aesp_proxy.normalize.http_head import Headers
 from aesp_proxy.record.compose import decision_record, outcome_record
 
@@ -62,7 +62,7 @@ class EventExchange:
         self._event = event
         self._snapshot = snapshot
         self._scan: BodyScan | None = None
-        self._messages: MessageReader | None = None
+        self._messages: GrpcBody | None = None
         self._policy: StreamPolicy | None = None
         self.redacted = 0
         self._noted: tuple[Finding, ...] = ()
@@ -101,16 +101,15 @@ class EventExchange:
         scan = self._scan or self._open_body()
         if scan is None:
             return chunk
-        if self._messages is None:
+        messages = self._messages
+        if messages is None:
             return self._released(lambda: scan.feed(chunk))
         try:
-            whole = self._messages.feed(chunk)
+            whole = messages.feed(chunk)
         except InputError as error:
             self.refuse(Reason.UNSCANNABLE, str(error))
             return b""
-        # A message is given to the scan without its prefix, whose last byte could be
-        # a letter before a token; it leaves with it.
-        return b"".join(self._released(partial(_scanned, scan, m)) for m in whole)
+        return b"".join(self._released(partial(messages.scanned, scan, m)) for m in whole)
 
     def finish_body(self, trailers: Headers) -> bytes:
         """End the body; return what was held back. Trailers are scanned too."""
@@ -144,13 +143,17 @@ class EventExchange:
 
     def _open_body(self) -> BodyScan | None:
         encoding, content_type = _body_kind(self._event)
+        scanner, limits = self._snapshot.scanner, self._pipeline.scan
         # A coding over the whole body hides the messages: then it is a body like any other.
-        if content_type.startswith(b"application/grpc") and not encoding:
-            self._messages = MessageReader(self._pipeline.scan.message_bytes_max)
-            return self._open_scan("body", "", 0)
-        return self._open_scan("body", encoding, self._pipeline.scan.window_bytes)
+        is_grpc = content_type.startswith(b"application/grpc") and not encoding
+        if is_grpc and scanner is not None and isinstance(self._event, EgressRequest):
+            self._messages = GrpcBody(self._event.headers, limits, scanner)
+            return self._open_scan("body", "", 0, rewrites=not self._messages.coding)
+        return self._open_scan("body", encoding, limits.window_bytes)
 
-    def _open_scan(self, location: str, encoding: str, window_bytes: int) -> BodyScan | None:
+    def _open_scan(
+        self, location: str, encoding: str, window_bytes: int, *, rewrites: bool = True
+    ) -> BodyScan | None:
         scanner, limits = self._snapshot.scanner, self._pipeline.scan
         if scanner is None:
             return None
@@ -166,7 +169,10 @@ class EventExchange:
             policy = replace(
                 policy,
                 verdict=lambda rule, severity: guard.verdict(rule, severity, place),
-                redacts=guard.may_redact and not encoding and not signed_by(event.headers),
+                redacts=guard.may_redact
+                and rewrites
+                and not encoding
+                and not signed_by(event.headers),
                 is_json=b"json" in _body_kind(event)[1],
                 records_unscannable=guard.section.records_unscannable,
             )
@@ -276,9 +282,3 @@ def _body_kind(event: EgressConnect | EgressRequest | DnsQuery) -> tuple[str, by
     encodings = [value for name, value in event.headers if name == b"content-encoding"]
     types = [value for name, value in event.headers if name == b"content-type"]
     return b",".join(encodings).decode("latin-1"), (types[0].lower() if types else b"")
-
-
-def _scanned(scan: BodyScan, message: bytes) -> Release:
-    """Scan one gRPC message; what is released is only whether it may leave."""
-    release = scan.feed(message[5:])
-    return replace(release, data=message[:5] + release.data)

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from aesp_proxy.errors import InputError
 
-_PREFIX_BYTES = 5
+PREFIX_BYTES = 5
+PLAIN, COMPRESSED = 0, 1
 
 
 class MessageReader:
-    """Collects messages of at most ``message_bytes_max`` bytes."""
+    """Collects messages of at most ``message_bytes_max`` bytes.
 
-    def __init__(self, message_bytes_max: int) -> None:
+    ``may_be_compressed`` is whether whoever takes them can read what is.
+    """
+
+    def __init__(self, message_bytes_max: int, *, may_be_compressed: bool = False) -> None:
         self._bytes_max = message_bytes_max
+        self._flags = (PLAIN, COMPRESSED) if may_be_compressed else (PLAIN,)
         self._buffer = bytearray()
 
     @property
@@ -28,16 +33,16 @@ class MessageReader:
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes and return the messages that are now whole.
 
-        Raises ``InputError`` for a message over the limit, and for a compressed one:
+        Raises ``InputError`` for a message over the limit, and for a compressed one where
         what is inside could not be scanned.
         """
         self._buffer += data
         whole = []
-        while len(self._buffer) >= _PREFIX_BYTES:
-            if self._buffer[0] != 0:
+        while len(self._buffer) >= PREFIX_BYTES:
+            if self._buffer[0] not in self._flags:
                 raise InputError("a compressed gRPC message cannot be scanned")
-            end = _PREFIX_BYTES + int.from_bytes(self._buffer[1:_PREFIX_BYTES], "big")
-            if end - _PREFIX_BYTES > self._bytes_max:
+            end = PREFIX_BYTES + int.from_bytes(self._buffer[1:PREFIX_BYTES], "big")
+            if end - PREFIX_BYTES > self._bytes_max:
                 raise InputError(f"a gRPC message over {self._bytes_max} bytes")
             if len(self._buffer) < end:
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+import zlib
 from urllib.parse import unquote
 
 import pytest
@@ -12,6 +13,8 @@ import websockets
 import websockets.exceptions
 import websockets.sync.client
 import websockets.sync.server
+from bypass_forms import compressed_message
+from egress_lab import CANARY
 from h2_client import H2Client
 
 
@@ -106,9 +109,54 @@ def test_a_coding_over_grpc_is_taken_off_before_the_scan(proxy, h2_client, canar
     assert all(not seen.body for seen in proxy.origin.requests)
 
 
-def test_a_compressed_grpc_message_cannot_be_scanned_and_is_refused(proxy, h2_client):
-    h2_client.ask("/pkg.Service/Call", b"\1\0\0\0\1x", **GRPC)
-    assert refused_call(h2_client) == ("7", "unscannable")
+def with_name(data: bytes, name: bytes) -> bytes:
+    """Compress with a file name in the gzip header (RFC 1952 section 2.3)."""
+    coded = gzip.compress(data)
+    return coded[:3] + b"\x08" + coded[4:10] + name + b"\0" + coded[10:]
+
+
+def test_compressed_grpc_messages_pass_as_they_are(proxy, h2_client):
+    wire = b"".join(map(compressed_message, (gzip.compress(b"x" * 40_000), b""))) + grpc(b"plain")
+    answer = h2_client.ask("/pkg.Service/Call", wire, **GRPC, **GZIP)
+    assert answer == (200, b"%d bytes" % len(wire))
+    assert bytes(proxy.origin.requests[0].body) == wire
+
+
+GZIP = {"grpc-encoding": "gzip"}
+BOMB = gzip.compress(b"\0" * 20_000_000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "reason"),
+    [
+        (GZIP, gzip.compress(b"a" * 9_000 + CANARY + b" "), "secret_found"),
+        ({"grpc-encoding": "deflate"}, zlib.compress(CANARY), "secret_found"),
+        (GZIP, with_name(b"a", CANARY), "secret_found"),
+        (GZIP, BOMB, "unscannable"),
+        (GZIP, gzip.compress(b"a" * 9_000)[:-4], "unscannable"),
+        (GZIP, b"not compressed", "unscannable"),
+        ({"grpc-encoding": "snappy"}, gzip.compress(b"a"), "unscannable"),
+        ({"grpc-encoding": "gzip, gzip"}, gzip.compress(b"a"), "unscannable"),
+        ({}, gzip.compress(b"a"), "unscannable"),
+    ],
+    ids=["gzip", "deflate", "name", "bomb", "cut", "damaged", "unknown", "two", "unsaid"],
+)
+def test_what_a_compressed_grpc_message_hides_does_not_leave(
+    proxy, h2_client, fields, message, reason
+):
+    h2_client.ask("/pkg.Service/Call", compressed_message(message), **GRPC, **fields)
+    assert refused_call(h2_client) == ("7", reason)
+    assert not any(seen.body for seen in proxy.origin.requests)
+
+
+def test_a_secret_over_two_grpc_messages_one_of_them_compressed_ends_with_the_second(
+    proxy, h2_client
+):
+    half = len(CANARY) // 2
+    wire = grpc(CANARY[:half]) + compressed_message(gzip.compress(CANARY[half:]))
+    h2_client.ask("/pkg.Service/Call", wire, **GRPC, **GZIP)
+    assert refused_call(h2_client) == ("7", "secret_found")
+    assert all(CANARY[half:] not in bytes(seen.body) for seen in proxy.origin.requests)
 
 
 def test_grpc_to_an_upstream_that_is_down_is_unavailable_which_clients_try_again(proxy):

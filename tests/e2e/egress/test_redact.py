@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import threading
@@ -10,6 +11,7 @@ import pytest
 import websockets.exceptions
 import websockets.sync.client
 import websockets.sync.server
+from bypass_forms import compressed_message
 from egress_lab import POLICY, Proxy
 from h2_client import H2Client
 
@@ -137,6 +139,15 @@ def test_http_2_bodies_and_grpc_messages_go_on_masked(masking, canary):
         )
         client.ask("/pkg.Service/Call", wire, **GRPC)
         assert bytes(masking.origin.requests[-1].body) == wire.replace(canary, stars)
+
+
+def test_a_compressed_grpc_message_is_not_written_anew_and_so_refused(masking, canary):
+    coded = compressed_message(gzip.compress(b"k=" + canary + b" "))
+    with masking.tunnel(alpn=("h2",)) as tls:
+        client = H2Client(tls)
+        client.ask("/pkg.Service/Call", coded, **GRPC, **{"grpc-encoding": "gzip"})
+    assert client.fields["aesp-reason"] == "secret_found"
+    assert not any(seen.body for seen in masking.origin.requests)
 
 
 def test_what_cannot_be_recorded_is_not_forwarded_masked_either(masking, canary):

@@ -29,6 +29,13 @@ def test_what_cannot_be_scanned_is_refused(wire):
         MessageReader(100).feed(wire)
 
 
+def test_a_compressed_message_is_taken_where_it_can_be_read_and_no_other_flag_is_known():
+    reader = MessageReader(100, may_be_compressed=True)
+    assert reader.feed(framed(b"x", flag=1)) == [framed(b"x", flag=1)]
+    with pytest.raises(InputError):
+        reader.feed(framed(b"x", flag=2))
+
+
 def test_a_begun_message_is_known():
     reader = MessageReader(100)
     assert reader.feed(framed(b"abc")[:-1]) == []
