@@ -33,6 +33,7 @@ NETS = {
     "aggregator/writer.py",
     "cli/__init__.py",
     "daemon/exchange.py",
+    "daemon/file_gate.py",
     "daemon/pipeline.py",
     "daemon/worker.py",
     "decide/engine.py",

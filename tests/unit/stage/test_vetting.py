@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aesp_proxy.daemon.staging import Vetting, patch_of
+from aesp_proxy.daemon.staging import Vetting
 from aesp_proxy.decide.policy.load import load_policy
 from aesp_proxy.decide.protected import protects
 from aesp_proxy.decide.secrets.rules import parse_rules
@@ -18,6 +18,7 @@ from aesp_proxy.intercept.stage.stage import Stage, make_stage
 from aesp_proxy.intercept.stage.survey import survey
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.model.record import Record, RecordId
+from aesp_proxy.normalize.patch_of import patch_of
 
 POLICY = """\
 version: "1.2.0"

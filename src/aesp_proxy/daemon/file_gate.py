@@ -1,0 +1,216 @@
+"""The flow for files: decision, record, and only then the effect.
+
+What ``pipeline`` is for the network: a backend holds a system call, this decides and
+records, the backend answers the kernel. Net 3: whatever fails is a denial. What was
+allowed is recorded once for each operation and path as long as the policy stays: the
+kernel itself then opens it a million times without asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from aesp_proxy.act.denial import Denial
+from aesp_proxy.act.file import FileDenial
+from aesp_proxy.daemon.file_judge import FileJudge, Judged
+from aesp_proxy.daemon.scrub import scrubbed
+from aesp_proxy.decide.engine import decide
+from aesp_proxy.errors import RecordError
+from aesp_proxy.intercept.file_port import NOBODY, Actor
+from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
+from aesp_proxy.model.event import FileOperation
+from aesp_proxy.model.record import Outcome, Record, RecordId
+from aesp_proxy.record.compose import decision_record
+
+_KEPT_MAX: Final = 200_000
+_NOT_RECORDED: Final = "not-recorded"
+
+
+class Recorder(Protocol):
+    """The journal."""
+
+    def append(self, record: Record) -> RecordId:
+        """Write one record; RecordError when it cannot be made durable."""
+
+
+class JudgedFileGate:
+    """Decides and records for one backend; not for several threads at once.
+
+    ``judge`` makes the decisions and is replaced with the policy (``swap``).
+    ``reading_refuses`` is whether secrets in a file refuse its opening.
+    """
+
+    def __init__(
+        self,
+        judge: FileJudge,
+        journal: Recorder,
+        *,
+        reading_refuses: bool,
+        user_of: Callable[[int], str] | None = None,
+    ) -> None:
+        self._judge = judge
+        self._journal = journal
+        self._reading_refuses = reading_refuses
+        self._user_of = user_of
+        self._hidden: dict[str, bool] = {}
+        self._allowed: set[tuple[FileOperation, str, str]] = set()
+        self.generation = 1
+        self.content_bytes_max = judge.content_bytes_max
+        self.counts = {"allowed": 0, "refused": 0}
+
+    def swap(self, judge: FileJudge) -> None:
+        """Decide by another policy from now on."""
+        self._judge = judge
+        self._hidden, self._allowed = {}, set()
+        self.generation += 1
+
+    def hides(self, path: str) -> bool:
+        """Tell whether nothing may open this path; see ``file_port``."""
+        known = self._hidden.get(path)
+        if known is None:
+            try:
+                event = self._judge.event(FileOperation.OPEN, path, path)
+                known = not decide(event, self._judge.snapshot).verdict.passes
+            except Exception:  # noqa: BLE001 - net 3: what cannot be decided is not there
+                return True
+            if len(self._hidden) >= _KEPT_MAX:
+                self._hidden.clear()
+            self._hidden[path] = known
+        return known
+
+    def refuse_access(
+        self,
+        operation: FileOperation,
+        path: str,
+        resolved: str,
+        actor: Actor = NOBODY,
+        *,
+        is_directory: bool = False,
+    ) -> FileDenial | None:
+        """Decide one access by its name; see ``file_port``."""
+        key = (operation, path, resolved)
+        if key in self._allowed:
+            return None
+        judge = self._judge
+        denial = self._answer(
+            lambda: judge.access(operation, path, resolved, is_directory=is_directory), actor
+        )
+        if denial is None and not is_directory:
+            if len(self._allowed) >= _KEPT_MAX:
+                self._allowed.clear()
+            self._allowed.add(key)
+        return denial
+
+    def refuse_reading(
+        self, path: str, resolved: str, content: bytes | None, size: int, actor: Actor = NOBODY
+    ) -> FileDenial | None:
+        """Decide by its content whether a file may be opened; see ``file_port``."""
+        judge, refuses = self._judge, self._reading_refuses
+        if judge.snapshot.scanner is None:
+            return None
+        if content is None:
+            if not refuses:
+                return None
+            told = f"{size} bytes are not read: at most {self.content_bytes_max}"
+            return self._answer(
+                lambda: Judged(
+                    judge.event(FileOperation.OPEN, path, resolved),
+                    judge.refusal(Reason.LIMIT_EXCEEDED, told),
+                ),
+                actor,
+            )
+        return self._answer(
+            lambda: judge.reading(path, resolved, content, refuses=refuses),
+            actor,
+            only_findings=True,
+        )
+
+    def refuse_writing(
+        self,
+        path: str,
+        resolved: str,
+        before: bytes | None,
+        after: bytes | None,
+        size: int,
+        actor: Actor = NOBODY,
+    ) -> FileDenial | None:
+        """Decide what a close, a rename or a publication would change; see ``file_port``."""
+        judge = self._judge
+        return self._answer(lambda: judge.writing(path, resolved, before, after, size), actor)
+
+    def refuse_unsupported(self, path: str, what: str, actor: Actor = NOBODY) -> FileDenial:
+        """Refuse and record what a backend has no answer for."""
+        judge = self._judge
+        decision = judge.refusal(Reason.UNSUPPORTED, what)
+        denial = self._answer(
+            lambda: Judged(judge.event(FileOperation.OPEN, path, path), decision), actor
+        )
+        return denial or self._denied(decision, _NOT_RECORDED)
+
+    # recording --------------------------------------------------------------------
+
+    def _answer(
+        self,
+        judged: Callable[[], Judged],
+        actor: Actor,
+        *,
+        only_findings: bool = False,
+    ) -> FileDenial | None:
+        """Decide and record; ``only_findings`` leaves out what passed with nothing to tell."""
+        try:
+            event, decision = judged()
+            passes = decision.verdict.passes
+            if passes and only_findings and not decision.findings:
+                return None
+            record = self._by(decision_record(event, decision, time_ns=event.time_ns), actor)
+            record_id = self._journal.append(self._clean(record))
+        except RecordError:
+            return self._denied(self._failed(Reason.RECORD_FAILED, "it could not be recorded"))
+        except Exception as error:  # noqa: BLE001 - net 3: a decision that fails in a new way denies
+            what = f"no decision on a file: {type(error).__name__}"
+            return self._denied(self._failed(Reason.ENGINE_FAILED, what))
+        self.counts["allowed" if passes else "refused"] += 1
+        return None if passes else self._denied(decision, str(record_id))
+
+    def _clean(self, record: Record) -> Record:
+        """Mask what a refusal may quote; what passed clean has been looked at."""
+        scanner = self._judge.snapshot.scanner
+        if scanner is None or record.outcome is Outcome.SUCCESS:
+            return record
+        return scrubbed(record, scanner)
+
+    def _by(self, record: Record, actor: Actor) -> Record:
+        """Say which process asked, where that is known."""
+        if not actor.pid:
+            return record
+        who = "" if actor.uid is None or self._user_of is None else self._user_of(actor.uid)
+        return replace(
+            record,
+            principal_id=who or record.principal_id,
+            metadata=(*record.metadata, ("pid", str(actor.pid))),
+        )
+
+    def _failed(self, reason: Reason, message: str) -> Decision:
+        snapshot = self._judge.snapshot
+        return Decision(
+            verdict=Verdict.DENY,
+            reason=reason,
+            guard="files",
+            severity=Severity.CRITICAL,
+            message=message,
+            policy_name=snapshot.policy_name,
+            policy_hash=snapshot.policy_hash,
+        )
+
+    def _denied(self, decision: Decision, record_id: str = _NOT_RECORDED) -> FileDenial:
+        who = self._judge.principal
+        return FileDenial(
+            Denial(
+                decision=decision,
+                correlation_id=record_id,
+                tenant_id=who.tenant_id,
+                principal_id=who.principal_id,
+            )
+        )

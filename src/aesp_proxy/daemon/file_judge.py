@@ -1,0 +1,138 @@
+"""What is decided of files, the same for every backend: by name, by content, by what changes.
+
+Nothing is recorded here: who asks does, before anything takes effect. A write is decided
+by what it would leave behind: names that others run or trust are refused whatever the
+policy says, then the guards are asked about name and content, then about the difference
+to what was there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from aesp_proxy.decide.engine import decide
+from aesp_proxy.decide.guards.patch_integrity import PatchIntegrity
+from aesp_proxy.decide.guards.secret_leak import SecretLeak
+from aesp_proxy.decide.protected import protects
+from aesp_proxy.decide.snapshot import Snapshot
+from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
+from aesp_proxy.model.event import FileAccess, FileOperation, PatchApply
+from aesp_proxy.model.principal import Principal
+from aesp_proxy.normalize.patch_of import patch_of
+
+_WRITING: Final = frozenset(
+    {FileOperation.CREATE, FileOperation.WRITE, FileOperation.DELETE, FileOperation.RENAME}
+)
+
+
+class Judged(NamedTuple):
+    """An event and what was decided of it."""
+
+    event: FileAccess
+    decision: Decision
+
+
+class FileJudge:
+    """Decides accesses to files by one snapshot; ``guard`` names who refuses by itself."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Snapshot,
+        principal: Principal,
+        now_ns: Callable[[], int],
+        content_bytes_max: int,
+        guard: str,
+    ) -> None:
+        self.snapshot = snapshot
+        self.principal = principal
+        self.content_bytes_max = content_bytes_max
+        self._now_ns = now_ns
+        self._guard = guard
+        self._reads_patches = any(isinstance(each, PatchIntegrity) for each in snapshot.guards)
+        self._leak = next((each for each in snapshot.guards if isinstance(each, SecretLeak)), None)
+
+    def event(
+        self, operation: FileOperation, path: str, resolved: str, content: bytes | None = None
+    ) -> FileAccess:
+        """Make the event of one access."""
+        return FileAccess(
+            event_id="",
+            time_ns=self._now_ns(),
+            principal=self.principal,
+            operation=operation,
+            path=path,
+            resolved=resolved,
+            content=content,
+        )
+
+    def access(
+        self, operation: FileOperation, path: str, resolved: str, *, is_directory: bool = False
+    ) -> Judged:
+        """Decide by the name alone; what is written is decided when it is known."""
+        event = self.event(operation, path, resolved)
+        # An empty directory runs nothing, and git makes one for its samples.
+        if operation in _WRITING and not (is_directory and operation is FileOperation.CREATE):
+            # Git's configuration is decided by what would change in it.
+            why = protects(path, b"", b"") or protects(resolved, b"", b"")
+            if why:
+                return Judged(event, self.refusal(Reason.PATH_FORBIDDEN, why))
+        return Judged(event, decide(event, self.snapshot))
+
+    def reading(self, path: str, resolved: str, content: bytes, *, refuses: bool) -> Judged:
+        """Decide whether a file may be opened with this content.
+
+        Secrets in it refuse only where ``refuses``; else they are noted: what leaves is
+        looked at anyhow.
+        """
+        event = self.event(FileOperation.OPEN, path, resolved, content)
+        decision = decide(event, self.snapshot)
+        if decision.reason is Reason.SECRET_FOUND and not refuses:
+            noted = self.refusal(Reason.SECRET_FOUND, decision.message, verdict=Verdict.AUDIT)
+            return Judged(event, replace(noted, findings=decision.findings))
+        return Judged(event, decision)
+
+    def writing(
+        self, path: str, resolved: str, before: bytes | None, after: bytes | None, size: int
+    ) -> Judged:
+        """Decide what a file may become: ``after``, None when it is more than is read."""
+        operation = FileOperation.CREATE if before is None else FileOperation.WRITE
+        event = self.event(operation, path, resolved, after)
+        # A name that others trust is none to write to, by whichever way it is reached.
+        names = (path,) if resolved == path else (path, resolved)
+        whys = (protects(name, before or b"", after or b"") for name in names)
+        if why := next(filter(None, whys), ""):
+            return Judged(event, self.refusal(Reason.PATH_FORBIDDEN, why))
+        if after is None:
+            most = self.content_bytes_max
+            told = f"{size} bytes are not read, and so not written: at most {most}"
+            return Judged(event, self.refusal(Reason.LIMIT_EXCEEDED, told))
+        decision = decide(event, self.snapshot)
+        if decision.verdict.passes and self._reads_patches:
+            of_patch = decide(self._patch(event, before or b"", after), self.snapshot)
+            decision = decision if of_patch.verdict.passes else of_patch
+        return Judged(event, decision)
+
+    def _patch(self, event: FileAccess, before: bytes, after: bytes) -> PatchApply:
+        return PatchApply(
+            event_id="",
+            time_ns=event.time_ns,
+            principal=event.principal,
+            path=event.path,
+            resolved=event.resolved,
+            patch=patch_of(event.path, before, after),
+        )
+
+    def refusal(self, reason: Reason, message: str, *, verdict: Verdict = Verdict.DENY) -> Decision:
+        """Make a decision that no guard has made."""
+        return Decision(
+            verdict=verdict,
+            reason=reason,
+            guard=self._guard,
+            severity=Severity.ERROR,
+            message=message,
+            policy_name=self.snapshot.policy_name,
+            policy_hash=self.snapshot.policy_hash,
+        )

@@ -1,0 +1,157 @@
+"""What every backend for files is answered, and what is in the record before it is."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from file_lab import TOKEN, Recorded, file_gate, file_judge, files_snapshot
+
+from aesp_proxy.intercept.file_port import Actor
+from aesp_proxy.model.decision import Reason
+from aesp_proxy.model.event import FileOperation as Op
+from aesp_proxy.model.record import Outcome
+
+SECRET = TOKEN.encode()
+HOOK = "/w/.git/hooks/pre-commit"
+
+
+@pytest.fixture(scope="module")
+def snapshot():
+    return files_snapshot()
+
+
+@pytest.fixture
+def journal() -> Recorded:
+    return Recorded()
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden"),
+    [
+        ("/w/.env", True),
+        ("/w/.ENV", True),
+        ("/w/secret", True),
+        ("/w/secret/deep/x", True),
+        ("/w/secret/readme.txt", False),
+        ("/w/cafe\u0301.key", True),
+        ("/w/main.py", False),
+        ("/w/\udcff\udcfe", False),
+    ],
+)
+def test_hidden_is_what_nothing_may_open_and_nothing_is_recorded(snapshot, journal, path, hidden):
+    gate = file_gate(snapshot, journal)
+    assert [gate.hides(path), gate.hides(path)] == [hidden, hidden]
+    assert journal.records == []
+
+
+def test_an_allowed_access_is_recorded_once_until_the_policy_is_another(snapshot, journal):
+    gate = file_gate(snapshot, journal)
+    for _ in range(3):
+        assert gate.refuse_access(Op.OPEN, "/w/a", "/w/a", Actor(7, None)) is None
+    assert [(r.action, r.target_path) for r in journal.records] == [("file.open", "/w/a")]
+    assert ("pid", "7") in journal.records[0].metadata
+    before = gate.generation
+    gate.swap(file_judge(snapshot))
+    assert gate.refuse_access(Op.OPEN, "/w/a", "/w/a") is None
+    assert len(journal.records) == 2
+    assert gate.generation > before
+
+
+def test_a_refused_access_is_recorded_each_time_and_the_object_counts(snapshot, journal):
+    gate = file_gate(snapshot, journal)
+    for _ in range(2):
+        denial = gate.refuse_access(Op.OPEN, "/w/innocent", "/w/.env")
+        assert denial is not None
+        assert denial.errno == errno.EACCES
+        assert denial.denial.decision.reason is Reason.PATH_FORBIDDEN
+    assert [record.outcome for record in journal.records] == [Outcome.DENIED] * 2
+
+
+@pytest.mark.parametrize("operation", [Op.CREATE, Op.WRITE, Op.DELETE, Op.RENAME])
+def test_what_others_run_is_not_written_whatever_the_policy_says(snapshot, operation):
+    gate = file_gate(snapshot)
+    assert gate.refuse_access(operation, HOOK, HOOK) is not None
+    assert gate.refuse_access(Op.OPEN, HOOK, HOOK) is None
+
+
+def test_an_empty_directory_may_have_the_name_of_what_others_run(snapshot):
+    gate = file_gate(snapshot)
+    hooks = "/w/.git/hooks"
+    assert gate.refuse_access(Op.CREATE, hooks, hooks, is_directory=True) is None
+    assert gate.refuse_access(Op.CREATE, hooks, hooks) is not None
+
+
+def test_a_secret_in_a_file_that_is_opened_is_told_and_refuses_where_that_is_asked(
+    snapshot, journal
+):
+    noting = file_gate(snapshot, journal)
+    assert noting.refuse_reading("/w/a", "/w/a", SECRET, 16) is None
+    (record,) = journal.records
+    assert (record.verdict, record.findings[0].rule) == ("audit", "token")
+    assert TOKEN not in repr(record)
+    assert noting.refuse_reading("/w/a", "/w/a", b"clean", 5) is None
+    assert len(journal.records) == 1
+    refusing = file_gate(snapshot, reading_refuses=True)
+    denial = refusing.refuse_reading("/w/a", "/w/a", SECRET, 16)
+    assert denial is not None
+    assert denial.errno == errno.EPERM
+    assert refusing.refuse_reading("/w/big", "/w/big", None, 1 << 40) is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after", "errno_"),
+    [
+        ("/w/a", None, b"x\n", None),
+        ("/w/a", b"", b"y\n", None),
+        ("/w/a", None, SECRET, errno.EPERM),
+        ("/w/a", b"x\n" * 60, b"", errno.EFBIG),
+        ("/w/a", None, None, errno.EFBIG),
+        ("/w/.env", None, b"", errno.EACCES),
+        (HOOK, None, b"#!/bin/sh\n", errno.EACCES),
+        ("/w/.git/config", b"[core]\n", b"[core]\n\tbare = false\n", None),
+        ("/w/.git/config", b"[core]\n", b"[core]\n\tfsmonitor = ./x\n", errno.EACCES),
+    ],
+    ids=range(9),
+)
+def test_a_write_is_decided_by_what_it_would_leave(snapshot, path, before, after, errno_):
+    gate = file_gate(snapshot)
+    size = 1 << 40 if after is None else len(after)
+    denial = gate.refuse_writing(path, path, before, after, size)
+    assert (denial.errno if denial else None) == errno_
+
+
+def test_what_cannot_be_recorded_is_refused(snapshot, journal):
+    gate = file_gate(snapshot, journal)
+    journal.full = True
+    for denial in (
+        gate.refuse_access(Op.OPEN, "/w/a", "/w/a"),
+        gate.refuse_writing("/w/a", "/w/a", None, b"", 0),
+        gate.refuse_reading("/w/a", "/w/a", SECRET, 16),
+        gate.refuse_unsupported("/w/a", "what nobody knows"),
+    ):
+        assert denial is not None
+        assert denial.errno == errno.EIO
+    journal.full = False
+    assert gate.refuse_access(Op.OPEN, "/w/a", "/w/a") is None
+
+
+def test_a_decision_that_fails_refuses_and_hides(snapshot, monkeypatch):
+    gate = file_gate(snapshot)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("aesp_proxy.daemon.file_gate.decide", fail)
+    monkeypatch.setattr("aesp_proxy.daemon.file_judge.decide", fail)
+    assert gate.hides("/w/a")
+    denial = gate.refuse_access(Op.OPEN, "/w/a", "/w/a")
+    assert denial is not None
+    assert denial.errno == errno.EIO
+
+
+def test_a_refusal_quotes_no_secret(snapshot, journal):
+    gate = file_gate(snapshot, journal)
+    path = f"/w/{TOKEN}/.env"
+    assert gate.refuse_access(Op.OPEN, path, path) is not None
+    assert TOKEN not in repr(journal.records)
