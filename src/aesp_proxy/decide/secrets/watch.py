@@ -190,14 +190,14 @@ class Sight:
 
     def open(self) -> Watch:
         """Return a watch over a new stream; the caller closes it."""
-        return self._inside(Account(), 1, "")
+        return self._inside(Account(), ())
 
     def open_plain(self) -> Watch:
         """Return a watch that looks at what stands in clear and through no view."""
         return Watch(self._locator, self._confirmer, self._exact, None, Account())
 
-    def _inside(self, account: Account, depth: int, inside: str) -> Watch:
-        views = self._lens.open(account, depth, inside)
+    def _inside(self, account: Account, chain: tuple[str, ...]) -> Watch:
+        views = self._lens.open(account, chain)
         return Watch(self._locator, self._confirmer, self._exact, views, account)
 
     def block(self, data: bytes) -> Seen:

@@ -27,7 +27,7 @@ from aesp_proxy.decide.secrets.views.stream import LensStream
 from aesp_proxy.decide.secrets.views.table import View
 
 Match = Callable[[bytes], tuple[Sequence[Candidate], bool]]
-OpenWatch = Callable[[Account, int, str], ChildWatch]
+OpenWatch = Callable[[Account, tuple[str, ...]], ChildWatch]
 
 
 class Lens:
@@ -40,25 +40,30 @@ class Lens:
         self.match = match
         self.watch = watch
 
-    def open(self, account: Account, depth: int = 1, inside: str = "") -> LensStream:
-        """Return the views of a new stream, ``depth`` views deep and ``inside`` a view."""
-        return LensStream(self, account, depth, inside)
+    def open(self, account: Account, chain: tuple[str, ...] = ()) -> LensStream:
+        """Return the views of a new stream, which the views of ``chain`` have shown."""
+        return LensStream(self, account, chain)
 
     def block(
         self,
         text: bytes,
         clear: Sequence[Candidate],
         account: Account,
-        depth: int = 1,
-        inside: str = "",
+        chain: tuple[str, ...] = (),
     ) -> list[Candidate]:
         """Return what is found through views of ``text``, in which ``clear`` stands in clear."""
-        stream = self.open(account, depth, inside)
+        stream = self.open(account, chain)
         stream.know(clear)
         return stream.see(text) + stream.finish()
 
     def look(
-        self, view: View, region: bytes, at: int, base: int, account: Account, depth: int
+        self,
+        view: View,
+        region: bytes,
+        at: int,
+        base: int,
+        account: Account,
+        chain: tuple[str, ...],
     ) -> list[Candidate]:
         """Return what is found in ``region``, which begins at ``base``, through one view.
 
@@ -67,16 +72,15 @@ class Lens:
         shown = view.show(region) if view.show_at is None else view.show_at(region, at)
         if not shown or shown == region or not (is_promising(shown) or holds_packed(shown)):
             return []
-        found = [
-            one for one in self.shown(shown, account, depth, view.name) if is_believed(view, one)
-        ]
+        found = self.shown(shown, account, (*chain, view.name))
+        found = [one for one in found if is_believed(view, one)]
         return [outward(view, region, base, one, shown) for one in found]
 
-    def shown(self, text: bytes, account: Account, depth: int, inside: str) -> list[Candidate]:
-        """Return what is found in ``text``, which a view ``depth`` views deep has shown."""
+    def shown(self, text: bytes, account: Account, chain: tuple[str, ...]) -> list[Candidate]:
+        """Return what is found in ``text``, which the last view of ``chain`` has shown."""
         if not account.spend(len(text)):
             return []
         found, cut = self.match(text)
         account.cut = account.cut or cut
         fresh = account.know(found)
-        return fresh + outside(self.block(text, found, account, depth + 1, inside), found)
+        return fresh + outside(self.block(text, found, account, chain), found)

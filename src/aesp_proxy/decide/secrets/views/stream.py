@@ -40,12 +40,9 @@ from aesp_proxy.decide.secrets.views.table import BACK_BYTES, VIEWS, View
 SLICE_BYTES = 65_536
 PACKED_MAX = 16
 _PAD = b"\n\n"
-_NOT_INSIDE = {
-    "rot13": ("rot13",),
-    "reversed": ("reversed",),
-    BROKEN: ("joined", "fields", "spaced", "lines", "marked-up", "message"),
-}
-"""Views that are not opened inside others: they would undo them, or mend what is mended."""
+_MENDING = frozenset(("joined", "fields", "spaced", "lines", "marked-up", "message"))
+_ONCE = _MENDING | {"reversed", "rot13", "utf-16", "look-alikes"}
+"""Views that a chain holds once: again, they show what was there before or nothing new."""
 _DIGITS = {"base64": (4, 3), "base32": (8, 5), "hex": (2, 1)}
 """So many digits of a run are so many bytes."""
 
@@ -59,16 +56,22 @@ class Looker(Protocol):
         ...
 
     def look(
-        self, view: View, region: bytes, at: int, base: int, account: Account, depth: int
+        self,
+        view: View,
+        region: bytes,
+        at: int,
+        base: int,
+        account: Account,
+        chain: tuple[str, ...],
     ) -> list[Candidate]:
         """Return what a region shows through one view."""
         ...
 
-    def shown(self, text: bytes, account: Account, depth: int, inside: str) -> list[Candidate]:
+    def shown(self, text: bytes, account: Account, chain: tuple[str, ...]) -> list[Candidate]:
         """Return what is found in what a view has shown."""
         ...
 
-    def watch(self, account: Account, depth: int, inside: str) -> ChildWatch:
+    def watch(self, account: Account, chain: tuple[str, ...]) -> ChildWatch:
         """Return a watch over a stream inside this one."""
         ...
 
@@ -82,10 +85,10 @@ class LensStream:
 
     __slots__ = (
         "_account",
+        "_barred",
         "_base",
         "_buffer",
-        "_depth",
-        "_inside",
+        "_chain",
         "_lens",
         "_packed",
         "_regions",
@@ -94,11 +97,13 @@ class LensStream:
         "_runs",
     )
 
-    def __init__(self, lens: Looker, account: Account, depth: int, inside: str) -> None:
+    def __init__(self, lens: Looker, account: Account, chain: tuple[str, ...]) -> None:
         self._lens = lens
         self._account = account
-        self._depth = depth
-        self._inside = inside
+        self._chain = chain
+        self._barred = _ONCE.intersection(chain)
+        if chain and chain[-1] in _MENDING:
+            self._barred |= {BROKEN}
         self._buffer = b""
         self._base = 0
         self._regions = Regions()
@@ -150,7 +155,7 @@ class LensStream:
             one.close()
 
     def _see(self, data: bytes) -> list[Candidate]:
-        if self._depth == 1:
+        if not self._chain:
             self._account.earn(len(data))
         total = self._base + len(self._buffer)
         near = self._buffer[-OVERLAP_BYTES:]
@@ -188,7 +193,7 @@ class LensStream:
         high = len(text) - len(_PAD)
         for end, gate in openings:
             name = gates.views[gate]
-            if not low < end <= high or self._inside in _NOT_INSIDE.get(name, ()):
+            if not low < end <= high or name in self._barred:
                 continue
             mark = total + end - low
             if name in KINDS:
@@ -198,23 +203,28 @@ class LensStream:
         return begun
 
     def _look(self, look: Look) -> list[Candidate]:
-        if self._depth > DEPTH_MAX:
-            if not look.view.mends:
+        if len(self._chain) >= DEPTH_MAX:
+            if look.view.name not in _ONCE:
                 self._account.refuse(TOO_DEEP)
             return []
         region = self._buffer[look.start - self._base : look.until - self._base]
         at = look.mark - look.start
-        return self._lens.look(look.view, region, at, look.start, self._account, self._depth)
+        return self._lens.look(look.view, region, at, look.start, self._account, self._chain)
 
     def _unpack(self, kind: str, start: int) -> list[Candidate]:
         """Begin to read what is packed from ``start`` on."""
         if not KINDS[kind].opens:
             self._account.refuse(f"an archive in it ({kind}) cannot be opened")
             return []
-        if self._depth > DEPTH_MAX or len(self._packed) >= PACKED_MAX:
-            self._account.refuse(TOO_DEEP if self._depth > DEPTH_MAX else "it is packed too often")
+        problem = ""
+        if len(self._chain) >= DEPTH_MAX:
+            problem = TOO_DEEP
+        elif len(self._packed) >= PACKED_MAX:
+            problem = "it is packed too often"
+        if problem:
+            self._account.refuse(problem)
             return []
-        one = Packed(kind, start, lambda: self._lens.watch(self._account, self._depth + 1, kind))
+        one = Packed(kind, start, lambda: self._lens.watch(self._account, (*self._chain, kind)))
         self._packed.append(one)
         return one.feed(self._buffer[start - self._base :])
 
@@ -234,7 +244,7 @@ class LensStream:
         found: list[Candidate] = []
         digests: list[Piece] = []
         for piece in self._runs.pieces(self._buffer, self._base, low, total, is_last=is_last):
-            if self._depth > DEPTH_MAX:
+            if len(self._chain) >= DEPTH_MAX:
                 self._account.refuse(TOO_DEEP)
                 break
             is_marked = piece.view != "base64" or piece.text.startswith(PACKED_STARTS)
@@ -250,7 +260,7 @@ class LensStream:
         text = shown(piece.view, piece.text, short=piece.short)
         seen: list[Candidate] = []
         if is_promising(text):
-            seen = self._lens.shown(text, self._account, self._depth, piece.view)
+            seen = self._lens.shown(text, self._account, (*self._chain, piece.view))
         view = VIEWS[piece.view]
         found = [outward(view, piece.text, piece.start, one, text) for one in seen]
         if piece.is_first:
@@ -266,8 +276,8 @@ class LensStream:
         return found
 
     def _packed_in_run(self, kind: str, piece: Piece) -> Packed:
-        inside = f"{piece.view} > {kind}"
-        return Packed(kind, 0, lambda: self._lens.watch(self._account, self._depth + 2, inside))
+        chain = (*self._chain, piece.view, kind)
+        return Packed(kind, 0, lambda: self._lens.watch(self._account, chain))
 
     def _of_run(self, candidates: Sequence[Candidate], piece: Piece) -> list[Candidate]:
         start, end = self._run_start, piece.start + len(piece.text)
