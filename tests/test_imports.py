@@ -19,6 +19,7 @@ HOMES = {
     "trio": (
         "daemon/supervisor.py",
         "daemon/ending.py",
+        "daemon/guarding.py",
         "daemon/service",
         "launch",
         "cli/run.py",

@@ -26,6 +26,7 @@ from aesp_proxy.errors import AespError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from aesp_proxy.cli.run_files import RunFiles
     from aesp_proxy.cli.run_stage import RunStage
     from aesp_proxy.cli.walls import Environment
     from aesp_proxy.daemon.config import Settings
@@ -62,6 +63,11 @@ _PATH = click.Path(path_type=Path)
     help="Go on where the machine does not allow isolation; what is not enforced is said.",
 )
 @click.option(
+    "--files",
+    type=click.Choice(["auto", "fuse", "stage", "notify", "none"]),
+    help="How accesses to files are decided (files.backend).",
+)
+@click.option(
     "--stage",
     is_flag=True,
     help="Hide forbidden files and hold back what is written here until it is published.",
@@ -88,6 +94,7 @@ def run(  # noqa: PLR0913 - an argument an option
     audit_mode: str | None,
     forward: str | None,
     allow_degraded: bool,
+    files: str | None,
     stage: bool,
     publish: bool,
     more: tuple[str, ...],
@@ -101,11 +108,14 @@ def run(  # noqa: PLR0913 - an argument an option
     the proxy fails, 126 or 127 for a command that cannot be run.
     """
     named = {"policy": policy, "state_dir": state, "audit.mode": audit_mode, "forward.dir": forward}
+    named["files.backend"] = files
     flags = {name: value for name, value in named.items() if value is not None}
     flags |= listen_flags(listen) | more_flags(more)
     if allow_degraded:
         flags["isolation.mode"] = "degraded"
     if stage or publish:
+        if files not in (None, "stage"):
+            raise click.UsageError(f"--stage is --files stage, and not --files {files}")
         flags["files.backend"] = "stage"
     settings = settings_of(flags, config, agent_type=Path(command[0]).name)
     sources = tuple(f"file:{path.absolute()}" for path in secrets_from)
@@ -122,6 +132,7 @@ class _Asked(NamedTuple):
 
 
 def _run(settings: Settings, command: Sequence[str], asked: _Asked) -> int:
+    from aesp_proxy.cli.run_files import files_for
     from aesp_proxy.cli.run_view import view_for
     from aesp_proxy.daemon.process import start_early_worker
     from aesp_proxy.daemon.secret_registry import registry_of
@@ -144,10 +155,12 @@ def _run(settings: Settings, command: Sequence[str], asked: _Asked) -> int:
         registry = registry_of(settings, os.environ, asked.sources, say=say)
         start = _Start(settings, session_id, log, command, asked.quiet, loading, registry)
         environment = _prepare(settings)
+        files = files_for(settings)
+        start = start._replace(settings=files.settings)
         staged = _staged(start)
-        rows = staged.rows if staged else ()
+        rows = (*files.rows, *(staged.rows if staged else ()))
         with view_for(settings, session_id, config=asked.config, more=rows) as view:
-            code = _walled(start, environment, terminal, view)
+            code = _walled(start, environment, terminal, view, files)
         if staged:
             _end_stage(start, staged, publish=asked.publish)
         return code
@@ -199,13 +212,22 @@ class _Start(NamedTuple):
     registry: Registry
 
 
-def _walled(start: _Start, environment: Environment, terminal: Terminal, view: Path) -> int:
+def _walled(
+    start: _Start, environment: Environment, terminal: Terminal, view: Path, files: RunFiles
+) -> int:
     """Wall the command in, start the helpers on the sockets made there, supervise all."""
     from aesp_proxy.cli.walls import wall_in
     from aesp_proxy.daemon.process import sealer_arguments, start_helpers
 
-    walled = wall_in(start.settings, start.command, environment, view)
+    walled = wall_in(start.settings, start.command, environment, view, files.backends)
+    try:
+        guard = files.guard(walled, log=start.log)
+    except AespError:
+        walled.close()
+        raise
     _say_open(walled.open, quiet=start.quiet)
+    if walled.backend:
+        _say(f"files: {walled.backend}: {files.promise(walled.backend)}", quiet=start.quiet)
     port = walled.listener.getsockname()[1]
     settings = replace(start.settings, listen=replace(start.settings.listen, port=port))
     try:
@@ -219,7 +241,10 @@ def _walled(start: _Start, environment: Environment, terminal: Terminal, view: P
         )
     except AespError:
         walled.close()
+        if guard is not None:
+            guard.discard()
         raise
+    helpers = replace(helpers, files=guard)
     # They take a second to load; what we need ourselves is loaded meanwhile.
     import trio
 

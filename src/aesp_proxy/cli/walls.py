@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -40,12 +40,15 @@ class Walled:
     """A command that waits inside, the proxy's sockets, and what is not enforced.
 
     ``open`` has a line for every layer that does not stand, ``missing`` for those alone
-    without which ``run`` would not have started.
+    without which ``run`` would not have started. ``descriptors`` are for the file
+    guard of ``backend``, which is empty where nothing decides accesses to files.
     """
 
     child: Child
     listener: socket.socket
     more: tuple[tuple[str, socket.socket], ...] = ()
+    descriptors: tuple[tuple[Kind, int], ...] = ()
+    backend: str = ""
     open: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
@@ -54,23 +57,54 @@ class Walled:
         self.child.discard()
         for each in (self.listener, *(sock for _, sock in self.more)):
             each.close()
+        for _, descriptor in self.descriptors:
+            os.close(descriptor)
 
 
 def wall_in(
-    settings: Settings, command: Sequence[str], environment: Environment, view: Path
+    settings: Settings,
+    command: Sequence[str],
+    environment: Environment,
+    view: Path,
+    backends: Sequence[str] = (),
 ) -> Walled:
     """Prepare ``command`` inside all that this machine has; ``view`` is a list of ``view_for``.
 
-    A stage that the settings ask for is never gone without.
+    Of ``backends`` for files, strictest first, the first that stands is taken; one that
+    the settings name is never gone without.
 
     ConfigError when something that matters does not stand and the settings do not allow
     to go on without.
     """
     _check_standard_descriptors()
-    is_staged = settings.files.backend == "stage"
+    tried: dict[str, str] = {}
+    for backend in backends:
+        walled, report = _walled(settings, command, environment, view, Layer(backend))
+        if walled is not None:
+            return walled
+        tried[backend] = report.why(Layer(backend))
+    if tried and settings.files.backend != "auto":
+        raise _no_backend(*next(iter(tried.items())))
+    walled, report = _walled(settings, command, environment, view, None)
+    if walled is None:
+        raise _cannot(report)
+    why = "; ".join(f"{backend}: {reason}" for backend, reason in tried.items())
+    files = (f"files: {_FILES_OPEN} ({why})",) if tried else ()
+    return replace(walled, open=(*walled.open, *files), missing=(*walled.missing, *files))
+
+
+def _walled(
+    settings: Settings,
+    command: Sequence[str],
+    environment: Environment,
+    view: Path,
+    files: Layer | None,
+) -> tuple[Walled | None, Report]:
+    """Wall it in with one backend for files; None, and why, where that does not stand."""
+    more = () if files is None else (files,)
     inside = ProxyAddress(host=settings.listen.host, port=settings.listen.port or EXPLICIT_PORT)
     wish = Wish(
-        layers=(*EVERYTHING, Layer.STAGE) if is_staged else EVERYTHING,
+        layers=(*EVERYTHING, *more),
         host=inside.host,
         port=inside.port,
         transparent=True,
@@ -80,60 +114,79 @@ def wall_in(
     child = Child(command, environment(inside), wish)
     prepared = child.prepare()
     report = prepared.report
-    if is_staged and not report.stands(Layer.STAGE):
-        _discard(child, prepared)
-        raise _no_stage(report)
     if report.missing() and settings.isolation.mode != "degraded":
         _discard(child, prepared)
         raise _cannot(report)
     if not report.stands(Layer.NETWORK):
         _discard(child, prepared)
-        return _without_network(settings, command, environment, report, view)
-    return Walled(
+        return _without_network(settings, command, environment, view, files, report)
+    if files is not None and not report.stands(files):
+        _discard(child, prepared)
+        return None, report
+    walled = Walled(
         child=child,
         listener=prepared.of(Kind.EXPLICIT)[0],
         more=tuple((_OPTIONS[kind], sock) for kind, sock in prepared.listeners if kind in _OPTIONS),
+        descriptors=prepared.descriptors,
+        backend=files or "",
         open=tuple(report.not_enforced(EVERYTHING)),
         missing=tuple(report.not_enforced(report.missing())),
     )
+    return walled, report
 
 
 def _without_network(
     settings: Settings,
     command: Sequence[str],
     environment: Environment,
-    tried: Report,
     view: Path,
-) -> Walled:
+    files: Layer | None,
+    tried: Report,
+) -> tuple[Walled | None, Report]:
     """Listen on the host's loopback, and wall in what can be."""
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     without = _OF_THE_NETWORK | {Layer.NETWORK}
-    wanted = (*EVERYTHING, Layer.STAGE) if settings.files.backend == "stage" else EVERYTHING
+    wanted = EVERYTHING if files is None else (*EVERYTHING, files)
     layers = tuple(each for each in wanted if each not in without)
     wish = Wish(layers=layers, only_port=port, view=str(view))
     child = Child(command, environment(ProxyAddress(host=host, port=port)), wish)
     try:
-        report = child.prepare().report
+        prepared = child.prepare()
     except BaseException:
         listener.close()
         raise
-    outcomes = {**report.outcomes, Layer.NETWORK: tried.outcomes.get(Layer.NETWORK, 1)}
+    outcomes = {**prepared.report.outcomes, Layer.NETWORK: tried.outcomes.get(Layer.NETWORK, 1)}
     report = Report(outcomes)
-    return Walled(
+    if files is not None and not report.stands(files):
+        listener.close()
+        _discard(child, prepared)
+        return None, report
+    walled = Walled(
         child=child,
         listener=listener,
+        descriptors=prepared.descriptors,
+        backend=files or "",
         open=tuple(report.not_enforced(frozenset(EVERYTHING) - _OF_THE_NETWORK)),
         missing=tuple(report.not_enforced(report.missing())),
     )
+    return walled, report
 
 
-def _no_stage(report: Report) -> ConfigError:
+_NEEDS: Final = {
+    "stage": "mount namespaces, and overlayfs with the state directory on ext4, XFS, Btrfs or "
+    "tmpfs",
+    "fuse": "mount namespaces, and a /dev/fuse that may be opened",
+    "notify": "seccomp with user notification (Linux 5.9)",
+}
+_FILES_OPEN: Final = "files are as they are, and what the policy says of them is not enforced"
+
+
+def _no_backend(backend: str, why: str) -> ConfigError:
     return ConfigError(
-        f"cannot stage files here: {report.why(Layer.STAGE)}",
+        f"cannot guard files by {backend} here: {why}",
         where="files.backend",
-        remedy="mount namespaces, and overlayfs with the state directory on ext4, XFS, Btrfs or "
-        "tmpfs; `aesp-proxy doctor` says what this machine has",
+        remedy=f"{_NEEDS[backend]}; `aesp-proxy doctor` says what this machine has",
     )
 
 

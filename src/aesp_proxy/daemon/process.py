@@ -27,6 +27,7 @@ from aesp_proxy.daemon.config import Settings
 from aesp_proxy.errors import UnavailableError
 
 WORKER_MODULE: Final = "aesp_proxy.daemon.worker"
+FILE_GUARD_MODULE: Final = "aesp_proxy.daemon.file_guard"
 SEALER_MODULE: Final = "aesp_proxy.record.sealer_process"
 _EARLY: Final = "aesp_proxy.daemon.early"
 _SPAWNED: Final = "aesp_proxy.daemon.spawned"
@@ -132,11 +133,26 @@ class HelperProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Helpers:
-    """Worker and sealer, started, and our end of the worker's control socket."""
+    """What was started, and our ends of the control sockets of the worker and the file guard."""
 
     worker: HelperProcess
     sealer: HelperProcess
     control: socket.socket
+    files: FileGuard | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileGuard:
+    """The file guard of a run, started, and our end of its control socket."""
+
+    process: HelperProcess
+    control: socket.socket
+
+    def discard(self) -> None:
+        """End it: what it serves is closed then."""
+        self.control.close()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.collect()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +220,32 @@ def sealer_arguments(settings: Settings) -> tuple[str, ...]:
     if settings.forward.dir is not None or settings.forward_dir.is_dir():
         arguments += ["--forward", str(settings.forward_dir)]
     return tuple(arguments)
+
+
+def start_file_guard(
+    backend: str, descriptors: Sequence[tuple[str, int]], *, log: Path, command: Sequence[str] = ()
+) -> FileGuard:
+    """Start the process that serves ``backend``; takes over the descriptors.
+
+    UnavailableError when it cannot be started.
+    """
+    command = command or module_command(FILE_GUARD_MODULE, death_signal=signal.SIGKILL)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    words = ["--backend", backend, "--control-fd", str(theirs.fileno())]
+    for kind, descriptor in descriptors:
+        words += ["--given", f"{kind}={descriptor}"]
+    fds = [theirs.fileno(), *(descriptor for _, descriptor in descriptors)]
+    process = HelperProcess("file guard", (*command, *words), log=log, pass_fds=fds)
+    try:
+        process.start()
+    except UnavailableError:
+        ours.close()
+        raise
+    finally:
+        for descriptor in fds[1:]:
+            os.close(descriptor)
+        theirs.close()
+    return FileGuard(process=process, control=ours)
 
 
 def start_helpers(

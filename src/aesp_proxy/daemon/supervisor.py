@@ -7,6 +7,7 @@ Each can die on its own, and what follows is here, on one page:
 - The sealer dies: it is started once more after a pause; dead again within a minute,
   the run ends, as what cannot be recorded does not pass. When it says that keys or
   configuration are wrong (exit code 3) another start would not help.
+- The file guard dies, or stands still: what it served is closed, and the child is ended.
 - The child ends: the worker finishes what is under way, then the sealer seals
   everything, and both are collected.
 - We are killed: the kernel tells each of them (see ``spawned`` and the child's
@@ -31,6 +32,7 @@ import trio
 from aesp_proxy.daemon import control
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.ending import gone, stop
+from aesp_proxy.daemon.guarding import Guarding
 from aesp_proxy.daemon.process import HelperProcess, Helpers
 from aesp_proxy.daemon.secret_registry import Registry
 from aesp_proxy.errors import InputError, UnavailableError
@@ -71,6 +73,7 @@ class Ended(StrEnum):
     INTERRUPTED = "interrupted before the command was started"
     WORKER_FAILED = "the proxy could not start"
     WORKER_DIED = "the proxy died"
+    FILES_DIED = "the file guard died"
     SEALER_FAILED = "the record could not be opened"
     SEALER_DIED = "the record could not be sealed"
 
@@ -94,16 +97,22 @@ class Plan:
     child_grace_s: float = 5.0
     sealer_pause_s: float = 0.5
     sealer_steady_s: float = 60.0
+    guard_silence_s_max: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """How a run ended: the child's ``exit_code`` when ``ended`` is CHILD, else 3, 4 or 130."""
+    """How a run ended: the child's ``exit_code`` when ``ended`` is CHILD, else 3, 4 or 130.
+
+    ``epoch`` and ``files_epoch`` are those of the journals of the proxy and the file guard, 0
+    for none.
+    """
 
     ended: Ended
     exit_code: int
     epoch: int = 0
     message: str = ""
+    files_epoch: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,6 +124,7 @@ class _Run:
     worker: HelperProcess
     sealer: HelperProcess
     stream: trio.SocketStream
+    files: Guarding | None = None
     decoder: control.FrameDecoder = field(default_factory=control.FrameDecoder)
     ready: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
@@ -125,10 +135,21 @@ class _Run:
     end: RunEnd | None = None
     failed: control.Failed | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that decides does."""
+        return self.ready.is_set() and (self.files is None or self.files.ready.is_set())
+
     def finish(self, ended: Ended, exit_code: int, message: str = "") -> None:
         """Set the end of the run, unless it has one."""
         if self.end is None:
-            self.end = RunEnd(ended=ended, exit_code=exit_code, epoch=self.epoch, message=message)
+            self.end = RunEnd(
+                ended=ended,
+                exit_code=exit_code,
+                epoch=self.epoch,
+                message=message,
+                files_epoch=self.files.epoch if self.files is not None else 0,
+            )
         self.over.set()
 
 
@@ -143,6 +164,7 @@ async def supervise(plan: Plan, child: Child, helpers: Helpers) -> RunEnd:
         worker=helpers.worker,
         sealer=helpers.sealer,
         stream=trio.SocketStream(trio.socket.from_stdlib_socket(helpers.control)),
+        files=_guarding(plan, helpers),
     )
     try:
         async with trio.open_nursery() as nursery:
@@ -155,11 +177,18 @@ async def supervise(plan: Plan, child: Child, helpers: Helpers) -> RunEnd:
     return run.end or RunEnd(ended=Ended.WORKER_DIED, exit_code=4, epoch=run.epoch)
 
 
+def _guarding(plan: Plan, helpers: Helpers) -> Guarding | None:
+    if helpers.files is None:
+        return None
+    return Guarding(guard=helpers.files, silence_s_max=plan.guard_silence_s_max)
+
+
 async def _until_over(run: _Run) -> None:
     """Watch everything until the first end, then end the rest in order."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_worker, run)
         nursery.start_soon(_watch_sealer, run)
+        nursery.start_soon(_watch_files, run)
         nursery.start_soon(_let_child_run, run)
         await run.over.wait()
         if run.end is not None and run.end.ended is not Ended.CHILD:
@@ -171,9 +200,11 @@ async def _until_over(run: _Run) -> None:
 async def _let_child_run(run: _Run) -> None:
     with trio.move_on_after(run.plan.start_s_max):
         await run.ready.wait()
+        if run.files is not None:
+            await run.files.ready.wait()
     if run.over.is_set():
         return
-    if not run.ready.is_set():
+    if not run.is_ready:
         waited = f"the proxy was not ready after {run.plan.start_s_max:g} s, see {run.plan.log}"
         run.finish(Ended.WORKER_FAILED, 4, waited)
         return
@@ -194,18 +225,32 @@ async def _end_child(run: _Run, end: RunEnd) -> None:
         await run.child_ended.wait()
 
 
-async def _watch_worker(run: _Run) -> None:
-    settings, registry = run.plan.settings, run.plan.registry
+def _first_frames(plan: Plan) -> list[bytes]:
+    """Return the configuration and the registered values, as each guard of a run gets them."""
+    settings, registry = plan.settings, plan.registry
     frames = registry.frames() if registry is not None else []
     first = control.config_frame(
         settings.to_worker(),
-        session_id=run.plan.session_id,
+        session_id=plan.session_id,
         ca_dir=str(settings.ca_dir),
         exact_key=registry.key if registry is not None else b"",
         registrations=len(frames),
     )
+    return [first, *frames]
+
+
+async def _watch_files(run: _Run) -> None:
+    """Watch the file guard; its end is the run's, but for the one that comes with the child's."""
+    if run.files is None:
+        return
+    failed = await run.files.watch(_first_frames(run.plan))
+    if failed is not None:
+        run.finish(Ended.FILES_DIED, failed.exit_code, failed.message)
+
+
+async def _watch_worker(run: _Run) -> None:
     try:
-        await run.stream.send_all(b"".join([first, *frames]))
+        await run.stream.send_all(b"".join(_first_frames(run.plan)))
         while data := await run.stream.receive_some(_READ_BYTES):
             for message in run.decoder.feed(data):
                 _take(run, control.from_worker(message))
@@ -287,6 +332,10 @@ async def _drain(run: _Run) -> None:
                 await _ask_to_stop(run)
                 await gone(run.worker)
         await _stop(run, run.worker, grace_s=0.0)
+        if run.files is not None:
+            with trio.move_on_after(_EXIT_S_MAX):
+                await run.files.end()
+            await _stop(run, run.files.guard.process, grace_s=0.0)
         run.sealer.close_stdin()
         if not await _stop(run, run.sealer, grace_s=run.plan.seal_s_max):
             run.plan.notice("not everything is sealed; the next start seals the rest")
@@ -306,6 +355,9 @@ async def _put_down(run: _Run) -> None:
         await run.child.end(grace_s=0.0)
     await run.stream.aclose()
     await _stop(run, run.worker, grace_s=0.0)
+    if run.files is not None:
+        await run.files.close()
+        await _stop(run, run.files.guard.process, grace_s=0.0)
     run.sealer.close_stdin()
     await _stop(run, run.sealer, grace_s=0.0)
 

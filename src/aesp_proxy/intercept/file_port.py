@@ -8,8 +8,9 @@ UTF-8 as ``os.fsdecode`` has them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from aesp_proxy.act.file import FileDenial
 from aesp_proxy.model.event import FileOperation
@@ -82,3 +83,41 @@ class FileGate(Protocol):
 
     def refuse_unsupported(self, path: str, what: str, actor: Actor = NOBODY) -> FileDenial:
         """Refuse and record what this backend has no answer for: ``what``, in a few words."""
+
+
+GUARANTEES: Final = {
+    "fuse": "every lookup, opening and change below the trees is decided; forbidden names are not "
+    "there; what is written takes its place only when it was vetted",
+    "stage": "forbidden files are not there; what is written in the tree is vetted and published "
+    "whole or not at all; the rest of the disk is the user's own",
+    "notify": "every system call that opens or changes a path is decided on the object that is "
+    "opened; names stay visible",
+    "fanotify": "every opening of a known forbidden file is refused, under any name; what is "
+    "created, renamed and removed is recorded, not stopped",
+    "observe": "nothing is stopped: what happened is recorded",
+}
+"""What each backend promises, in the words that are printed and recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a backend that runs in a process of its own is given.
+
+    ``descriptors`` were made inside the agent's walls, each with its kind, in the order of
+    the view's rows. ``trees`` are the directories of which it shows a view, the staged one
+    first; ``apart`` are left out of them. ``control`` is readable when the supervisor says
+    something: call ``heard`` then, and return when it says False. Call ``ready`` once,
+    when every access is decided.
+    """
+
+    descriptors: tuple[tuple[str, int], ...]
+    trees: tuple[str, ...]
+    apart: tuple[str, ...]
+    entries_max: int
+    control: int
+    heard: Callable[[], bool]
+    ready: Callable[[], None]
+
+
+type Serve = Callable[[FileGate, Given], None]
+"""A backend: a blocking loop, until ``heard`` says False or what it serves is gone."""

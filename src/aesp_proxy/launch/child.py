@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from aesp_proxy.errors import ConfigError, UnavailableError
 from aesp_proxy.launch import reaper
 from aesp_proxy.launch.isolation.layers import Report, read_report
-from aesp_proxy.launch.isolation.listeners import Kind
+from aesp_proxy.launch.isolation.listeners import NO_SOCKETS, Kind
 from aesp_proxy.launch.isolation.wish import Wish
 
 if TYPE_CHECKING:
@@ -51,19 +51,25 @@ class Exit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What stands around a command, and the sockets of the proxy that were made inside."""
+    """What stands around a command, and the sockets of the proxy that were made inside.
+
+    ``descriptors`` are those of a backend for files, each with its kind.
+    """
 
     report: Report
     listeners: tuple[tuple[Kind, socket.socket], ...] = ()
+    descriptors: tuple[tuple[Kind, int], ...] = ()
 
     def of(self, kind: Kind) -> list[socket.socket]:
         """Return the sockets of one kind."""
         return [each for found, each in self.listeners if found is kind]
 
     def close(self) -> None:
-        """Close all sockets."""
+        """Close everything that was handed out."""
         for _, each in self.listeners:
             each.close()
+        for _, descriptor in self.descriptors:
+            os.close(descriptor)
 
 
 class Child:
@@ -205,13 +211,18 @@ def _prepared(control: socket.socket) -> Prepared:
     """Read the reaper's first line and what comes with it."""
     control.settimeout(_PREPARE_S_MAX)
     data, descriptors, _, _ = socket.recv_fds(control, _LINE_BYTES_MAX, _DESCRIPTORS_MAX)
-    sockets = [socket.socket(fileno=each) for each in descriptors]
     head, _, kinds = data.decode("ascii", "replace").partition("|")
     word, *words = head.split() or [""]
     if word != "prepared":
         raise ValueError(f"the helper said {head.strip()!r}")
-    listeners = tuple(zip(map(Kind, kinds.split()), sockets, strict=True))
-    return Prepared(report=read_report(words), listeners=listeners)
+    handed = list(zip(map(Kind, kinds.split()), descriptors, strict=True))
+    return Prepared(
+        report=read_report(words),
+        listeners=tuple(
+            (kind, socket.socket(fileno=each)) for kind, each in handed if kind not in NO_SOCKETS
+        ),
+        descriptors=tuple(pair for pair in handed if pair[0] in NO_SOCKETS),
+    )
 
 
 def _not_run(program: str, number: int) -> Exit:

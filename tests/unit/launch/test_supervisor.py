@@ -14,7 +14,7 @@ import trio
 
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.listener import bind
-from aesp_proxy.daemon.process import start_helpers
+from aesp_proxy.daemon.process import start_file_guard, start_helpers
 from aesp_proxy.daemon.supervisor import Ended, Plan, RunEnd, supervise
 from aesp_proxy.errors import ConfigError, UnavailableError
 from aesp_proxy.launch import reaper
@@ -40,6 +40,7 @@ def supervised(
     *,
     worker: str = "ready",
     sealer: str = "ready",
+    files: str = "",
     meanwhile=None,
     **plan_fields,
 ) -> Ran:
@@ -70,6 +71,10 @@ def supervised(
         worker_command=(sys.executable, str(DOUBLES / "worker.py"), worker),
         sealer_command=(sys.executable, str(DOUBLES / "sealer.py"), sealer),
     )
+    if files:
+        double = (sys.executable, str(DOUBLES / "file_guard.py"), files, str(state))
+        guard = start_file_guard("fuse", (), log=plan.log, command=double)
+        helpers = replace(helpers, files=guard)
 
     async def main() -> RunEnd:
         with trio.fail_after(30):
@@ -214,3 +219,46 @@ def test_a_port_in_use_is_the_operators_to_mend():
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port}: cannot listen") as caught:
             bind(settings)
     assert "--listen" in caught.value.remedy
+
+
+def test_a_file_guard_is_told_all_and_ends_with_the_command(tmp_path):
+    ran = supervised(tmp_path, ["sh", "-c", "exit 23"], files="ready")
+    assert (ran.end.exit_code, ran.end.epoch, ran.end.files_epoch) == (23, 7, 9)
+    assert {"guard.stopped", "worker.stopped", "sealed"} <= ran.marks()
+    assert gone(tmp_path / "guard.pid")
+
+
+def test_a_file_guard_that_ends_because_what_it_served_is_gone_is_no_failure(tmp_path):
+    ran = supervised(tmp_path, ["sh", "-c", f"touch {tmp_path}/child-runs"], files="leave")
+    assert ran.end.ended is Ended.CHILD
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "says"),
+    [("fail", 3, "no such file system"), ("crash", 4, "SIGSEGV"), ("nonsense", 4, "nonsense")],
+)
+def test_the_command_does_not_start_without_the_file_guard_that_was_asked_for(
+    tmp_path, how, code, says
+):
+    ran = supervised(tmp_path, ["touch", str(tmp_path / "ran")], files=how)
+    assert ran.end.ended is Ended.FILES_DIED
+    assert ran.end.exit_code == code
+    assert says in ran.end.message
+    assert {"ran"} & ran.marks() == set()
+
+
+def test_a_dead_file_guard_ends_the_command_and_says_why(tmp_path):
+    command = f"touch {tmp_path}/child-runs; sleep 60"
+    ran = supervised(tmp_path, ["sh", "-c", command], files="die")
+    assert ran.end.ended is Ended.FILES_DIED
+    assert "file guard was killed by SIGKILL" in ran.notices[0]
+    assert ran.child.exit is not None
+    assert ran.child.exit.code == 128 + signal.SIGTERM
+
+
+def test_a_file_guard_that_stands_still_is_killed(tmp_path):
+    command = f"touch {tmp_path}/child-runs; sleep 60"
+    ran = supervised(tmp_path, ["sh", "-c", command], files="stuck", guard_silence_s_max=0.2)
+    assert ran.end.ended is Ended.FILES_DIED
+    assert "did not answer for 0.2 s" in ran.end.message
+    assert gone(tmp_path / "guard.pid")

@@ -336,3 +336,11 @@ def test_removing_what_is_not_there_is_a_warning():
             " not there"
         ),
     )
+
+
+def test_a_level_may_ask_for_a_guard_of_files_and_none_below_may_do_without():
+    asks = "guards:\n  forbidden_path: {patterns: [/x], require: enforce}\n"
+    made = below("guards:\n  forbidden_path: {require: none}\n", above=HEAD + asks)
+    assert "a run without a guard of files" in str(made.weakenings[0].error())
+    own = HEAD + "guards:\n  forbidden_path: {patterns: [/x]}\n"
+    assert below(asks, above=own).weakenings == ()

@@ -13,7 +13,7 @@ from aesp_proxy.decide.policy.difference_rules import (
     rule_changes,
     secret_changes,
 )
-from aesp_proxy.decide.policy.policy import PatchSection, Policy
+from aesp_proxy.decide.policy.policy import PatchSection, PathSection, Policy
 from aesp_proxy.decide.policy.witness import Values, witness_for
 from aesp_proxy.decide.policy.witness_event import Witness
 
@@ -87,8 +87,19 @@ def value_changes(pair: Pair) -> Iterator[Change]:
             yield from _searched(pair, change, _EGRESS, places)
     if before.tools is not None and after.tools is not None:
         yield from _tool_values(pair, places)
+    if before.paths is not None and after.paths is not None:
+        yield from _required(before.paths, after.paths)
     if before.patch is not None and after.patch is not None:
         yield from _patch_values(pair, before.patch, after.patch, places)
+
+
+def _required(old: PathSection, new: PathSection) -> Iterator[Change]:
+    if old.requires != new.requires:
+        words = ("none", "enforce")
+        yield Change(key="guards.forbidden_path.require", what="changed",
+                     item=f"{words[old.requires]} -> {words[new.requires]}", source=new.source,
+                     direction=Direction.STRICTER if new.requires else Direction.WEAKER,
+                     why="whether anything runs where files cannot be guarded")  # fmt: skip
 
 
 def _tool_values(pair: Pair, places: Values) -> Iterator[Change]:

@@ -106,7 +106,10 @@ def _paths(table: Table | None) -> PathSection | None:
         built_in = f"{table.source} (built-in patterns)"
         patterns = tuple(Sourced(text, built_in) for text in BUILT_IN_PATHS)
     return PathSection(
-        source=table.source, patterns=patterns, exceptions=table.texts("exceptions") or ()
+        source=table.source,
+        patterns=patterns,
+        exceptions=table.texts("exceptions") or (),
+        requires=_is_word(table.text("require"), "enforce"),
     )
 
 

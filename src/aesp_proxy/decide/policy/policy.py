@@ -34,11 +34,15 @@ class EgressSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathSection:
-    """Globs that forbid and globs that except."""
+    """Globs that forbid and globs that except.
+
+    ``requires`` is whether nothing may run where accesses to files cannot be decided.
+    """
 
     source: str
     patterns: tuple[Sourced[str], ...]
     exceptions: tuple[Sourced[str], ...]
+    requires: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +270,7 @@ def _paths(section: PathSection | None) -> object:
     return section and {
         "patterns": _sorted(section.patterns),
         "exceptions": _sorted(section.exceptions),
+        **({"require": "enforce"} if section.requires else {}),
     }
 
 

@@ -75,6 +75,7 @@ def _tried(event: Event, upper: Trial, lower: Trial) -> Doubt | None:
 
 def _by_meaning(above: Policy, below: Policy) -> Iterator[Doubt]:
     yield from _ended(above, below)
+    yield from _required(above, below)
     yield from _secrets(above.secrets, below.secrets)
     yield from _patch(above.patch, below)
     yield from _settings(above, below)
@@ -87,6 +88,15 @@ def _by_meaning(above: Policy, below: Policy) -> Iterator[Doubt]:
                 above=above.tools.source,
                 below=below.tools.source,
             )
+
+
+def _required(above: Policy, below: Policy) -> Iterator[Doubt]:
+    """Doubt a run that nothing guards files in, where above there is none."""
+    if above.paths is None or not above.paths.requires:
+        return
+    if below.paths is None or not below.paths.requires:
+        source = below.where if below.paths is None else below.paths.source
+        yield Doubt(what="a run without a guard of files", above=above.paths.source, below=source)
 
 
 def _ended(above: Policy, below: Policy) -> Iterator[Doubt]:

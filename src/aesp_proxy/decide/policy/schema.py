@@ -92,6 +92,7 @@ CREDENTIAL = {
 }
 
 UNSCANNABLE = ("record", "block")
+REQUIRE = ("none", "enforce")
 LEAK_ACTIONS = ("redact", "record")
 LEAK_ACTION = {
     "rule": _told("The id of a secret rule; * stands for characters of it.", required=True),
@@ -146,6 +147,13 @@ GUARDS = {
             "exceptions": _list(Form.GLOB, Law.EXCEPTS, "What is lifted out of the patterns."),
             "additional_patterns": _adds("patterns", Form.GLOB),
             "remove_patterns": _removes("patterns", Form.GLOB),
+            "require": Field(
+                kind=Kind.CHOICE,
+                law=Law.ORDER,
+                choices=REQUIRE,
+                default="none",
+                text="enforce: nothing runs where accesses to files cannot be decided.",
+            ),
         },
     ),
     "path_allowlist": _section(

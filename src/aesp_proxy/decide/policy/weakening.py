@@ -73,6 +73,8 @@ def value_witness(key: str, above: str, below: str) -> str:
             return "a connection to witness.example:443"
         case "guards.secret_leak.severity_threshold":
             return f"a finding of severity {above}"
+        case "guards.forbidden_path.require":
+            return "a run without a guard of files"
         case "guards.secret_leak.unscannable":
             return "a body that cannot be scanned"
         case "settings.session_timeout_secs":

@@ -26,6 +26,8 @@ class Layer(StrEnum):
     RESOLVER = "resolver"
     OWN_FILES = "own_files"
     STAGE = "stage"
+    FUSE = "fuse"
+    NOTIFY = "notify"
     EVERY_PORT = "every_port"
     CAPABILITIES = "capabilities"
     LANDLOCK = "landlock"
@@ -53,6 +55,8 @@ MEANINGS: Final[Mapping[Layer, Meaning]] = {
     Layer.OWN_FILES: Meaning("the agent can read the proxy's keys and write its record and policy",
                              True),
     Layer.STAGE: Meaning("`run --stage` cannot hold back what the agent writes", False),
+    Layer.FUSE: Meaning("accesses to files are not decided by a live view of them", False),
+    Layer.NOTIFY: Meaning("system calls that open files are not decided", False),
     Layer.EVERY_PORT: Meaning("programs that ignore the proxy are caught on well-known ports only, "
                               "and refused on others", False),
     Layer.CAPABILITIES: Meaning("capabilities or set-user-id programs could help the agent", True),
@@ -61,8 +65,9 @@ MEANINGS: Final[Mapping[Layer, Meaning]] = {
     Layer.SECCOMP: Meaning("unix sockets and dangerous system calls are open", True),
 }  # fmt: skip
 
-# A stage is for those who ask for one.
-EVERYTHING: Final = tuple(each for each in Layer if each is not Layer.STAGE)
+OF_FILES: Final = frozenset({Layer.STAGE, Layer.FUSE, Layer.NOTIFY})
+"""One of them at most is wanted: the one that decides accesses to files."""
+EVERYTHING: Final = tuple(each for each in Layer if each not in OF_FILES)
 _NOT_TRIED: Final = errno.ENOSYS
 _USER_NAMESPACE_SWITCHES: Final = (
     ("kernel/unprivileged_userns_clone", "0", "1"),

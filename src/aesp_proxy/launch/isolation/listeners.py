@@ -26,12 +26,19 @@ _WILDCARD: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S
 
 
 class Kind(StrEnum):
-    """What a socket is for."""
+    """What a socket, or another descriptor that is handed out, is for."""
 
     EXPLICIT = "explicit"
     TRANSPARENT = "transparent"
     DNS_UDP = "dns-udp"
     DNS_TCP = "dns-tcp"
+    FUSE = "fuse"
+    """A session of the kernel's FUSE, already mounted: no socket."""
+    NOTIFY = "notify"
+    """A listener for system calls (seccomp_unotify(2)): no socket."""
+
+
+NO_SOCKETS: Final = frozenset({Kind.FUSE, Kind.NOTIFY})
 
 
 class Listener(NamedTuple):

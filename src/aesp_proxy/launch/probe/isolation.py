@@ -28,6 +28,8 @@ _STANDS: Final = {
     Layer.RESOLVER: ("own resolver", "names are asked of the proxy"),
     Layer.OWN_FILES: ("own files", "keys, record and policy are out of the agent's reach"),
     Layer.STAGE: ("stage (overlay)", "`run --stage` holds back what the agent writes"),
+    Layer.FUSE: ("live view (FUSE)", "every access below the guarded directories is decided"),
+    Layer.NOTIFY: ("system calls (seccomp)", "every opening is decided, with no privilege"),
     Layer.EVERY_PORT: ("packet rules (nftables)", "connections to every port are caught"),
     Layer.CAPABILITIES: (
         "no capabilities, no_new_privs",

@@ -1,0 +1,111 @@
+"""Which backend decides accesses to files in a run, and the process that it runs in.
+
+Chosen by trying: the strictest that stands around the very process that the command will
+be. A policy that says ``require: enforce`` is not run without one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from aesp_proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aesp_proxy.cli.walls import Walled
+    from aesp_proxy.daemon.config import Settings
+    from aesp_proxy.daemon.process import FileGuard
+    from aesp_proxy.decide.policy.policy import Policy
+
+_STRICTEST_FIRST: Final = ("fuse", "notify")
+# A stage needs no process: nothing of it is decided before its end.
+_SERVED: Final = frozenset({"fuse", "notify"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFiles:
+    """What is to be tried, strictest first; ``rows`` are for the list of the view.
+
+    ``settings`` name the guarded directories in full. ``required`` is where the policy
+    says that there must be one, empty where it does not.
+    """
+
+    settings: Settings
+    backends: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    required: str = ""
+
+    def guard(self, walled: Walled, *, log: Path) -> FileGuard | None:
+        """Start the file guard of what stands; ConfigError where one must and none does."""
+        if self.required and not walled.backend:
+            raise ConfigError(
+                "the policy requires that accesses to files are decided, and nothing here can",
+                where=self.required,
+                remedy="`aesp-proxy doctor` says what this machine lacks",
+            )
+        if walled.backend not in _SERVED:
+            return None
+        from aesp_proxy.daemon.process import start_file_guard
+
+        return start_file_guard(walled.backend, walled.descriptors, log=log)
+
+    def promise(self, backend: str) -> str:
+        """Say what it guarantees, and below which directories."""
+        from aesp_proxy.intercept.file_port import GUARANTEES
+
+        return f"{GUARANTEES[backend]} ({':'.join(self.settings.files.trees())})"
+
+
+def files_for(settings: Settings) -> RunFiles:
+    """Say what is to be tried for these settings and their policy; ConfigError for a bad one."""
+    policy = _policy(settings)
+    required = _required(policy)
+    wanted = settings.files.backend
+    if required and wanted == "none":
+        wanted = "auto"
+        settings = replace(settings, files=replace(settings.files, backend=wanted))
+    backends: tuple[str, ...] = (wanted,)
+    if wanted in ("auto", "none"):
+        asked = wanted == "auto" and _speaks_of_files(policy)
+        backends = _STRICTEST_FIRST if asked else ()
+    if not backends:
+        return RunFiles(settings=settings, required=required)
+    if not _speaks_of_files(policy):
+        raise ConfigError(
+            "the policy says nothing of files, and so allows none",
+            where=policy.where,
+            remedy="give it guards.forbidden_path",
+        )
+    tree = Path(settings.files.tree or Path.cwd()).resolve()
+    if not tree.is_dir():
+        raise ConfigError("is no directory", where=str(tree), remedy="set files.tree")
+    besides = _besides(settings, tree)
+    named = replace(settings.files, tree=str(tree), hide=":".join(besides))
+    rows = tuple(("fuse", each) for each in (str(tree), *besides)) if "fuse" in backends else ()
+    return RunFiles(
+        settings=replace(settings, files=named), backends=backends, rows=rows, required=required
+    )
+
+
+def _besides(settings: Settings, tree: Path) -> tuple[str, ...]:
+    named = settings.files.hide.split(":") if settings.files.hide else [os.path.expanduser("~")]  # noqa: PTH111
+    found = (Path(name).resolve() for name in named)
+    return tuple(str(each) for each in found if each.is_dir() and not each.is_relative_to(tree))
+
+
+def _policy(settings: Settings) -> Policy:
+    from aesp_proxy.daemon.policy_files import read_policy
+
+    return read_policy(settings.policy)
+
+
+def _speaks_of_files(policy: Policy) -> bool:
+    return policy.paths is not None or policy.path_allow is not None
+
+
+def _required(policy: Policy) -> str:
+    """Return where the policy requires enforcement, empty where it does not."""
+    paths = policy.paths
+    return paths.source if paths is not None and paths.requires else ""
