@@ -33,7 +33,7 @@ HOMES = {
     "sqlite3": ("aggregator/store",),
     "httpx": ("forward", "aggregator", "cli/aggregator.py", "daemon/vault.py"),
     "numpy": ("decide/secrets/grams.py",),
-    "ctypes": ("launch", "daemon/spawned.py"),
+    "ctypes": ("launch", "daemon/spawned.py", "intercept/notify/kernel.py"),
     "pathspec": ("cli/scan/targets.py",),
 }
 

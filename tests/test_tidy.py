@@ -37,6 +37,7 @@ NETS = {
     "daemon/pipeline.py",
     "daemon/worker.py",
     "decide/engine.py",
+    "intercept/notify/serve.py",
     "intercept/resolver/server.py",
 }
 NET_FOLDERS = ("intercept/egress/",)

@@ -25,17 +25,17 @@ def steps(names: set[str]) -> seccomp.Steps:
     allow = [seccomp.Step(0x06, 0, 0, seccomp.ALLOW)]
     program = [seccomp.Step(0x20, 0, 0, 0)]
     if "unshare" in names:
-        program += seccomp._when(seccomp.REFUSED["unshare"][architecture.column] or 0, refuse)
+        program += seccomp.when(seccomp.REFUSED["unshare"][architecture.column] or 0, refuse)
     if "landlock" in names:
-        program += seccomp._when(_LANDLOCK_CREATE_RULESET, refuse)
+        program += seccomp.when(_LANDLOCK_CREATE_RULESET, refuse)
     if "filter" in names:
-        own = [seccomp._argument(0), *seccomp._when(kernel.PR_SET_SECCOMP, refuse), *allow]
-        program += seccomp._when(_PRCTL[architecture.column], own)
-        program += seccomp._when(_SECCOMP[architecture.column], refuse)
+        own = [seccomp.argument(0), *seccomp.when(kernel.PR_SET_SECCOMP, refuse), *allow]
+        program += seccomp.when(_PRCTL[architecture.column], own)
+        program += seccomp.when(_SECCOMP[architecture.column], refuse)
     if "rules" in names:
-        netfilter = [seccomp._argument(2), *seccomp._when(12, refuse), *allow]
-        own = [seccomp._argument(0), *seccomp._when(16, netfilter), *allow]
-        program += seccomp._when(seccomp._SOCKET[architecture.column] or 0, own)
+        netfilter = [seccomp.argument(2), *seccomp.when(12, refuse), *allow]
+        own = [seccomp.argument(0), *seccomp.when(16, netfilter), *allow]
+        program += seccomp.when(seccomp._SOCKET[architecture.column] or 0, own)
     return program + allow
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from aesp_proxy.launch.isolation import (
     capabilities,
+    holding,
     kernel,
     landlock,
     link,
@@ -105,17 +106,21 @@ class _Init:
         self.link = bridge
         self.order = order
         self.command_pid = 0
+        # What is handed out besides sockets.
+        self.handed: list[tuple[listeners.Kind, int]] = []
 
     def run(self, outcomes: Outcomes, made: Sequence[listeners.Listener]) -> None:
         """Finish the walls, report, wait to be let go, and reap until nobody is left."""
         self._cover(outcomes)
         _take_title()
         self._lock_down(outcomes)
-        kinds = " ".join(each.kind for each in made)
-        descriptors = [each.socket.fileno() for each in made]
+        handed = [*((each.kind, each.socket.fileno()) for each in made), *self.handed]
+        kinds, descriptors = " ".join(kind for kind, _ in handed), [each for _, each in handed]
         link.send(self.link, f"prepared {Report(outcomes).line()} | {kinds}", descriptors)
         for each in made:
             each.socket.close()
+        for _, descriptor in self.handed:
+            os.close(descriptor)
         if link.receive(self.link).words != ["adopted"]:
             return
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -157,10 +162,18 @@ class _Init:
             own_processes = outcomes.get(Layer.PROCESSES) == 0
             seccomp.enforce(own_network=own_network, own_processes=own_processes)
 
+        def held() -> None:
+            # From here on whoever opens a file waits for the file guard, and so should we.
+            import shutil  # noqa: F401, PLC0415 - see ``_exec``
+            import warnings  # noqa: F401, PLC0415 - of ``os.execvp``
+
+            self.handed.append((listeners.Kind.NOTIFY, holding.hold()))
+
         for layer, give_up in (
             (Layer.CAPABILITIES, capabilities.give_up_all),
             (Layer.LANDLOCK, domain),
             (Layer.SECCOMP, calls),
+            (Layer.NOTIFY, held),
         ):
             if layer in wish.layers:
                 outcomes[layer] = attempt(give_up)

@@ -35,6 +35,8 @@ _RETURN: Final = 0x06
 # linux/seccomp.h
 ALLOW: Final = 0x7FFF0000
 KILL: Final = 0x80000000
+HOLD: Final = 0x7FC00000
+"""Hand the call to who holds the listener (SECCOMP_RET_USER_NOTIF): weaker than an error."""
 ERRNO: Final = 0x00050000
 _NUMBER_AT: Final = 0
 _ARCHITECTURE_AT: Final = 4
@@ -53,7 +55,7 @@ _Numbers = tuple[int | None, int | None]
 _SOCKET: Final[_Numbers] = (41, 198)
 _SOCKETPAIR: Final[_Numbers] = (53, 199)
 _CLONE: Final[_Numbers] = (56, 220)
-_IOCTL: Final[_Numbers] = (16, 29)
+IOCTL: Final[_Numbers] = (16, 29)
 REFUSED: Final[dict[str, _Numbers]] = {
     "mount": (165, 40),
     "umount2": (166, 39),
@@ -142,65 +144,78 @@ def _load(offset: int) -> Step:
     return Step(_LOAD, 0, 0, offset)
 
 
-def _argument(index: int) -> Step:
+def argument(index: int) -> Step:
+    """Load an argument of the call."""
     # The low half, on a little-endian machine: the kernel takes an int, and drops the rest.
     return _load(_ARGUMENTS_AT + 8 * index)
 
 
-def _end(action: int) -> Steps:
+def end(action: int) -> Steps:
+    """End with an action."""
     return [Step(_RETURN, 0, 0, action)]
 
 
-def _fail(number: int) -> Steps:
-    return _end(ERRNO | number)
+def fail(number: int) -> Steps:
+    """End with an error."""
+    return end(ERRNO | number)
 
 
-def _when(value: int, then: Steps) -> Steps:
+def when(value: int, then: Steps) -> Steps:
     """Do ``then``, which ends the program, if the accumulator is ``value``."""
     return [Step(_EQUAL, 0, len(then), value), *then]
 
 
 def _socket_rule(*, datagrams: bool) -> Steps:
     protocols = (0, socket.IPPROTO_TCP, *((socket.IPPROTO_UDP,) if datagrams else ()))
-    protocol = [_argument(2)]
+    protocol = [argument(2)]
     for each in protocols:
-        protocol += _when(each, _end(ALLOW))
-    protocol += _fail(errno.EPROTONOSUPPORT)
+        protocol += when(each, end(ALLOW))
+    protocol += fail(errno.EPROTONOSUPPORT)
     kinds = (socket.SOCK_STREAM, *((socket.SOCK_DGRAM,) if datagrams else ()))
-    internet = [_argument(1), Step(_AND, 0, 0, _SOCK_TYPE_MASK)]
+    internet = [argument(1), Step(_AND, 0, 0, _SOCK_TYPE_MASK)]
     for kind in kinds:
-        internet += _when(int(kind), protocol)
-    internet += _fail(errno.EPERM)
+        internet += when(int(kind), protocol)
+    internet += fail(errno.EPERM)
     routes = [
-        _argument(2),
-        *_when(socket.NETLINK_ROUTE, _end(ALLOW)),
-        *_fail(errno.EPROTONOSUPPORT),
+        argument(2),
+        *when(socket.NETLINK_ROUTE, end(ALLOW)),
+        *fail(errno.EPROTONOSUPPORT),
     ]
     return [
-        _argument(0),
-        *_when(int(socket.AF_INET), internet),
-        *_when(int(socket.AF_INET6), internet),
-        *_when(int(socket.AF_NETLINK), routes),
-        *_fail(errno.EAFNOSUPPORT),
+        argument(0),
+        *when(int(socket.AF_INET), internet),
+        *when(int(socket.AF_INET6), internet),
+        *when(int(socket.AF_NETLINK), routes),
+        *fail(errno.EAFNOSUPPORT),
     ]
 
 
 def _socketpair_rule() -> Steps:
-    kind = [_argument(1), Step(_AND, 0, 0, _SOCK_TYPE_MASK)]
+    kind = [argument(1), Step(_AND, 0, 0, _SOCK_TYPE_MASK)]
     for each in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
-        kind += _when(int(each), _end(ALLOW))
-    kind += _fail(errno.EPERM)
-    return [_argument(0), *_when(int(socket.AF_UNIX), kind), *_fail(errno.EAFNOSUPPORT)]
+        kind += when(int(each), end(ALLOW))
+    kind += fail(errno.EPERM)
+    return [argument(0), *when(int(socket.AF_UNIX), kind), *fail(errno.EAFNOSUPPORT)]
 
 
 def _clone_rule() -> Steps:
-    refuse = _fail(errno.EPERM)
-    return [_argument(0), Step(_ANY_BIT, 0, len(refuse), _CLONE_NAMESPACES), *refuse, *_end(ALLOW)]
+    refuse = fail(errno.EPERM)
+    return [argument(0), Step(_ANY_BIT, 0, len(refuse), _CLONE_NAMESPACES), *refuse, *end(ALLOW)]
 
 
 def _ioctl_rule() -> Steps:
-    refused = [*_when(_TIOCSTI, _fail(errno.EPERM)), *_when(_TIOCLINUX, _fail(errno.EPERM))]
-    return [_argument(1), *refused, *_end(ALLOW)]
+    refused = [*when(_TIOCSTI, fail(errno.EPERM)), *when(_TIOCLINUX, fail(errno.EPERM))]
+    return [argument(1), *refused, *end(ALLOW)]
+
+
+def for_architecture(architecture: Architecture) -> Steps:
+    """Begin a filter for one architecture: the number of the call is then at hand."""
+    steps = [_load(_ARCHITECTURE_AT), Step(_EQUAL, 1, 0, architecture.audit), *end(KILL)]
+    steps.append(_load(_NUMBER_AT))
+    if architecture.column == 0:
+        # Calls of x32 are other names of the same ones.
+        steps += [Step(_AT_LEAST, 0, 1, _X32_BIT), *fail(errno.ENOSYS)]
+    return steps
 
 
 def program(architecture: Architecture, *, own_network: bool, own_processes: bool) -> Steps:
@@ -210,25 +225,21 @@ def program(architecture: Architecture, *, own_network: bool, own_processes: boo
     reaches into other processes.
     """
     column = architecture.column
-    steps = [_load(_ARCHITECTURE_AT), Step(_EQUAL, 1, 0, architecture.audit), *_end(KILL)]
-    steps.append(_load(_NUMBER_AT))
-    if column == 0:
-        # Calls of x32 are other names of the same ones.
-        steps += [Step(_AT_LEAST, 0, 1, _X32_BIT), *_fail(errno.ENOSYS)]
+    steps = for_architecture(architecture)
     judged = {
-        _IOCTL: _ioctl_rule(),
+        IOCTL: _ioctl_rule(),
         _CLONE: _clone_rule(),
         _SOCKET: _socket_rule(datagrams=own_network),
         _SOCKETPAIR: _socketpair_rule(),
     }
     for numbers, rule in judged.items():
-        steps += _when(numbers[column] or 0, rule)
+        steps += when(numbers[column] or 0, rule)
     refused = REFUSED if own_processes else REFUSED | REFUSED_AMONG_OTHERS
     for table, number in ((refused, errno.EPERM), (ABSENT, errno.ENOSYS)):
         for names in table.values():
             if (call := names[column]) is not None:
-                steps += _when(call, _fail(number))
-    return steps + _end(ALLOW)
+                steps += when(call, fail(number))
+    return steps + end(ALLOW)
 
 
 def assemble(steps: Sequence[Step]) -> bytes:

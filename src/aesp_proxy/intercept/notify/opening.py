@@ -1,0 +1,203 @@
+"""Open for a process what it may have: the object that was decided on, and no other.
+
+What is there is opened from the descriptor that holds it; what is not there is made in
+the directory that is held, under a name that must still be free. The caller gets the
+descriptor as its own. Modes are those that its own mask of bits leaves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+from aesp_proxy.intercept.notify.asking import Asking
+from aesp_proxy.intercept.notify.held import Held
+from aesp_proxy.intercept.notify.kernel import (
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    How,
+    read_how,
+)
+from aesp_proxy.intercept.notify.processes import terminal_of, umask_of
+from aesp_proxy.intercept.notify.resolve import Found, Place, Resolver
+from aesp_proxy.model.event import FileOperation
+
+_ACCESS_MODE: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+_TEMPORARY: Final = os.O_TMPFILE & ~os.O_DIRECTORY
+_OURS: Final = os.O_CLOEXEC | os.O_NOCTTY
+_NOT_TWICE: Final = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_OF_HELD: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_PATH
+_HOW_BYTES_MAX: Final = 4096
+_RACES_MAX: Final = 16
+_THE_TERMINAL: Final = os.makedev(5, 0)
+# Memory (null, zero, random), terminals, consoles and pseudo-terminals: open at once.
+_PROMPT_DEVICES: Final = frozenset({1, 5, 136, 137, 138, 139, 140, 141, 142, 143})
+
+
+@dataclass(slots=True)
+class Opened:
+    """What the caller gets; the descriptor is ours and closed after."""
+
+    descriptor: int
+    close_on_exec: bool
+
+
+@dataclass(slots=True)
+class Waits:
+    """An opening that may take as long as it likes: a pipe without another end, a device."""
+
+    found: Found
+    flags: int
+    close_on_exec: bool
+
+
+class Opening:
+    """Answers the calls that open."""
+
+    def __init__(self, resolver: Resolver, asking: Asking) -> None:
+        self._resolver = resolver
+        self._asking = asking
+
+    def open(self, held: Held) -> Opened | Waits:
+        """Answer open, creat and openat."""
+        mode = held.extra_int(0) & 0o7777
+        return self._open(held, How(held.flags, mode, 0))
+
+    def open_how(self, held: Held) -> Opened | Waits:
+        """Answer openat2."""
+        size = held.extra_long(1)
+        if size > _HOW_BYTES_MAX:
+            raise OSError(errno.E2BIG, "an open_how of many pages")
+        how = read_how(held.extra_bytes(0, size) if size > 0 else b"")
+        return self._open(held, how._replace(flags=how.flags & 0xFFFFFFFF))
+
+    def _open(self, held: Held, how: How) -> Opened | Waits:
+        flags = how.flags
+        if flags & os.O_PATH:
+            return self._hold(held, how)
+        if flags & os.O_CREAT and not flags & _TEMPORARY:
+            return self._create(held, how)
+        follow = not flags & os.O_NOFOLLOW
+        found = self._resolver.find(held, held.at, held.path, follow=follow, resolve=how.resolve)
+        return self._open_found(held, found, how)
+
+    def _hold(self, held: Held, how: How) -> Opened:
+        """Give a descriptor without access, which is what we hold it by."""
+        flags = how.flags & _OF_HELD
+        follow = not flags & os.O_NOFOLLOW
+        found = self._resolver.find(held, held.at, held.path, follow=follow, resolve=how.resolve)
+        try:
+            _check_directory(found, flags)
+            self._asking.opening(found, held.actor, reads=False, writes=False)
+        except BaseException:
+            found.close()
+            raise
+        return Opened(found.descriptor, bool(flags & os.O_CLOEXEC))
+
+    def _open_found(self, held: Held, found: Found, how: How) -> Opened | Waits:
+        """Decide on an object and open it; lets it go, but for one that ``Waits``."""
+        try:
+            opened = self._opened(held, found, how)
+        except BaseException:
+            found.close()
+            raise
+        if isinstance(opened, Opened):
+            found.close()
+        return opened
+
+    def _opened(self, held: Held, found: Found, how: How) -> Opened | Waits:
+        flags, kind = how.flags, stat.S_IFMT(found.status.st_mode)
+        if kind == stat.S_IFLNK:
+            raise OSError(errno.ELOOP, "a link")
+        close_on_exec = bool(flags & os.O_CLOEXEC)
+        if flags & _TEMPORARY:
+            self._asking.inside(found, held.actor)
+            os.umask(umask_of(held.thread))
+            return Opened(os.open(found.handle, flags | _OURS, how.mode), close_on_exec)
+        access = flags & _ACCESS_MODE
+        writes = access != os.O_RDONLY or bool(flags & os.O_TRUNC)
+        self._asking.opening(found, held.actor, reads=access != os.O_WRONLY, writes=writes)
+        flags = flags & ~_NOT_TWICE | _OURS
+        if _may_wait(found, flags):
+            return Waits(found, flags, close_on_exec)
+        name = found.handle
+        if kind == stat.S_IFCHR and found.status.st_rdev == _THE_TERMINAL:
+            name = _terminal_of(held.thread)
+        return Opened(os.open(name, flags), close_on_exec)
+
+    # making ---------------------------------------------------------------------------
+
+    def _create(self, held: Held, how: How) -> Opened | Waits:
+        place = self._resolver.place(held, held.at, held.path, resolve=how.resolve)
+        try:
+            if place.name[-1:] == b"/" or place.name in (b".", b".."):
+                raise IsADirectoryError(errno.EISDIR, "a directory's name")
+            for _ in range(_RACES_MAX):
+                try:
+                    return self._made_or_found(held, place, how)
+                except FileExistsError:
+                    # Made by somebody else, outside, since we looked.
+                    if how.flags & os.O_EXCL:
+                        raise
+            raise BlockingIOError(errno.EAGAIN, "it comes and goes")
+        finally:
+            place.close()
+
+    def _made_or_found(self, held: Held, place: Place, how: How) -> Opened | Waits:
+        try:
+            status = os.stat(place.name, dir_fd=place.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return self._make(held, place, how)
+        if how.flags & os.O_EXCL:
+            raise FileExistsError(errno.EEXIST, "it is there")
+        if stat.S_ISLNK(status.st_mode):
+            if how.flags & os.O_NOFOLLOW or how.resolve & RESOLVE_NO_SYMLINKS:
+                raise OSError(errno.ELOOP, "a link")
+            if how.resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT):
+                raise OSError(errno.EXDEV, "a link that may leave")
+        beyond = self._resolver.beyond(held, place)
+        if isinstance(beyond, Place):
+            try:
+                return self._make(held, beyond, how)
+            finally:
+                beyond.close()
+        if beyond.is_directory:
+            beyond.close()
+            raise IsADirectoryError(errno.EISDIR, "a directory")
+        return self._open_found(held, beyond, how)
+
+    def _make(self, held: Held, place: Place, how: How) -> Opened:
+        self._asking.entry(FileOperation.CREATE, place, held.actor)
+        self._asking.in_place(place.named, place.path, held.actor)
+        os.umask(umask_of(held.thread))
+        flags = how.flags | os.O_EXCL | os.O_NOFOLLOW | _OURS
+        made = os.open(place.name, flags, how.mode, dir_fd=place.descriptor)
+        return Opened(made, bool(how.flags & os.O_CLOEXEC))
+
+
+def _check_directory(found: Found, flags: int) -> None:
+    if flags & os.O_DIRECTORY and not found.is_directory:
+        raise NotADirectoryError(errno.ENOTDIR, "no directory")
+
+
+def _may_wait(found: Found, flags: int) -> bool:
+    if flags & os.O_NONBLOCK:
+        return False
+    kind = stat.S_IFMT(found.status.st_mode)
+    if kind == stat.S_IFIFO:
+        # One that has no name is open at both ends, and one for both opens at once.
+        return found.has_name and flags & _ACCESS_MODE != os.O_RDWR
+    return kind == stat.S_IFCHR and os.major(found.status.st_rdev) not in _PROMPT_DEVICES
+
+
+def _terminal_of(thread: int) -> str:
+    """Return the terminal that ``/dev/tty`` is to a process; OSError (ENXIO) without one."""
+    device = terminal_of(thread)
+    if os.major(device) not in range(136, 144):
+        raise OSError(errno.ENXIO, "no terminal, or one that is not a pseudo-terminal")
+    number = (os.major(device) - 136) * 256 + os.minor(device)
+    return f"/proc/{thread}/root/dev/pts/{number}"

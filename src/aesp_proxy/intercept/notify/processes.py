@@ -1,0 +1,114 @@
+"""Files of processes: whose ``/proc`` entries an agent may have opened for it.
+
+The supervisor would open them with its own rights, and be another process than the one
+that asks: ``self`` would be the supervisor. So names under a process are looked up by hand
+(``walk``), and this says which process is the agent's own. Of all others, and of the init
+that the agent runs below, only what anybody may read (proc(5)) is opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from aesp_proxy.errors import InputError
+
+ROOT_INODE: Final = 1  # of every procfs: linux/proc_ns.h
+_PUBLIC: Final = frozenset(
+    {"", "task", "stat", "statm", "status", "cmdline", "comm", "cgroup", "oom_score", "loginuid",
+     "sessionid", "limits", "net", "attr"}
+)  # fmt: skip
+_ANCESTORS_MAX: Final = 4096
+_TERMINAL_AT: Final = 4  # tty_nr of proc_pid_stat(5), counted after the name
+
+
+def fields_of(thread: int) -> dict[str, str]:
+    """Return what ``/proc/THREAD/status`` says; OSError when it is gone."""
+    with open(f"/proc/{thread}/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+        pairs = (line.partition(":") for line in file)
+        return {name: value.strip() for name, _, value in pairs}
+
+
+def terminal_of(thread: int) -> int:
+    """Return the device number of a process's controlling terminal, 0 without one."""
+    with open(f"/proc/{thread}/stat", "rb") as file:  # noqa: PTH123
+        fields = file.read().rpartition(b")")[2].split()
+    packed = int(fields[_TERMINAL_AT])
+    # The kernel's own packing of it (new_encode_dev): not that of os.major.
+    return os.makedev((packed >> 8) & 0xFFF, (packed & 0xFF) | ((packed >> 12) & 0xFFF00))
+
+
+def umask_of(thread: int) -> int:
+    """Return the file mode creation mask of a process."""
+    return int(fields_of(thread)["Umask"], 8)
+
+
+class Processes:
+    """The processes of one agent, as the first thread of it that asked shows them.
+
+    ``devices`` are the file systems of processes that the agent sees.
+    """
+
+    def __init__(self, thread: int) -> None:
+        self._init = int(fields_of(thread)["PPid"])
+        ours, theirs = (os.stat(f"/proc/{each}/ns/pid").st_ino for each in ("self", thread))  # noqa: PTH116
+        self._are_apart = ours != theirs
+        self.devices = _process_devices(thread)
+
+    def words_for(self, name: bytes, thread: int) -> bytes:
+        """Return where ``/proc/self`` or ``/proc/thread-self`` leads for a thread."""
+        fields = fields_of(thread)
+        group, own = (fields[each].split()[-1].encode() for each in ("NStgid", "NSpid"))
+        return group if name == b"self" else group + b"/task/" + own
+
+    def refuse_foreign(self, path: str) -> None:
+        """Raise PermissionError unless a path in a procfs is the agent's, or is public.
+
+        ``path`` is the resolved one, the procfs anywhere in it.
+        """
+        number, rest = _process_of(path)
+        if number and not self._has(number) and rest.split("/")[-1] not in _PUBLIC:
+            raise PermissionError(errno.EACCES, "a file of another's process")
+
+    def is_link_of_process(self, path: str) -> bool:
+        """Tell whether a link in a procfs jumps to an object: it lies under a process."""
+        return _process_of(path)[0] != 0
+
+    def _has(self, number: int) -> bool:
+        if self._are_apart:
+            return number != 1
+        seen = number
+        for _ in range(_ANCESTORS_MAX):
+            try:
+                seen = int(fields_of(seen)["PPid"])
+            except (OSError, KeyError, ValueError):
+                return False
+            if seen == self._init:
+                return True
+            if seen <= 1:
+                return False
+        return False
+
+
+def _process_of(path: str) -> tuple[int, str]:
+    """Return the process that a path in a procfs is of, 0 for none, and what is below it."""
+    words = path.split("/")
+    for place, word in enumerate(words[1:3], 1):
+        if word.isdecimal():
+            return int(word), "/".join(words[place + 1 :])
+    return 0, ""
+
+
+def _process_devices(thread: int) -> frozenset[int]:
+    """Return the device numbers of all file systems of processes that a thread sees."""
+    found = set()
+    with open(f"/proc/{thread}/mountinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        for line in file:
+            left, _, right = line.partition(" - ")
+            if right.split()[:1] == ["proc"]:
+                major, _, minor = left.split()[2].partition(":")
+                found.add(os.makedev(int(major), int(minor)))
+    if not found:
+        raise InputError("the agent sees no /proc")
+    return frozenset(found)

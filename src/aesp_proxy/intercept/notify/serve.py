@@ -1,0 +1,148 @@
+"""Serve the held system calls of one agent: one loop, one call at a time.
+
+The agent's threads are held by a filter (``launch.isolation.seccomp``) whose listener is
+here. Each call is decided on and then done by us, with the agent's own rights and none
+besides: all capabilities are given up. When this process ends, whatever the reason, the
+kernel ends every held call in ENOSYS, those of later, too: closed.
+
+Net 4 of the flow: whatever goes wrong with a call ends that call in an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+from collections.abc import Callable
+from typing import Final
+
+from aesp_proxy.errors import UnavailableError
+from aesp_proxy.intercept.file_port import Actor, FileGate, Given
+from aesp_proxy.intercept.notify.asking import Asking
+from aesp_proxy.intercept.notify.calls import Call, Kind, by_number, column_of
+from aesp_proxy.intercept.notify.changing import Changing
+from aesp_proxy.intercept.notify.held import Held
+from aesp_proxy.intercept.notify.kernel import (
+    Listener,
+    Memory,
+    Notification,
+    give_up_privileges,
+)
+from aesp_proxy.intercept.notify.opening import Opened, Opening, Waits
+from aesp_proxy.intercept.notify.other_names import OtherNames
+from aesp_proxy.intercept.notify.processes import Processes
+from aesp_proxy.intercept.notify.resolve import Resolver
+from aesp_proxy.intercept.notify.waiting import Waiting
+
+KIND: Final = "notify"
+_TEND_MS: Final = 500
+_LOG: Final = logging.getLogger(__name__)
+type Answer = Opened | Waits | None
+type Handler = Callable[[Held], Answer]
+
+
+def serve(gate: FileGate, given: Given) -> None:
+    """Answer held calls until told to end, or until nobody is left to make any."""
+    descriptors = [number for kind, number in given.descriptors if kind == KIND]
+    if len(descriptors) != 1:
+        raise UnavailableError("no listener for system calls was handed over", where="notify")
+    give_up_privileges()
+    Server(gate, Listener(descriptors[0]), given).run()
+
+
+class Server:
+    """One listener and all that it takes to answer."""
+
+    def __init__(self, gate: FileGate, listener: Listener, given: Given) -> None:
+        self._gate = gate
+        self._listener = listener
+        self._given = given
+        self._memory = Memory()
+        self._calls: dict[int, Call] = by_number(column_of(os.uname().machine))
+        self._waiting = Waiting(listener)
+        self._handlers: dict[Kind, Handler] = {}
+        self._uid = os.getuid()
+        self._names = OtherNames(gate, given)
+
+    def run(self) -> None:
+        """Be ready, and answer."""
+        listener, control = self._listener.descriptor, self._given.control
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(control, select.POLLIN)
+        self._given.ready()
+        while True:
+            for descriptor, event in poll.poll(_TEND_MS if self._waiting else None):
+                if descriptor == control:
+                    if not self._given.heard():
+                        return
+                elif event & select.POLLIN:
+                    self._take()
+                else:
+                    # The last process that the filter holds has ended.
+                    poll.unregister(listener)
+            if self._waiting:
+                self._waiting.tend()
+
+    def _take(self) -> None:
+        notification = self._listener.receive()
+        if notification is None:
+            return
+        try:
+            self._end(notification, self._answer(notification))
+        except OSError as error:
+            self._listener.answer(notification.id, error=error.errno or errno.EIO)
+        except Exception:  # noqa: BLE001 - net 4: what fails in a new way is refused
+            _LOG.exception("a held call failed")
+            self._listener.answer(notification.id, error=errno.EIO)
+
+    def _answer(self, notification: Notification) -> Answer:
+        call = self._calls.get(notification.number)
+        if call is None:
+            raise OSError(errno.ENOSYS, "a call that is not in the table")
+        actor = Actor(notification.thread, self._uid)
+        held = Held(notification, call, self._memory, actor, self._listener)
+        handler = self._handlers.get(call.kind)
+        if handler is None:
+            self._begin(notification.thread)
+            handler = self._handlers[call.kind]
+        return handler(held)
+
+    def _end(self, notification: Notification, answer: Answer) -> None:
+        match answer:
+            case None:
+                self._listener.answer(notification.id)
+            case Waits():
+                self._waiting.add(notification.id, answer)
+            case Opened():
+                try:
+                    self._listener.inject(
+                        notification.id, answer.descriptor, close_on_exec=answer.close_on_exec
+                    )
+                finally:
+                    os.close(answer.descriptor)
+
+    def _begin(self, thread: int) -> None:
+        """Take the agent's root and processes from the first thread of it that asks."""
+        processes = Processes(thread)
+        root = os.open(f"/proc/{thread}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        resolver = Resolver(root, processes)
+        asking = Asking(self._gate, self._names.forbidden)
+        opening = Opening(resolver, asking)
+        changing = Changing(resolver, asking, entries_max=self._given.entries_max)
+        self._handlers = {
+            Kind.OPEN: opening.open,
+            Kind.OPEN_HOW: opening.open_how,
+            Kind.RENAME: changing.rename,
+            Kind.LINK: changing.link,
+            Kind.SYMLINK: changing.symlink,
+            Kind.UNLINK: changing.unlink,
+            Kind.MKDIR: changing.mkdir,
+            Kind.MKNOD: changing.mknod,
+            Kind.TRUNCATE: changing.truncate,
+            Kind.CHMOD: changing.chmod,
+            Kind.CHOWN: changing.chown,
+            Kind.SET_ATTRIBUTE: changing.set_attribute,
+            Kind.REMOVE_ATTRIBUTE: changing.remove_attribute,
+        }
