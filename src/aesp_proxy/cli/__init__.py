@@ -33,6 +33,7 @@ _COMMANDS: Final[Table] = {
         "aesp_proxy.cli.secrets:secrets",
         "Register secret values that may not leave, list and forget them.",
     ),
+    "why": ("aesp_proxy.cli.why:why", "Say why the last attempts were refused."),
     "check": ("aesp_proxy.cli.check:check", "Decide events from a file, without running anything."),
     "scan": ("aesp_proxy.cli.scan.command:scan", "Find secrets in files, history, or input."),
     "stage": ("aesp_proxy.cli.stage:stage", "Publish or drop what runs have held back."),

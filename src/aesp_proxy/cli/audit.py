@@ -52,7 +52,8 @@ def _state_dir(state: Path | None) -> Path:
     return default_state_dir(os.environ, is_root=os.geteuid() == 0)
 
 
-def _paths_of(state: Path | None) -> AuditPaths:
+def paths_of(state: Path | None) -> AuditPaths:
+    """Return where the record of a state directory is; ConfigError where it is none."""
     from aesp_proxy.record.verify import locate
 
     directory = _state_dir(state)
@@ -73,7 +74,7 @@ def tail(*, state: Path | None, follow: bool, lines: int, as_json: bool) -> None
 
     from aesp_proxy.record.reader import StateReader
 
-    reader = StateReader(_paths_of(state))
+    reader = StateReader(paths_of(state))
     reader.skip_to_last(lines)
     last: deque[tuple[RecordId, Record]] = deque(reader.new_entries(), maxlen=lines)
     _show_entries(iter(last), as_json=as_json)
@@ -95,7 +96,7 @@ def _show_entries(entries: Iterator[tuple[RecordId, Record]], *, as_json: bool) 
 
 
 def _as_line(record_id: RecordId, record: Record) -> str:
-    stamp = _time_text(record.time_ns)[11:23]
+    stamp = time_text(record.time_ns)[11:23]
     place = f"{record_id.epoch}/{record_id.seq}"
     verdict = record.verdict or record.kind.value
     cells = [record.action, record.resource, record.reason]
@@ -112,7 +113,8 @@ def _cell(text: str) -> str:
     return shown if len(shown) <= _CELL_CHARS_MAX else shown[: _CELL_CHARS_MAX - 1] + "…"
 
 
-def _time_text(time_ns: int) -> str:
+def time_text(time_ns: int) -> str:
+    """Return nanoseconds since 1970 as RFC 3339 in UTC."""
     seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
     try:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
@@ -128,7 +130,7 @@ def _as_dict(record_id: RecordId, record: Record) -> dict[str, Any]:
     values = {**asdict(record), "metadata": dict(record.metadata)}
     for finding in values["findings"]:
         finding["severity"] = finding["severity"].word
-    return {"id": str(record_id), "time": _time_text(record.time_ns), **values}
+    return {"id": str(record_id), "time": time_text(record.time_ns), **values}
 
 
 @audit.command()
@@ -262,7 +264,7 @@ def show(*, record_id: str, state: Path | None, as_json: bool) -> None:
     from aesp_proxy.record.reader import find_record
     from aesp_proxy.record.state import load_origin
 
-    paths = _paths_of(state)
+    paths = paths_of(state)
     origin = load_origin(paths)
     epoch, seq = _parse_id(record_id, origin)
     record, batch_no = find_record(paths, epoch, seq)
@@ -296,7 +298,7 @@ def keys(*, state: Path | None, as_json: bool) -> None:
     """List the keys that signed this record, and the one that signs now."""
     from aesp_proxy.record.keys import PUBLIC_SUFFIX, current_key_id, load_public_keys
 
-    paths = _paths_of(state)
+    paths = paths_of(state)
     current = current_key_id(paths)
     listed = [
         {
@@ -329,7 +331,7 @@ def ship(*, state: Path | None, forward: Path | None, as_json: bool) -> int:
     from aesp_proxy.errors import UnavailableError
     from aesp_proxy.forward.ship_process import make_shipper, take_turn
 
-    paths = _paths_of(state)
+    paths = paths_of(state)
     lock = take_turn(paths)
     if lock is None:
         raise UnavailableError("another process is shipping this record", remedy="let it")

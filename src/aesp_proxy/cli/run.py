@@ -14,6 +14,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -300,7 +301,7 @@ def _account(plan: Plan, child: Child, end: RunEnd, command: Sequence[str], *, q
     if end.ended not in (Ended.CHILD, Ended.INTERRUPTED):
         error_line(end.message)
     if end.epoch and not quiet:
-        _print_summary(plan.settings, end.epoch)
+        _print_summary(plan.settings, [each for each in (end.epoch, end.files_epoch) if each])
     return end.exit_code
 
 
@@ -309,16 +310,16 @@ def _say(text: str, *, quiet: bool) -> None:
         error_line(text)
 
 
-def _print_summary(settings: Settings, epoch: int) -> None:
+def _print_summary(settings: Settings, epochs: Sequence[int]) -> None:
     from aesp_proxy.cli.summary import render, summarise
 
     state = str(settings.state_dir)
     try:
-        summary = summarise(_records(settings.state_dir, epoch))
+        summary = summarise(chain.from_iterable(_records(settings.state_dir, e) for e in epochs))
     except AespError as error:
         error_line(f"the record of this run cannot be read: {error}")
         return
-    for text in render(summary, state_dir=shlex.quote(state), epoch=epoch):
+    for text in render(summary, state_dir=shlex.quote(state), epochs=epochs):
         error_line(text) if not text.startswith(" ") else line(text)
 
 

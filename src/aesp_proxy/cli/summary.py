@@ -8,7 +8,7 @@ as refused, once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from aesp_proxy.model.record import Outcome, Record, RecordKind
 
 _TOP: Final = 5
 _CONNECT: Final = "tcp.connect"
+_FILES: Final = "file."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,24 +24,27 @@ class Summary:
     """Counts of a run; ``refusals`` is ((reason, host), count), most frequent first.
 
     ``broken`` counts allowed tunnels that ended before TLS stood: mostly a client that
-    does not trust the host CA.
+    does not trust the host CA. ``files`` counts allowed accesses to files, each once.
     """
 
     allowed: int
     refused: int
     failed: int
     broken: int
+    files: int
     refusals: tuple[tuple[tuple[str, str], int], ...]
 
 
 def summarise(records: Iterable[Record]) -> Summary:
     """Count the records of one run; one pass, memory bounded by distinct refusals."""
-    allowed = failed = broken = 0
+    allowed = failed = broken = files = 0
     refusals: Counter[tuple[str, str]] = Counter()
     for record in records:
         match record.kind:
             case RecordKind.DECISION if record.outcome is Outcome.DENIED:
                 refusals[record.reason, _place(record)] += 1
+            case RecordKind.DECISION if record.action.startswith(_FILES):
+                files += 1
             case RecordKind.DECISION:
                 allowed += record.action != _CONNECT
             case RecordKind.OUTCOME if record.outcome is Outcome.DENIED:
@@ -54,7 +58,12 @@ def summarise(records: Iterable[Record]) -> Summary:
                 continue
     top = tuple(sorted(refusals.items(), key=lambda item: (-item[1], item[0])))
     return Summary(
-        allowed=allowed, refused=refusals.total(), failed=failed, broken=broken, refusals=top
+        allowed=allowed,
+        refused=refusals.total(),
+        failed=failed,
+        broken=broken,
+        files=files,
+        refusals=top,
     )
 
 
@@ -62,10 +71,11 @@ def _place(record: Record) -> str:
     return record.target_host or record.resource or "-"
 
 
-def render(summary: Summary, *, state_dir: str, epoch: int) -> list[str]:
+def render(summary: Summary, *, state_dir: str, epochs: Sequence[int]) -> list[str]:
     """Return the lines that a person sees."""
     failed = f", of these {summary.failed} did not come off" if summary.failed else ""
-    lines = [f"allowed {summary.allowed}{failed}, refused {summary.refused}"]
+    files = f", of files {summary.files}" if summary.files else ""
+    lines = [f"allowed {summary.allowed}{failed}{files}, refused {summary.refused}"]
     for (reason, place), count in summary.refusals[:_TOP]:
         lines.append(f"  {count} x {reason}: {place}")
     if summary.broken:
@@ -73,7 +83,8 @@ def render(summary: Summary, *, state_dir: str, epoch: int) -> list[str]:
     more = len(summary.refusals) - _TOP
     if more > 0:
         lines.append(f"  and {more} more kinds")
-    lines.append(
-        f"record: {state_dir} (epoch {epoch}); verify: aesp-proxy audit verify {state_dir}"
-    )
+    if summary.refused:
+        lines.append(f"why: aesp-proxy why --state {state_dir}")
+    of = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {', '.join(map(str, epochs))}"
+    lines.append(f"record: {state_dir} ({of}); verify: aesp-proxy audit verify {state_dir}")
     return lines

@@ -189,7 +189,7 @@ class JudgedFileGate:
         return replace(
             record,
             principal_id=who or record.principal_id,
-            metadata=(*record.metadata, ("pid", str(actor.pid))),
+            metadata=tuple(sorted((*record.metadata, ("pid", str(actor.pid))))),
         )
 
     def _failed(self, reason: Reason, message: str) -> Decision:

@@ -164,7 +164,7 @@ def test_a_tunnel_that_breaks_before_a_request_is_told_apart():
         ]
     )
     assert (account.allowed, account.failed, account.broken) == (0, 0, 1)
-    lines = render(account, state_dir="/s", epoch=3)
+    lines = render(account, state_dir="/s", epochs=[3])
     assert lines[0] == "allowed 0, refused 0"
     assert "is the host CA trusted?" in lines[1]
 
@@ -184,9 +184,17 @@ def test_the_most_frequent_refusals_come_first_and_the_rest_is_counted():
     refused = [
         record(DECISION, DENIED, target_host=f"h{n}") for n in range(7) for _ in range(10 - n)
     ]
-    lines = render(summarise(refused), state_dir="/s", epoch=3)
+    lines = render(summarise(refused), state_dir="/s", epochs=[3])
     assert lines[0] == "allowed 0, refused 49"
     assert lines[1] == "  10 x r: h0"
     assert lines[6] == "  and 2 more kinds"
-    assert "(epoch 3)" in lines[7]
-    assert "aesp-proxy audit verify /s" in lines[7]
+    assert lines[7] == "why: aesp-proxy why --state /s"
+    assert "(epoch 3)" in lines[8]
+    assert "(epochs 3, 4)" in render(summarise(refused), state_dir="/s", epochs=[3, 4])[8]
+    assert "aesp-proxy audit verify /s" in lines[8]
+
+
+def test_accesses_to_files_are_counted_apart():
+    seen = [record(DECISION, SUCCESS, action="file.open"), record(DECISION, SUCCESS)]
+    lines = render(summarise(seen), state_dir="/s", epochs=[3])
+    assert lines[0] == "allowed 1, of files 1, refused 0"
