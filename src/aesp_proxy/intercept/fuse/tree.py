@@ -1,0 +1,362 @@
+"""One tree as the agent sees it: nodes, open files, and what the gate says of them.
+
+All that decides is here, so that the operations are about the kernel's protocol only. What
+the gate refuses becomes an OSError with the number that the gate gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from aesp_proxy.intercept.file_port import Actor, FileGate
+from aesp_proxy.intercept.fuse.drafts import Draft, content_of
+from aesp_proxy.intercept.fuse.nodes import Inode, Node, Nodes, Signature, signature
+from aesp_proxy.intercept.fuse.replies import Status, forget_attributes, status_of
+from aesp_proxy.model.event import FileOperation
+
+if TYPE_CHECKING:
+    from aesp_proxy.act.file import FileDenial
+
+_CLEAN_MAX: Final = 200_000
+_SECOND: Final = 1_000_000_000
+
+
+class Handle:
+    """One open file. ``fd`` reads the file as it is on disk, or is -1 for the node's own."""
+
+    __slots__ = ("backed", "fd", "is_dead", "node", "writes")
+
+    def __init__(self, node: Node, fd: int, *, writes: bool) -> None:
+        self.node = node
+        self.fd = fd
+        self.writes = writes
+        self.backed = False
+        self.is_dead = False
+
+
+class Tree:
+    """The view of ``root``.
+
+    ``covers`` are paths below it that show another file or directory of the host, or
+    themselves, and cannot be changed. ``forbidden`` are files that have a forbidden name.
+    ``device`` is the session where big files may be read by the kernel itself, else -1.
+    """
+
+    def __init__(
+        self, root: str, gate: FileGate, *, covers: Mapping[str, str] | None = None
+    ) -> None:
+        self.root = root
+        self.gate = gate
+        self.nodes = Nodes(root)
+        self.covers = dict(covers or {})
+        self.forbidden: set[Inode] = set()
+        self.handles: dict[int, Handle] = {}
+        self.notices: list[bytes] = []
+        self.keep_ns = _SECOND
+        self.device = -1
+        self._next_handle = 1
+        self._clean: dict[Inode, tuple[Signature, int]] = {}
+
+    # names ------------------------------------------------------------------------
+
+    def child(self, parent: Node, name: str) -> str:
+        """Return the path of a name in a directory."""
+        return f"{self.nodes.path(parent)}/{name}"
+
+    def find(self, parent: Node, name: str) -> tuple[Node, os.stat_result | None]:
+        """Return the node of a name, and what is on disk of it; ENOENT for what is hidden."""
+        known = self.nodes.known(parent, name)
+        if known is not None and known.pending:
+            if known.refused:
+                raise OSError(errno.ENOENT, "refused")
+            return known, None
+        path = self.child(parent, name)
+        if path in self.covers:
+            return self._covered(parent, name, path)
+        found = os.stat(name, dir_fd=self.nodes.directory(parent), follow_symlinks=False)
+        if not parent.sealed and self.is_hidden(path, found):
+            raise OSError(errno.ENOENT, "hidden")
+        return self.nodes.enter(parent, name, found), found
+
+    def _covered(self, parent: Node, name: str, path: str) -> tuple[Node, os.stat_result]:
+        source = self.covers[path]
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(source, flags)
+        found = os.fstat(fd)
+        node = self.nodes.enter(parent, name, found)
+        node.sealed = True
+        if stat.S_ISDIR(found.st_mode):
+            self.nodes.fix(node, fd)
+        else:
+            os.close(fd)
+        return node, found
+
+    def is_hidden(self, path: str, found: os.stat_result) -> bool:
+        """Whether a name is not to be seen: forbidden itself, or another name of such a file."""
+        if self.gate.hides(path):
+            if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+                self.forbidden.add((found.st_dev, found.st_ino))
+            return True
+        if found.st_nlink > 1 and self.forbidden and not stat.S_ISDIR(found.st_mode):
+            return (found.st_dev, found.st_ino) in self.forbidden
+        return False
+
+    # status -----------------------------------------------------------------------
+
+    def status(self, node: Node, on_disk: os.stat_result | None = None) -> Status:
+        """Return what the kernel is told of a node."""
+        draft = node.draft
+        if draft is None:
+            return status_of(on_disk or self.nodes.status(node))
+        if node.pending:
+            # It has no name on disk yet, and one for whoever sees it here.
+            return status_of(os.fstat(draft.fd))._replace(inode=node.inode[1], links=1)
+        found = os.fstat(node.target) if node.target >= 0 else self.nodes.status(node)
+        if not draft.is_dirty:
+            return status_of(found)
+        now = os.fstat(draft.fd)
+        return status_of(found)._replace(
+            size=now.st_size, blocks=now.st_blocks, mtime_ns=now.st_mtime_ns
+        )
+
+    # decisions --------------------------------------------------------------------
+
+    def allow(self, denial: FileDenial | None) -> None:
+        """Go on, or raise what was refused."""
+        if denial is not None:
+            raise OSError(denial.errno, "refused")
+
+    def decide(
+        self,
+        operation: FileOperation,
+        path: str,
+        actor: Actor,
+        *,
+        resolved: str = "",
+        is_directory: bool = False,
+    ) -> None:
+        """Ask for an access by its name; a path that is covered is never changed."""
+        if self.covers and operation not in (FileOperation.OPEN, FileOperation.EXEC):
+            self.spare_covers(path)
+        gate = self.gate
+        denial = gate.refuse_access(
+            operation, path, resolved or path, actor, is_directory=is_directory
+        )
+        self.allow(denial)
+        if gate.hides(path):
+            raise OSError(errno.EACCES, "hidden")
+
+    def spare_covers(self, path: str) -> None:
+        """Refuse what would take a covered name, or a directory on the way to one, away."""
+        for each in self.covers:
+            if each == path or each.startswith(f"{path}/"):
+                raise OSError(errno.EACCES, "covered")
+
+    def check_reading(self, node: Node, fd: int, found: os.stat_result, actor: Actor) -> None:
+        """Ask about the content of a file that is to be read, unless it was asked before."""
+        if node.sealed:
+            return
+        mark = (signature(found), self.gate.generation)
+        if self._clean.get(node.inode) == mark:
+            return
+        path = self.nodes.path(node)
+        content = content_of(fd, self.gate.content_bytes_max)
+        self.allow(self.gate.refuse_reading(path, path, content, found.st_size, actor))
+        self._is_clean(node.inode, mark)
+
+    def _is_clean(self, inode: Inode, mark: tuple[Signature, int]) -> None:
+        if len(self._clean) >= _CLEAN_MAX:
+            self._clean.clear()
+        self._clean[inode] = mark
+
+    def judge(
+        self, path: str, before: bytes | None, after: bytes | None, size: int, actor: Actor
+    ) -> None:
+        """Ask about what a file would become."""
+        self.allow(self.gate.refuse_writing(path, path, before, after, size, actor))
+
+    # drafts -----------------------------------------------------------------------
+
+    def begin(self, node: Node, actor: Actor, *, empty: bool = False) -> Draft:
+        """Return the draft of a file that is written to; ``empty`` when it is cut off first."""
+        draft = node.draft
+        if draft is None:
+            above, _ = self.nodes.place(node)
+            draft = Draft(above, stat.S_IMODE(os.fstat(node.target).st_mode) | 0o600)
+            node.draft = draft
+        if empty:
+            draft.resize(0)
+            draft.note(0, 1 << 62)
+            draft.is_untouched = True
+        elif not draft.is_dirty and draft.kept != signature(os.fstat(node.target)):
+            self._check_size(node, actor)
+            draft.fill(node.target)
+        return draft
+
+    def _check_size(self, node: Node, actor: Actor) -> None:
+        """Ask early about a file that is too big to be looked at in the end."""
+        size = os.fstat(node.target).st_size
+        if size > self.gate.content_bytes_max:
+            self.judge(self.nodes.path(node), b"", None, size, actor)
+
+    def settle(self, node: Node, actor: Actor, *, is_last: bool = True) -> None:
+        """Have what was written looked at, and publish it; OSError when it is refused.
+
+        Without ``is_last`` what was only made or cut off waits: a shell closes one of two
+        descriptors before anything is written, and a refusal must leave what there was.
+        """
+        draft = node.draft
+        if draft is None or not draft.is_dirty or (draft.is_untouched and not is_last):
+            return
+        if node.gone or (node.pending and not node.name):
+            # Nobody can come by it any more; a file without a name is looked at by its link.
+            return
+        try:
+            self._judge_draft(node, draft, self.nodes.paths(node), actor)
+        except OSError as error:
+            self.refuse(node, error.errno or errno.EPERM)
+            raise
+        if node.pending:
+            self._give_name(node, draft, node.parent or self.nodes.root, node.name)
+        else:
+            draft.write_back(node.target)
+        node.refused = 0
+
+    def _judge_draft(self, node: Node, draft: Draft, paths: list[str], actor: Actor) -> None:
+        bytes_max = self.gate.content_bytes_max
+        size = draft.size
+        after = draft.content(bytes_max)
+        before = None if node.pending else content_of(node.target, bytes_max) or b""
+        for path in paths:
+            self.judge(path, before, after, size, actor)
+
+    def name_pending(self, node: Node, parent: Node, name: str, actor: Actor) -> None:
+        """Give a file that has no name its first one, when its content may have it."""
+        draft = node.draft
+        if draft is None:
+            raise OSError(errno.ENOENT, "gone")
+        try:
+            self._judge_draft(node, draft, [self.child(parent, name)], actor)
+        except OSError as error:
+            self.refuse(node, error.errno or errno.EPERM)
+            raise
+        self._give_name(node, draft, parent, name)
+
+    def _give_name(self, node: Node, draft: Draft, parent: Node, name: str) -> None:
+        """Publish a new file: with its whole content at once."""
+        directory = self.nodes.directory(parent)
+        if draft.is_linkable:
+            source = f"/proc/self/fd/{draft.fd}"
+            os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
+            target = draft.fd
+        else:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            target = os.open(name, flags, draft.mode & 0o7777, dir_fd=directory)
+            draft.note(0, 1 << 62)
+            draft.write_back(target)
+            draft.close()
+        if draft.times_ns is not None:
+            os.utime(target, ns=draft.times_ns)
+        found = os.fstat(target)
+        node.inode = (found.st_dev, found.st_ino)
+        node.pending = False
+        node.draft = None
+        node.target = target
+        if node.writers == 0:
+            os.close(target)
+            node.target = -1
+
+    def refuse(self, node: Node, number: int) -> None:
+        """Throw away what was written: nobody reads it, renames it or links it."""
+        node.refused = number
+        if node.draft is not None:
+            node.draft.close()
+            node.draft = None
+        if node.is_new and not node.pending:
+            self._take_back(node)
+        for handle in self.handles.values():
+            if handle.node is node and handle.writes:
+                handle.is_dead = True
+        self.notices.append(forget_attributes(node.number))
+
+    def _take_back(self, node: Node) -> None:
+        """Remove a new file of which a first part was published, and the rest is refused."""
+        with contextlib.suppress(OSError):
+            above, name = self.nodes.place(node)
+            self.nodes.status(node)
+            os.unlink(name, dir_fd=above)
+        node.pending = True
+
+    # open files -------------------------------------------------------------------
+
+    def open_target(self, node: Node) -> None:
+        """Count a writer, and hold the file itself for it."""
+        if node.target < 0 and not node.pending:
+            node.target = self.nodes.open(node, os.O_RDWR)
+        node.writers += 1
+
+    def drop_writer(self, node: Node) -> None:
+        """Count a writer down; with the last one goes what it needed."""
+        node.writers -= 1
+        if node.writers > 0:
+            return
+        if node.draft is not None and not node.pending:
+            node.draft.close()
+            node.draft = None
+        if node.pending and (node.gone or not node.name or node.refused) and not node.lookups:
+            self.discard(node)
+        node.is_new = False
+        if node.target >= 0:
+            os.close(node.target)
+            node.target = -1
+
+    def discard(self, node: Node) -> None:
+        """Let go of what a node that nobody knows any more holds."""
+        if node.writers == 0 and node.draft is not None:
+            node.draft.close()
+            node.draft = None
+
+    def add(self, handle: Handle) -> int:
+        """Keep an open file; return its number."""
+        number = self._next_handle
+        self._next_handle += 1
+        self.handles[number] = handle
+        return number
+
+    def handle(self, number: int) -> Handle:
+        """Return an open file; EBADF when there is none of this number."""
+        found = self.handles.get(number)
+        if found is None:
+            raise OSError(errno.EBADF, "unknown handle")
+        return found
+
+    def source(self, handle: Handle) -> int:
+        """Return the descriptor from which an open file is read now."""
+        if handle.is_dead:
+            raise OSError(errno.EPERM, "refused")
+        draft = handle.node.draft
+        if draft is not None and (draft.is_dirty or handle.node.pending):
+            return draft.fd
+        return handle.fd if handle.fd >= 0 else handle.node.target
+
+    def renew(self) -> None:
+        """Forget what was answered by a policy that is in force no more."""
+        self._clean.clear()
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for handle in self.handles.values():
+            if handle.fd >= 0:
+                os.close(handle.fd)
+        for node in self.nodes:
+            if node.draft is not None:
+                node.draft.close()
+            elif node.target >= 0:
+                os.close(node.target)
+        self.handles.clear()
+        self.nodes.close()
