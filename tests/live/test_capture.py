@@ -233,10 +233,6 @@ def test_workers_share_what_names_were_answered_with(lab):
         assert len({identity.split("/")[1] for identity in ids}) > 1
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="the first connection from a cgroup has been refused once in a while; cause not found",
-)
 def test_a_group_is_its_members_and_a_cgroup_what_is_below_it_also_when_it_is_made_anew(lab):
     root = cgroup_root(Path("/proc/self/mountinfo").read_text())
     if root is None or not os.access(root, os.W_OK):
@@ -248,7 +244,10 @@ def test_a_group_is_its_members_and_a_cgroup_what_is_below_it_also_when_it_is_ma
         "import os, socket, sys\n"
         "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
         "s = socket.create_connection((sys.argv[2], 4567), 5)\n"
-        "s.sendall(b'\\1hello'); print(s.recv(99))\n"
+        "s.sendall(b'\\1hello')\n"
+        "try: print(s.recv(99))\n"
+        # What is closed before all was read ends in a reset: refused, too.
+        "except ConnectionResetError: print(b'')\n"
     )
 
     def inside() -> str:
