@@ -222,7 +222,7 @@ def _walled(
 
     walled = wall_in(start.settings, start.command, environment, view, files.backends)
     try:
-        guard = files.guard(walled, log=start.log)
+        guard = files.guard(walled, view, log=start.log)
     except AespError:
         walled.close()
         raise

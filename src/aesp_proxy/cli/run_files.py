@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.errors import ConfigError
+from aesp_proxy.intercept.fuse.roots import outermost
 
 if TYPE_CHECKING:
     from aesp_proxy.cli.walls import Walled
@@ -37,8 +38,11 @@ class RunFiles:
     rows: tuple[tuple[str, ...], ...] = ()
     required: str = ""
 
-    def guard(self, walled: Walled, *, log: Path) -> FileGuard | None:
-        """Start the file guard of what stands; ConfigError where one must and none does."""
+    def guard(self, walled: Walled, view: Path, *, log: Path) -> FileGuard | None:
+        """Start the file guard of what stands; ConfigError where one must and none does.
+
+        ``view`` is the list of ``view_for``, which says what is covered.
+        """
         if self.required and not walled.backend:
             raise ConfigError(
                 "the policy requires that accesses to files are decided, and nothing here can",
@@ -48,8 +52,10 @@ class RunFiles:
         if walled.backend not in _SERVED:
             return None
         from aesp_proxy.daemon.process import start_file_guard
+        from aesp_proxy.launch.isolation.view import read
 
-        return start_file_guard(walled.backend, walled.descriptors, log=log)
+        covers = [(row[2], row[1]) for row in read(str(view)) if row[0] == "cover"]
+        return start_file_guard(walled.backend, walled.descriptors, log=log, covers=covers)
 
     def promise(self, backend: str) -> str:
         """Say what it guarantees, and below which directories."""
@@ -83,9 +89,12 @@ def files_for(settings: Settings) -> RunFiles:
         raise ConfigError("is no directory", where=str(tree), remedy="set files.tree")
     besides = _besides(settings, tree)
     named = replace(settings.files, tree=str(tree), hide=":".join(besides))
-    rows = tuple(("fuse", each) for each in (str(tree), *besides)) if "fuse" in backends else ()
+    rows = tuple(("fuse", each) for each in outermost((str(tree), *besides)))
     return RunFiles(
-        settings=replace(settings, files=named), backends=backends, rows=rows, required=required
+        settings=replace(settings, files=named),
+        backends=backends,
+        rows=rows if "fuse" in backends else (),
+        required=required,
     )
 
 

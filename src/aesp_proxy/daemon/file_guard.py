@@ -61,12 +61,15 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--backend", choices=sorted(SERVES), required=True)
     parser.add_argument("--given", action="append", default=[], metavar="KIND=FD")
+    parser.add_argument("--cover", action="append", default=[], nargs=2)
     arguments = parser.parse_args()
     worker_log.install()
     given = [tuple(each.rsplit("=", 1)) for each in arguments.given]
     control = _Control(socket.socket(fileno=arguments.control_fd))
     try:
-        _serve(control, arguments.backend, tuple((kind, int(fd)) for kind, fd in given))
+        descriptors = tuple((kind, int(fd)) for kind, fd in given)
+        covers = tuple((target, source) for target, source in arguments.cover)
+        _serve(control, arguments.backend, descriptors, covers)
     except (AespError, OSError) as error:
         code = _EXIT_CONFIG if isinstance(error, ConfigError) else _EXIT_RUNTIME
         control.send(failed_frame(exit_code=code, message=str(error)))
@@ -113,7 +116,12 @@ class _Control:
             yield self._waiting.pop(0)
 
 
-def _serve(control: _Control, backend: str, descriptors: tuple[tuple[str, int], ...]) -> None:
+def _serve(
+    control: _Control,
+    backend: str,
+    descriptors: tuple[tuple[str, int], ...],
+    covers: tuple[tuple[str, str], ...],
+) -> None:
     frame = control.next()
     raw, session_id = frame.get("settings"), str(frame.get("session_id"))
     if frame.get("type") != "config" or not isinstance(raw, dict):
@@ -144,6 +152,7 @@ def _serve(control: _Control, backend: str, descriptors: tuple[tuple[str, int], 
                 descriptors=descriptors,
                 trees=settings.files.trees(),
                 apart=(str(settings.state_dir),),
+                covers=covers,
                 entries_max=settings.files.entries_max,
                 control=control.descriptor,
                 heard=guard.heard,

@@ -223,10 +223,16 @@ def sealer_arguments(settings: Settings) -> tuple[str, ...]:
 
 
 def start_file_guard(
-    backend: str, descriptors: Sequence[tuple[str, int]], *, log: Path, command: Sequence[str] = ()
+    backend: str,
+    descriptors: Sequence[tuple[str, int]],
+    *,
+    log: Path,
+    covers: Sequence[tuple[str, str]] = (),
+    command: Sequence[str] = (),
 ) -> FileGuard:
     """Start the process that serves ``backend``; takes over the descriptors.
 
+    ``covers`` are paths that show another one, and cannot be changed.
     UnavailableError when it cannot be started.
     """
     command = command or module_command(FILE_GUARD_MODULE, death_signal=signal.SIGKILL)
@@ -234,6 +240,8 @@ def start_file_guard(
     words = ["--backend", backend, "--control-fd", str(theirs.fileno())]
     for kind, descriptor in descriptors:
         words += ["--given", f"{kind}={descriptor}"]
+    for target, source in covers:
+        words += ["--cover", target, source]
     fds = [theirs.fileno(), *(descriptor for _, descriptor in descriptors)]
     process = HelperProcess("file guard", (*command, *words), log=log, pass_fds=fds)
     try:

@@ -105,14 +105,16 @@ class Given:
 
     ``descriptors`` were made inside the agent's walls, each with its kind, in the order of
     the view's rows. ``trees`` are the directories of which it shows a view, the staged one
-    first; ``apart`` are left out of them. ``control`` is readable when the supervisor says
-    something: call ``heard`` then, and return when it says False. Call ``ready`` once,
-    when every access is decided.
+    first; ``apart`` are left out of them, and ``covers`` are paths below them that show
+    another path, or themselves, and cannot be changed. ``control`` is readable when the
+    supervisor says something: call ``heard`` then, and return when it says False. Call
+    ``ready`` once, when every access is decided.
     """
 
     descriptors: tuple[tuple[str, int], ...]
     trees: tuple[str, ...]
     apart: tuple[str, ...]
+    covers: tuple[tuple[str, str], ...]
     entries_max: int
     control: int
     heard: Callable[[], bool]

@@ -13,12 +13,36 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from aesp_proxy.intercept.file_port import FileGate
+from aesp_proxy.intercept.file_port import FileGate, Given
+from aesp_proxy.intercept.fuse.roots import outermost
 from aesp_proxy.intercept.fuse.session import Session
 from aesp_proxy.intercept.fuse.tree import Tree
 from aesp_proxy.intercept.stage.survey import survey
 
+_KIND: Final = "fuse"
 _READABLE: Final = select.POLLIN | select.POLLERR | select.POLLHUP
+
+
+def serve(gate: FileGate, given: Given) -> None:
+    """Serve the views of a run: the ``Serve`` of this backend."""
+    roots = outermost(given.trees)
+    devices = [descriptor for kind, descriptor in given.descriptors if kind == _KIND]
+    views = [
+        view_of(
+            root,
+            device,
+            gate,
+            covers={target: source for target, source in given.covers if _lies_in(target, root)},
+            entries_max=given.entries_max,
+        )
+        for root, device in zip(roots, devices, strict=True)
+    ]
+    given.ready()
+    serve_trees(views, given.control, given.heard)
+
+
+def _lies_in(path: str, root: str) -> bool:
+    return path.startswith(f"{root}/")
 
 
 def view_of(
@@ -60,7 +84,7 @@ def serve_trees(views: Sequence[Session], control: int | None, heard: Callable[[
                 if not heard():
                     return
                 for each in open_views.values():
-                    each.renew()
+                    each.refresh()
             elif not view.step():
                 poll.unregister(descriptor)
                 del open_views[descriptor]

@@ -97,8 +97,7 @@ class Session:
             if error.errno in (errno.ENOENT, errno.EAGAIN):
                 return True  # taken back before it was read
             raise
-        if self._tree.gate.generation != self._generation:
-            self.renew()
+        self.refresh()
         self._serve(self._view[:size])
         return True
 
@@ -163,8 +162,10 @@ class Session:
         """Close what the tree holds; the device is whoever's it is."""
         self._tree.close()
 
-    def renew(self) -> None:
+    def refresh(self) -> None:
         """Have the kernel ask again for what it was told by a policy that is gone."""
+        if self._generation == self._tree.gate.generation:
+            return
         self._generation = self._tree.gate.generation
         self._tree.renew()
         if self._minor >= _EPOCH_MINOR:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from aesp_proxy.launch.isolation import kernel
@@ -35,16 +34,6 @@ class FuseMount(NamedTuple):
     tree: str
     device: int
     mount: int
-
-
-def outermost(trees: Iterable[str]) -> list[str]:
-    """Return those that lie in none of the others: what lies in one is seen through it."""
-    found = list(dict.fromkeys(trees))
-    return [
-        each
-        for each in found
-        if not any(each != other and each.startswith(other.rstrip("/") + "/") for other in found)
-    ]
 
 
 def make(tree: str) -> FuseMount:

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from aesp_proxy.launch.isolation import (
     capabilities,
+    fuse_mount,
     holding,
     kernel,
     landlock,
@@ -35,6 +36,7 @@ from aesp_proxy.launch.isolation import (
     seccomp,
     view,
 )
+from aesp_proxy.launch.isolation.fuse_mount import FuseMount
 from aesp_proxy.launch.isolation.layers import Layer, Report
 from aesp_proxy.launch.isolation.wish import Wish
 
@@ -74,9 +76,10 @@ def build(bridge: socket.socket, order: Order) -> NoReturn:
     if Layer.USER in outcomes:
         outcomes[Layer.USER] = outcomes[Layer.USER] or int(answer[1])
     made = _make_sockets(order.wish, outcomes)
+    views = _make_views(order.wish, outcomes)
     if os.fork() != 0:
         os._exit(0)
-    _Init(bridge, order).run(outcomes, made)
+    _Init(bridge, order, views).run(outcomes, made)
     os._exit(0)
 
 
@@ -99,12 +102,27 @@ def _make_sockets(wish: Wish, outcomes: Outcomes) -> list[listeners.Listener]:
     return made
 
 
+def _make_views(wish: Wish, outcomes: Outcomes) -> list[FuseMount]:
+    """Make the live views of files: here, where processes still have the host's ids."""
+    if Layer.FUSE not in wish.layers:
+        return []
+    views: list[FuseMount] = []
+
+    def make() -> None:
+        views.extend(fuse_mount.make(tree) for tree in view.fuse_trees(wish.view))
+
+    outcomes[Layer.FUSE] = outcomes.get(Layer.MOUNTS, errno.ENOSYS) or attempt(make)
+    return views if outcomes[Layer.FUSE] == 0 else []
+
+
 class _Init:
     """The first process inside."""
 
-    def __init__(self, bridge: socket.socket, order: Order) -> None:
+    def __init__(self, bridge: socket.socket, order: Order, views: Sequence[FuseMount]) -> None:
         self.link = bridge
         self.order = order
+        self.views = views
+        self.directory = os.getcwd()  # noqa: PTH109 - no Path, to start fast
         self.command_pid = 0
         # What is handed out besides sockets.
         self.handed: list[tuple[listeners.Kind, int]] = []
@@ -147,6 +165,20 @@ class _Init:
         ):
             if layer in wanted:
                 outcomes[layer] = why_not or attempt(cover)
+        if self.views:
+            outcomes[Layer.FUSE] = attempt(self._show)
+
+    def _show(self) -> None:
+        """Hang the live views up, over all that is covered: from here on they must be served.
+
+        Until they are, whoever looks below them waits; so we have loaded what we need, and
+        have gone elsewhere. The command goes back when it starts.
+        """
+        _load_rest()
+        os.chdir("/")
+        for each in self.views:
+            fuse_mount.attach(each)
+            self.handed.append((listeners.Kind.FUSE, each.device))
 
     def _lock_down(self, outcomes: Outcomes) -> None:
         """Give up all privileges; what is started from here on has them no more."""
@@ -164,9 +196,7 @@ class _Init:
 
         def held() -> None:
             # From here on whoever opens a file waits for the file guard, and so should we.
-            import shutil  # noqa: F401, PLC0415 - see ``_exec``
-            import warnings  # noqa: F401, PLC0415 - of ``os.execvp``
-
+            _load_rest()
             self.handed.append((listeners.Kind.NOTIFY, holding.hold()))
 
         for layer, give_up in (
@@ -206,6 +236,8 @@ class _Init:
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             link.send(self.link, "here")
             kernel.close_on_exec_from(3)
+            if self.views:
+                os.chdir(self.directory)
             if os.getppid() == init_pid:
                 _exec(self.order.command)
         except OSError as error:
@@ -220,6 +252,12 @@ class _Init:
                 if pid == self.command_pid:
                     code = os.waitstatus_to_exitcode(status)
                     link.send(self.link, f"exited {code if code >= 0 else 128 - code}")
+
+
+def _load_rest() -> None:
+    """Load what is loaded late."""
+    import shutil  # noqa: F401, PLC0415 - see ``_exec``
+    import warnings  # noqa: F401, PLC0415 - of ``os.execvp``
 
 
 def _exec(command: list[str]) -> None:

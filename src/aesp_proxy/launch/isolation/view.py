@@ -5,6 +5,7 @@ The list is a file of rows, each of words that end in NUL, the row in an empty w
 - ``cover SOURCE TARGET``: TARGET shows SOURCE, and nobody inside can change either.
 - ``stage TREE UPPER WORK``: what is written to TREE goes to UPPER (an overlay mount), and
   names for which UPPER holds a whiteout are not there.
+- ``fuse TREE``: TREE is a live view that the file guard serves (``fuse_mount``).
 
 Stages are set up first, so that what is covered may lie in one.
 """
@@ -45,6 +46,11 @@ def stage(path: str) -> None:
 def cover(path: str) -> None:
     """Cover what the list says."""
     _each(path, "cover", _bind)
+
+
+def fuse_trees(path: str) -> list[str]:
+    """Return the directories of which the list wants a live view."""
+    return [tree for (tree,) in _of(path, "fuse")]
 
 
 def _each(path: str, kind: str, mount: Callable[..., None]) -> None:

@@ -52,13 +52,13 @@ def try_isolation() -> Report:
 
 
 def _some_view(folder: Path) -> str:
-    """List a stage and a cover, of nothing."""
-    paths = [folder / each for each in ("tree", "upper", "work")]
+    """List a stage, a cover and a live view, of nothing."""
+    paths = [folder / each for each in ("tree", "upper", "work", "live")]
     for path in paths:
         path.mkdir()
-    tree, upper, work = map(str, paths)
+    tree, upper, work, live = map(str, paths)
     listed = str(folder / "list")
-    view.write(listed, [("stage", tree, upper, work), ("cover", tree, tree)])
+    view.write(listed, [("stage", tree, upper, work), ("cover", tree, tree), ("fuse", live)])
     return listed
 
 
