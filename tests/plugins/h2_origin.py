@@ -20,7 +20,8 @@ Fields = list[tuple[str, str]]
 class H2Origin:
     """Listens on loopback with a certificate; ``heads`` are the requests it was sent.
 
-    ``resumed`` says of each connection whether its TLS session was an older one's.
+    ``resumed`` says of each connection whether its TLS session was an older one's; ``sent`` counts
+    the bytes of bodies. What is sent to ``/deaf`` is read, and no window opened for it.
     """
 
     def __init__(self, leaf: Path) -> None:
@@ -33,6 +34,7 @@ class H2Origin:
         self.bodies: list[bytes] = []
         self.trailers: list[dict[str, str]] = []
         self.resumed: list[bool] = []
+        self.sent = 0
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._begin(self._accept)
@@ -76,7 +78,7 @@ class _Connection:
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         self._h2 = h2.connection.H2Connection(config)
         self._requests: dict[int, tuple[dict[str, str], bytearray]] = {}
-        self._unsent: dict[int, bytes] = {}
+        self._unsent: dict[int, int] = {}
 
     def run(self) -> None:
         self._h2.initiate_connection()
@@ -103,7 +105,12 @@ class _Connection:
                 self._h2.reset_stream(event.stream_id, h2.errors.ErrorCodes.NO_ERROR)
         elif isinstance(event, h2.events.DataReceived):
             self._requests[event.stream_id][1].extend(event.data)
+            if self._requests[event.stream_id][0][":path"] == "/deaf":
+                return
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamReset):
+            self._unsent.pop(event.stream_id, None)
+            self._requests.pop(event.stream_id, None)
         elif isinstance(event, h2.events.TrailersReceived):
             self._origin.trailers.append(dict(event.headers))
         elif isinstance(event, h2.events.StreamEnded):
@@ -122,7 +129,7 @@ class _Connection:
             fields.append(("alt-svc", 'h3=":443"'))
         self._h2.send_headers(stream, fields)
         if path.startswith("/big/"):
-            self._unsent[stream] = b"x" * int(path[5:])
+            self._unsent[stream] = int(path[5:])
         elif path == "/trailers":
             self._h2.send_data(stream, b"ok")
             self._h2.send_headers(stream, [("x-sum", "1")], end_stream=True)
@@ -130,12 +137,14 @@ class _Connection:
             self._h2.send_data(stream, b"%d bytes" % len(body), end_stream=True)
 
     def _send_more(self, stream: int) -> None:
-        body = self._unsent.pop(stream)
-        while body:
-            room = min(self._h2.local_flow_control_window(stream), 16_384)
+        left = self._unsent.pop(stream)
+        while left:
+            room = min(self._h2.local_flow_control_window(stream), 16_384, left)
             if room <= 0:
-                self._unsent[stream] = body
+                self._unsent[stream] = left
                 return
-            self._h2.send_data(stream, body[:room])
-            body = body[room:]
+            self._h2.send_data(stream, b"x" * room)
+            left -= room
+            self._origin.sent += room
+            self._flush()
         self._h2.end_stream(stream)

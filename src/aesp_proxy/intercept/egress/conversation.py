@@ -80,7 +80,7 @@ class Conversation:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._checks: dict[tuple[str, int], Check] = {}
-        self._client_held = False
+        self._held: set[connection.Connection] = set()
         self._drain_client_until: float | None = None
 
     # what happens ---------------------------------------------------------------
@@ -361,9 +361,9 @@ class Conversation:
         """Have ``check`` asked about the addresses that ``address`` resolves to."""
         self._checks[address] = check
 
-    def hold_client(self, *, hold: bool) -> None:
-        """Stop or go on reading from the client, whose bytes have nowhere to go yet."""
-        self._client_held = hold
+    def hold(self, conn: connection.Connection, *, hold: bool) -> None:
+        """Stop or go on reading from a peer, whose bytes have nowhere to go yet."""
+        (self._held.add if hold else self._held.discard)(conn)
         self.balance()
 
     def let_go(self, server: Server) -> tuple[asyncio.Transport, asyncio.Transport] | None:
@@ -385,7 +385,7 @@ class Conversation:
         """Read from nobody while somebody does not take what was written to them."""
         congested = any(wire.congested for wire in self._wires.values())
         for wire in self._wires.values():
-            held = congested or (self._client_held and wire.conn is self.context.client)
+            held = congested or wire.conn in self._held
             transport = wire.transport
             if transport is None or transport.is_closing() or held == wire.paused:
                 continue

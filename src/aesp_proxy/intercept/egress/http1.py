@@ -185,7 +185,7 @@ class Http1(Layer):
         if self._upstream is not None and self._upstream.opened:
             yield from self._send_upstream(turn)
         elif sum(map(len, turn.unsent)) > _PIPELINE_BYTES_MAX:
-            self._conversation.hold_client(hold=True)
+            self._conversation.hold(self.context.client, hold=True)
 
     def _client_closed(self) -> CommandGenerator[None]:
         self._client_finished = True
@@ -299,7 +299,7 @@ class Http1(Layer):
 
     def upstream_opened(self, error: str | None) -> CommandGenerator[None]:
         """Send what waits, or say why it cannot be sent."""
-        self._conversation.hold_client(hold=False)
+        self._conversation.hold(self.context.client, hold=False)
         turn = self._turn
         if self._upstream is None or turn is None:
             return

@@ -29,7 +29,7 @@ from aesp_proxy.intercept.egress.patience import expire
 from aesp_proxy.intercept.egress.pool import Pool, PoolLimits
 from aesp_proxy.intercept.egress.room import Room, RoomLimits
 from aesp_proxy.intercept.egress.sealed import NOTHING_SEALED
-from aesp_proxy.intercept.egress.stock import GuardedHttp
+from aesp_proxy.intercept.egress.stock_layer import GuardedHttp
 from aesp_proxy.intercept.egress.tls import AgentTls
 from aesp_proxy.intercept.egress.transparent import Captured, NamesOf, original_destination
 from aesp_proxy.intercept.egress.upstream import Upstream

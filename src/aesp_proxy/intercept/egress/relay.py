@@ -153,9 +153,9 @@ class Unread(Layer):
         if server.address is not None:
             address = (server.address[0], server.address[1])
             conversation.watch_dial(address, self._exchange.connecting)
-        conversation.hold_client(hold=True)
+        conversation.hold(self.context.client, hold=True)
         error = yield commands.OpenConnection(server)
-        conversation.hold_client(hold=False)
+        conversation.hold(self.context.client, hold=False)
         if error is not None:
             self._over = True
             if self._exchange.denial is None:

@@ -1,4 +1,4 @@
-"""mitmproxy's own HTTP layers, guarded: HTTP/2, and HTTP/1 from a WebSocket upgrade on.
+"""The streams of mitmproxy's own HTTP layers, guarded (see ``stock_layer``).
 
 The stock stream waits for a whole body before it answers a refusal, and fails
 when asked to do both (research, section 8). Here the head is decided when it
@@ -8,19 +8,16 @@ stream that was refused swallows what still arrives for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layer import CommandGenerator, Layer
+from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import (
     DropStream,
     GetHttpConnection,
-    HttpClient,
-    HttpLayer,
-    HTTPMode,
     HttpStream,
     SendHttp,
 )
@@ -38,89 +35,28 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
-from mitmproxy.proxy.layers.tls import ServerTLSLayer
 from mitmproxy.websocket import WebSocketData
 
 from aesp_proxy.act.denial import REDACTED_FIELD, Denial, body_for, grpc_fields, response_fields
 from aesp_proxy.errors import InputError
-from aesp_proxy.intercept.egress.patience import Silence
-from aesp_proxy.intercept.egress.stock_upstream import guarded
 from aesp_proxy.intercept.egress.upstream import is_untrusted
 from aesp_proxy.intercept.egress.websocket import GuardedWebsocket
 from aesp_proxy.intercept.port import Exchange
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.host import parse_authority
 from aesp_proxy.model.record import Ending
-from aesp_proxy.normalize.http import Target, Tunnel, egress_request
+from aesp_proxy.normalize.http import Target, egress_request
 from aesp_proxy.normalize.http_body import parse_trailers
-from aesp_proxy.normalize.http_head import HeadLimits, check_method
+from aesp_proxy.normalize.http_head import check_method
 
 if TYPE_CHECKING:
-    from mitmproxy.connection import Server
     from mitmproxy.proxy.context import Context
 
-    from aesp_proxy.intercept.egress.conversation import Conversation
-    from aesp_proxy.intercept.egress.tls import UpstreamTls
+    from aesp_proxy.intercept.egress.stock_layer import GuardedHttp
 
-# How mitmproxy's log tells that a peer broke HTTP/2 (its message, pinned like the rest).
-_PROTOCOL_ERROR = "HTTP/2 protocol error"
+
 _SWITCHING = 101
 _OK = 200
-
-
-class GuardedHttp(HttpLayer):
-    """mitmproxy's HTTP layer with streams that ask the gate."""
-
-    def __init__(
-        self,
-        context: Context,
-        conversation: Conversation,
-        tunnel: Tunnel,
-        *,
-        frame_bytes_max: int,
-        limits: HeadLimits,
-        remember: Callable[[Server, UpstreamTls], None],
-    ) -> None:
-        super().__init__(context, HTTPMode.transparent)
-        self.conversation = conversation
-        self.tunnel = tunnel
-        self.frame_bytes_max = frame_bytes_max
-        self._limits = limits
-        self._remember = remember
-        self.silence = ""
-        self._fresh: dict[Server, UpstreamTls] = {}
-
-    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, Silence):
-            self.silence = str(event)
-            return
-        for command in super()._handle_event(event):
-            if isinstance(command, commands.Log) and _PROTOCOL_ERROR in command.message:
-                # mitmproxy cuts the connection and only logs it; a refusal is recorded.
-                error = InputError("the client broke the HTTP/2 protocol; the connection is cut")
-                where = f"{self.tunnel.host}:{self.tunnel.port}"
-                self.conversation.object_to(error, where)
-            yield command
-
-    def event_to_child(self, child: Layer, event: events.Event) -> CommandGenerator[None]:
-        """Pass an event on; a new upstream connection is given clients of our own."""
-        if isinstance(event, events.Start) and isinstance(child, (HttpClient, ServerTLSLayer)):
-            server = child.context.server
-            child = guarded(child, self._limits, lambda tls: self._fresh.update({server: tls}))
-            self.connections[server] = child
-        return super().event_to_child(child, event)
-
-    def answered(self, server: Server) -> None:
-        """Have the TLS session kept of a connection that has carried its first response."""
-        tls = self._fresh.pop(server, None)
-        if tls is not None:
-            self._remember(server, tls)
-
-    def make_stream(self, stream_id: int) -> CommandGenerator[None]:
-        """Open a guarded stream (called by the stock layer)."""
-        stream = GuardedStream(self.context.fork(), stream_id, self)
-        self.streams[stream_id] = stream
-        yield from self.event_to_child(stream, events.Start())
 
 
 class GuardedStream(HttpStream):

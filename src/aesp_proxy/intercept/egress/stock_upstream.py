@@ -8,7 +8,6 @@ the place of the stock ones by ``GuardedHttp``, which meets interim responses as
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import h2.events
@@ -21,6 +20,7 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     HttpEvent,
+    RequestData,
     RequestEndOfMessage,
     RequestTrailers,
     ResponseData,
@@ -35,6 +35,7 @@ from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.egress.tls import UpstreamTls
+from aesp_proxy.intercept.egress.windows import Paced
 from aesp_proxy.normalize.http_body import BodyReader, CloseReader, body_reader, last_chunk
 from aesp_proxy.normalize.http_head import Headers, HeadLimits, parse_response_head
 
@@ -44,36 +45,33 @@ if TYPE_CHECKING:
 _SWITCHING = 101
 
 
-def guarded(stack: Layer, limits: HeadLimits, opened: Callable[[UpstreamTls], None]) -> Layer:
-    """Give the layers of a new upstream connection, with our clients for the stock ones.
-
-    ``opened`` is told of the TLS that a connection begins with.
-    """
-    context = stack.context
+def guarded(stack: Layer, limits: HeadLimits) -> tuple[UpstreamTls | None, UpstreamClient]:
+    """Give the layers of a new upstream connection: TLS where it has that, and our client."""
+    client = UpstreamClient(stack.context, limits)
     if not isinstance(stack, ServerTLSLayer):
-        return UpstreamClient(context, limits)
-    tls = UpstreamTls(context)
-    tls.child_layer = UpstreamClient(context, limits)
-    opened(tls)
-    return tls
+        return None, client
+    tls = UpstreamTls(stack.context)
+    tls.child_layer = client
+    return tls, client
 
 
 class UpstreamClient(HttpClient):
-    """Opens the connection, then speaks what was agreed on."""
+    """Opens the connection, then speaks what was agreed on: ``speaker``, once it is open."""
 
     def __init__(self, context: Context, limits: HeadLimits) -> None:
         super().__init__(context)
         self._limits = limits
+        self.speaker: UpstreamHttp1 | UpstreamHttp2 | None = None
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         server = self.context.server
         error = None if server.connected else (yield commands.OpenConnection(server))
         if not error:
-            client: Layer
-            if server.alpn == b"h2":
-                client = UpstreamHttp2(self.context)
-            else:
-                client = UpstreamHttp1(self.context, self._limits)
+            client = self.speaker = (
+                UpstreamHttp2(self.context)
+                if server.alpn == b"h2"
+                else UpstreamHttp1(self.context, self._limits)
+            )
             self.child_layer = client
             replaced: Any = self
             replaced._handle_event = client.handle_event  # noqa: SLF001 - as mitmproxy does
@@ -81,8 +79,15 @@ class UpstreamClient(HttpClient):
         yield RegisterHttpConnection(server, error)
 
 
-class UpstreamHttp2(Http2Client):
+class UpstreamHttp2(Paced, Http2Client):
     """HTTP/2 to upstream; interim responses pass."""
+
+    def unsent(self, stream_id: int) -> int:
+        """Return how many bytes of the agent's stream wait for upstream to take them."""
+        ours = self.our_stream_id.get(stream_id, 0)
+        queued = self.stream_queue.get(stream_id, ())
+        waiting = sum(len(each.data) for each in queued if isinstance(each, RequestData))
+        return waiting + self.h2_conn.unsent(ours)
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take an event of the h2 library (called by the stock client)."""
