@@ -6,7 +6,10 @@ import errno
 
 import pytest
 from file_lab import TOKEN, Recorded, file_gate, file_judge, files_snapshot
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from aesp_proxy.decide.engine import decide
 from aesp_proxy.intercept.file_port import Actor
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.event import FileOperation as Op
@@ -144,7 +147,7 @@ def test_a_decision_that_fails_refuses_and_hides(snapshot, monkeypatch):
 
     monkeypatch.setattr("aesp_proxy.daemon.file_gate.decide", fail)
     monkeypatch.setattr("aesp_proxy.daemon.file_judge.decide", fail)
-    assert gate.hides("/w/a")
+    assert gate.hides("/w/secret/readme.txt")
     denial = gate.refuse_access(Op.OPEN, "/w/a", "/w/a")
     assert denial is not None
     assert denial.errno == errno.EIO
@@ -155,3 +158,34 @@ def test_a_refusal_quotes_no_secret(snapshot, journal):
     path = f"/w/{TOKEN}/.env"
     assert gate.refuse_access(Op.OPEN, path, path) is not None
     assert TOKEN not in repr(journal.records)
+
+
+NO_GUARD = 'version: "1.2.0"\nname: p\nguards:\n  secret_leak: {enabled: false}\n'
+POLICIES = [
+    "  forbidden_path: {patterns: ['**/a', '/w/b*/**'], exceptions: ['/w/bc/**']}\n",
+    "  forbidden_path: {patterns: ['**/a']}\n  path_allowlist: {file_access_allow: ['/w/**']}\n",
+    "  path_allowlist: {file_access_allow: ['/w/b*/**']}\n",
+    (
+        "  forbidden_path: {patterns: ['**/a']}\nrules:\n"
+        "  - {policy_id: r, applies_to: ['file:**/c'], rule: {condition: 'true', effect: DENY}}\n"
+    ),
+    "",
+]
+
+
+@settings(max_examples=60)
+@given(names=st.lists(st.sampled_from(["a", "A", "b", "bc", "c", "w", "\udcff"]), max_size=4))
+@pytest.mark.parametrize("number", range(len(POLICIES)))
+def test_what_is_hidden_is_what_the_engine_refuses_to_open(gates, number, names):
+    path = "/" + "/".join(["w", *names])
+    gate = gates[number]
+    snapshot = gate._judge.snapshot
+    assert (
+        gate.hides(path)
+        is not decide(gate._judge.event(Op.OPEN, path, path), snapshot).verdict.passes
+    )
+
+
+@pytest.fixture(scope="module")
+def gates():
+    return [file_gate(files_snapshot(NO_GUARD + text)) for text in POLICIES]

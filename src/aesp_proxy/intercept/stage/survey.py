@@ -35,9 +35,17 @@ class Survey:
 
 
 def survey(
-    tree: Path, forbids: Forbids, *, entries_max: int, apart: Collection[str] = ()
+    tree: Path,
+    forbids: Forbids,
+    *,
+    entries_max: int,
+    apart: Collection[str] = (),
+    notes_links: bool = True,
 ) -> Survey:
     """Walk a tree, but not into the directories ``apart``, and ask for each name.
+
+    Without ``notes_links`` no file is looked at but the hidden ones, and ``linked`` stays
+    empty.
 
     ConfigError for a tree of more than ``entries_max`` names, UnavailableError for one
     that cannot be read.
@@ -64,7 +72,7 @@ def survey(
                 found.inodes.update(_inodes(entry, is_directory=is_directory))
             elif is_directory:
                 open_directories.append(name)
-            else:
+            elif notes_links:
                 _note_links(found, name, entry)
     return found
 
