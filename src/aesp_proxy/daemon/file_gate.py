@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 from aesp_proxy.act.denial import Denial
@@ -128,10 +129,12 @@ class JudgedFileGate:
                     judge.refusal(Reason.LIMIT_EXCEEDED, told),
                 ),
                 actor,
+                size=size,
             )
         return self._answer(
             lambda: judge.reading(path, resolved, content, refuses=refuses),
             actor,
+            size=size,
             only_findings=True,
         )
 
@@ -145,8 +148,8 @@ class JudgedFileGate:
         actor: Actor = NOBODY,
     ) -> FileDenial | None:
         """Decide what a close, a rename or a publication would change; see ``file_port``."""
-        judge = self._judge
-        return self._answer(lambda: judge.writing(path, resolved, before, after, size), actor)
+        judged = partial(self._judge.writing, path, resolved, before, after, size)
+        return self._answer(judged, actor, size=size)
 
     def refuse_unsupported(self, path: str, what: str, actor: Actor = NOBODY) -> FileDenial:
         """Refuse and record what a backend has no answer for."""
@@ -164,6 +167,7 @@ class JudgedFileGate:
         judged: Callable[[], Judged],
         actor: Actor,
         *,
+        size: int | None = None,
         only_findings: bool = False,
     ) -> FileDenial | None:
         """Decide and record; ``only_findings`` leaves out what passed with nothing to tell."""
@@ -173,6 +177,7 @@ class JudgedFileGate:
             if passes and only_findings and not decision.findings:
                 return None
             record = self._by(decision_record(event, decision, time_ns=event.time_ns), actor)
+            record = self._noted(record, decision, size)
             record_id = self._journal.append(self._clean(record))
         except RecordError:
             return self._denied(self._failed(Reason.RECORD_FAILED, "it could not be recorded"))
@@ -199,6 +204,15 @@ class JudgedFileGate:
             principal_id=who or record.principal_id,
             metadata=tuple(sorted((*record.metadata, ("pid", str(actor.pid))))),
         )
+
+    def _noted(self, record: Record, decision: Decision, size: int | None) -> Record:
+        """Add the size and the labels of the content, where it is known."""
+        labels = self._judge.labels(decision)
+        more = [("labels", ",".join(labels))] if labels else []
+        more += [("size", str(size))] if size is not None else []
+        if not more:
+            return record
+        return replace(record, metadata=tuple(sorted((*record.metadata, *more))))
 
     def _failed(self, reason: Reason, message: str) -> Decision:
         snapshot = self._judge.snapshot

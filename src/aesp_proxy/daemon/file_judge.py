@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.guards.patch_integrity import PatchIntegrity
-from aesp_proxy.decide.guards.secret_leak import SecretLeak
 from aesp_proxy.decide.protected import protects
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
@@ -25,6 +24,9 @@ from aesp_proxy.normalize.patch_of import patch_of
 _WRITING: Final = frozenset(
     {FileOperation.CREATE, FileOperation.WRITE, FileOperation.DELETE, FileOperation.RENAME}
 )
+
+SECRET: Final = "secret"  # noqa: S105 - a label
+"""The label of content with a finding of a kind that has no tag of its own."""
 
 
 class Judged(NamedTuple):
@@ -52,7 +54,14 @@ class FileJudge:
         self._now_ns = now_ns
         self._guard = guard
         self._reads_patches = any(isinstance(each, PatchIntegrity) for each in snapshot.guards)
-        self._leak = next((each for each in snapshot.guards if isinstance(each, SecretLeak)), None)
+        rules = snapshot.scanner.rules if snapshot.scanner is not None else ()
+        self._tags = {rule.id: rule.tags for rule in rules if rule.tags}
+
+    def labels(self, decision: Decision) -> tuple[str, ...]:
+        """Say what kinds of content were found: the tags of the rules, ``secret`` for the rest."""
+        tags = self._tags
+        found = (tags.get(each.rule, ()) or (SECRET,) for each in decision.findings)
+        return tuple(sorted({label for labels in found for label in labels}))
 
     def event(
         self, operation: FileOperation, path: str, resolved: str, content: bytes | None = None

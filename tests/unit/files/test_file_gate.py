@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from file_lab import TOKEN, Recorded, file_gate, file_judge, files_snapshot
+from file_lab import TOKEN, TOKEN_RULES, Recorded, file_gate, file_judge, files_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +92,7 @@ def test_a_secret_in_a_file_that_is_opened_is_told_and_refuses_where_that_is_ask
     assert noting.refuse_reading("/w/a", "/w/a", SECRET, 16) is None
     (record,) = journal.records
     assert (record.verdict, record.findings[0].rule) == ("audit", "token")
+    assert record.metadata == (("labels", "secret"), ("size", "16"))
     assert TOKEN not in repr(record)
     assert noting.refuse_reading("/w/a", "/w/a", b"clean", 5) is None
     assert len(journal.records) == 1
@@ -189,3 +190,10 @@ def test_what_is_hidden_is_what_the_engine_refuses_to_open(gates, number, names)
 @pytest.fixture(scope="module")
 def gates():
     return [file_gate(files_snapshot(NO_GUARD + text)) for text in POLICIES]
+
+
+def test_content_is_labelled_by_the_tags_of_what_is_found_in_it(journal):
+    rules = TOKEN_RULES.replace('severity = "critical"', 'severity = "critical"\ntags = ["phi"]')
+    gate = file_gate(files_snapshot(rules=rules), journal)
+    assert gate.refuse_reading("/w/a", "/w/a", SECRET, 16) is None
+    assert ("labels", "phi") in journal.records[0].metadata
