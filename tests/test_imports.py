@@ -33,7 +33,13 @@ HOMES = {
     "sqlite3": ("aggregator/store",),
     "httpx": ("forward", "aggregator", "cli/aggregator.py", "daemon/vault.py"),
     "numpy": ("decide/secrets/grams.py",),
-    "ctypes": ("launch", "daemon/spawned.py", "intercept/notify/kernel.py"),
+    "ctypes": (
+        "launch",
+        "daemon/spawned.py",
+        "intercept/notify/kernel.py",
+        "intercept/fanotify/handles.py",
+        "intercept/fanotify/kernel.py",
+    ),
     "pathspec": ("cli/scan/targets.py",),
 }
 

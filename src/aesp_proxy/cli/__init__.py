@@ -29,6 +29,10 @@ _COMMANDS: Final[Table] = {
         "aesp_proxy.cli.capture:capture",
         "Bring what users of this host send to the service.",
     ),
+    "files": (
+        "aesp_proxy.cli.files:files",
+        "Decide which files users of this host may open.",
+    ),
     "secrets": (
         "aesp_proxy.cli.secrets:secrets",
         "Register secret values that may not leave, list and forget them.",

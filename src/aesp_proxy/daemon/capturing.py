@@ -31,11 +31,12 @@ def names_of_users(settings: Settings) -> Callable[[int], str] | None:
     """
     if not captures(settings) or settings.capture.rules == ELSEWHERE:
         return None
-    return _user_name
+    return user_name
 
 
 @lru_cache(maxsize=1_024)
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return the name of a user, or a word with its id."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -50,9 +51,9 @@ def wish_of(settings: Settings, *, spared: int | None = None) -> Wish:
     chosen = settings.capture
     wish = Wish(
         named=Named(
-            users=_words(chosen.users),
-            groups=_words(chosen.groups),
-            cgroups=_words(chosen.cgroups),
+            users=words(chosen.users),
+            groups=words(chosen.groups),
+            cgroups=words(chosen.cgroups),
         ),
         ways=_ways(settings),
         proxy_uid=os.geteuid(),
@@ -83,5 +84,6 @@ def _ways(settings: Settings) -> Ways:
     )
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """Return what stands between commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())

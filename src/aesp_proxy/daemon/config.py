@@ -320,7 +320,7 @@ def _keys(owner: type, prefix: str = "") -> Iterator[Key]:
     for field in dataclasses.fields(owner):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            yield from _keys(typing.cast("type", hint), f"{field.name}.")
+            yield from _keys(typing.cast("type", hint), f"{prefix}{field.name}.")
             continue
         optional = type(None) in typing.get_args(hint)
         yield Key(
@@ -362,6 +362,19 @@ def build(layers: Sequence[Mapping[str, Given]]) -> Settings:
     top = groups.pop("", {})
     if "state_dir" not in top:
         raise ConfigError("no state directory", where="state_dir", remedy="give --state DIR")
-    hints = typing.get_type_hints(Settings)
-    top.update({group: hints[group](**values) for group, values in groups.items()})
+    groups[""] = top
+    for name in tuple(groups):
+        groups.setdefault(name.rpartition(".")[0], {})
+    # The innermost first, each into the one around it.
+    for name in sorted(filter(None, groups), key=lambda group: -group.count(".")):
+        around, _, leaf = name.rpartition(".")
+        groups[around][leaf] = _group(name)(**typing.cast("dict[str, Any]", groups[name]))
     return Settings(**typing.cast("dict[str, Any]", top))
+
+
+def _group(name: str) -> type:
+    """Return the class of a group of settings."""
+    owner: type = Settings
+    for part in name.split("."):
+        owner = typing.get_type_hints(owner)[part]
+    return owner

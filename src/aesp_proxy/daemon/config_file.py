@@ -69,7 +69,7 @@ def _place(path: Path, node: yaml.Node) -> str:
 
 
 def _flatten(path: Path, node: yaml.Node, prefix: str, layer: dict[str, Given]) -> None:
-    """Turn nested maps into dotted names; two levels is all there is."""
+    """Turn nested maps into dotted names."""
     where = _place(path, node)
     seen: set[str] = set()
     for name, key_node, value in _entries(path, node, where):
@@ -77,9 +77,9 @@ def _flatten(path: Path, node: yaml.Node, prefix: str, layer: dict[str, Given]) 
         if name in seen:
             raise ConfigError(f"{dotted} stands twice", where=_place(path, key_node))
         seen.add(name)
-        is_group = not prefix and any(known.startswith(f"{name}.") for known in KEYS)
+        is_group = any(known.startswith(f"{dotted}.") for known in KEYS)
         if is_group:
-            _flatten(path, value, f"{name}.", layer)
+            _flatten(path, value, f"{dotted}.", layer)
         elif dotted not in KEYS:
             raise unknown_key(dotted, tuple(KEYS), _place(path, key_node))
         else:

@@ -10,8 +10,40 @@ _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Whose opens of files the service decides, of agents that it did not start."""
+
+    users: str = setting(
+        "", "Users, names or ids, separated by commas; their ids of /etc/subuid too.",
+    )  # fmt: skip
+    groups: str = setting(
+        "", "Groups, names or ids, separated by commas: members, and what runs with their id.",
+    )  # fmt: skip
+    cgroups: str = setting(
+        "", "Cgroups (version 2), paths such as `agents.slice`, separated by commas; what is below "
+        "them, too. A unit's is `system.slice/NAME.service`.",
+    )  # fmt: skip
+    trees: str = setting(
+        "", "Directories in which forbidden files are looked for, separated by colons; the file "
+        "systems that they lie on are watched as a whole. Default is the homes of the users.",
+    )  # fmt: skip
+    by: str = setting(
+        "daemon",
+        "Who answers the kernel: `daemon`: processes of the service, which needs CAP_SYS_ADMIN to "
+        "start them; `service`: `aesp-proxy files watch` beside it.",
+        choices=("daemon", "service"),
+    )
+    hung_s: float = setting(
+        10.0, "Longest time the listener may stand still while somebody waits; then it is ended "
+        "and what waits is denied.", minimum=1, maximum=300,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """What `run` does about files."""
+    """What `run` does about files, and the service about those of agents that run already."""
+
+    watch: Watch = Watch()
 
     backend: str = setting(
         "none",

@@ -21,14 +21,17 @@ from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.guards.forbidden_path import ForbiddenPath
 from aesp_proxy.decide.guards.path_allowlist import PathAllowlist
 from aesp_proxy.decide.policy.globs import PathGlobs
+from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import RecordError
 from aesp_proxy.intercept.file_port import NOBODY, Actor
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
 from aesp_proxy.model.event import FileOperation
-from aesp_proxy.model.record import Outcome, Record, RecordId
+from aesp_proxy.model.record import Record, RecordId
 from aesp_proxy.record.compose import decision_record
 
 _KEPT_MAX: Final = 200_000
+ENFORCED_KEY: Final = "enforced"
+"""Metadata of a record: ``no`` where what it tells of had happened before."""
 _NOT_RECORDED: Final = "not-recorded"
 
 
@@ -71,6 +74,11 @@ class JudgedFileGate:
         self._sole_patterns = _sole_patterns(judge)
         self._hidden, self._allowed = {}, set()
         self.generation += 1
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The policy that is decided by."""
+        return self._judge.snapshot
 
     def hides(self, path: str) -> bool:
         """Tell whether nothing may open this path; see ``file_port``."""
@@ -160,6 +168,33 @@ class JudgedFileGate:
         )
         return denial or self._denied(decision, _NOT_RECORDED)
 
+    def permits(self, operation: FileOperation, path: str, resolved: str) -> bool:
+        """Tell whether an access would pass by its name; see ``file_port``."""
+        try:
+            return self._judge.access(operation, path, resolved).decision.verdict.passes
+        except Exception:  # noqa: BLE001 - net 3: what cannot be decided is not permitted
+            return False
+
+    def note_done(
+        self,
+        operation: FileOperation,
+        path: str,
+        resolved: str,
+        actor: Actor = NOBODY,
+        *,
+        size: int,
+        content: bytes | None = None,
+        is_directory: bool = False,
+    ) -> None:
+        """Record what could not be stopped; see ``file_port``."""
+        judge = self._judge
+        self._answer(
+            lambda: judge.done(operation, path, resolved, content, is_directory=is_directory),
+            actor,
+            size=size,
+            notes=((ENFORCED_KEY, "no"),),
+        )
+
     # recording --------------------------------------------------------------------
 
     def _answer(
@@ -169,6 +204,7 @@ class JudgedFileGate:
         *,
         size: int | None = None,
         only_findings: bool = False,
+        notes: tuple[tuple[str, str], ...] = (),
     ) -> FileDenial | None:
         """Decide and record; ``only_findings`` leaves out what passed with nothing to tell."""
         try:
@@ -178,6 +214,7 @@ class JudgedFileGate:
                 return None
             record = self._by(decision_record(event, decision, time_ns=event.time_ns), actor)
             record = self._noted(record, decision, size)
+            record = replace(record, metadata=(*record.metadata, *notes))
             record_id = self._journal.append(self._clean(record))
         except RecordError:
             return self._denied(self._failed(Reason.RECORD_FAILED, "it could not be recorded"))
@@ -190,7 +227,7 @@ class JudgedFileGate:
     def _clean(self, record: Record) -> Record:
         """Mask what a refusal may quote; what passed clean has been looked at."""
         scanner = self._judge.snapshot.scanner
-        if scanner is None or record.outcome is Outcome.SUCCESS:
+        if scanner is None or record.verdict == Verdict.ALLOW.value:
             return record
         return scrubbed(record, scanner)
 

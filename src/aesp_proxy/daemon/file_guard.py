@@ -33,8 +33,8 @@ from aesp_proxy.daemon.control import (
 )
 from aesp_proxy.daemon.file_gate import JudgedFileGate
 from aesp_proxy.daemon.file_judge import FileJudge
+from aesp_proxy.daemon.policy_source import PolicySource
 from aesp_proxy.daemon.secret_registry import entries_of
-from aesp_proxy.daemon.worker_control import PolicySource
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError

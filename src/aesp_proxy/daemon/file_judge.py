@@ -124,6 +124,26 @@ class FileJudge:
             decision = decision if of_patch.verdict.passes else of_patch
         return Judged(event, decision)
 
+    def done(
+        self,
+        operation: FileOperation,
+        path: str,
+        resolved: str,
+        content: bytes | None,
+        *,
+        is_directory: bool,
+    ) -> Judged:
+        """Judge what has happened: what would have been refused is told as gravely, but passed."""
+        judged = self.access(operation, path, resolved, is_directory=is_directory)
+        if judged.decision.verdict.passes and content is not None:
+            event = self.event(operation, path, resolved, content)
+            judged = Judged(event, decide(event, self.snapshot))
+        decision = judged.decision
+        if decision.verdict.passes:
+            return judged
+        told = f"not stopped: {decision.message}"
+        return Judged(judged.event, replace(decision, verdict=Verdict.AUDIT, message=told))
+
     def _patch(self, event: FileAccess, before: bytes, after: bytes) -> PatchApply:
         return PatchApply(
             event_id="",

@@ -27,12 +27,13 @@ from aesp_proxy.daemon.config import Limits, Settings
 from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
+from aesp_proxy.daemon.policy_source import PolicySource
 from aesp_proxy.daemon.reaching import tls_settings, way_out
 from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.secret_registry import entries_of
 from aesp_proxy.daemon.session import SessionCounter, claims_of
-from aesp_proxy.daemon.worker_control import ControlLoop, PolicySource
+from aesp_proxy.daemon.worker_control import ControlLoop
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.registered import Entry
 from aesp_proxy.decide.snapshot import Snapshot

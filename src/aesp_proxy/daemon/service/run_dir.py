@@ -41,6 +41,11 @@ def capture_socket_in(run_dir: Path) -> Path:
     return run_dir / "capture.sock"
 
 
+def files_socket_in(run_dir: Path) -> Path:
+    """Return the socket of a run directory on which who watches files is heard."""
+    return run_dir / "files.sock"
+
+
 class RunDir:
     """A run directory that is held: no other daemon starts in it."""
 
@@ -57,6 +62,8 @@ class RunDir:
             self.listener = _listen(socket_in(path))
             # Who keeps the packet rules comes here, if anybody does.
             self.capture_listener = _listen(capture_socket_in(path))
+            # And who watches files, the same.
+            self.files_listener = _listen(files_socket_in(path))
         except OSError as error:
             raise ConfigError(
                 f"the run directory cannot be used: {error.strerror or error}",
@@ -70,8 +77,10 @@ class RunDir:
     def __exit__(self, *_: object) -> None:
         self.listener.close()
         self.capture_listener.close()
+        self.files_listener.close()
         socket_in(self.path).unlink(missing_ok=True)
         capture_socket_in(self.path).unlink(missing_ok=True)
+        files_socket_in(self.path).unlink(missing_ok=True)
         self._lock.release()
 
 

@@ -34,43 +34,46 @@ class Named:
         return bool(self.users or self.groups or self.cgroups)
 
 
-def found(named: Named, *, proxy_uid: int, subuid: Path = _SUBUID) -> Selection:
-    """Return who is meant; ConfigError for who is not known, or must not be captured.
+def found(
+    named: Named, *, proxy_uid: int, subuid: Path = _SUBUID, where: str = "capture"
+) -> Selection:
+    """Return who is meant; ConfigError for who is not known, or must not be meant.
 
-    ``proxy_uid`` is the user of the proxy itself, whose own way out must stay.
+    ``proxy_uid`` is the user of the proxy itself, whose own way must stay open. ``where``
+    is the group of settings that names them.
     """
-    gids = tuple(_gid(each) for each in named.groups)
-    uids = {_uid(each) for each in named.users}
+    gids = tuple(_gid(each, where) for each in named.groups)
+    uids = {_uid(each, where) for each in named.users}
     for gid, name in zip(gids, named.groups, strict=True):
         members = _members(gid)
         _refuse_own(members, proxy_uid, f"group {name}")
         # Root is a member of groups that it does not belong to in any sense that counts.
         uids |= members - {0}
-    _refuse_own(uids, proxy_uid, "capture.users")
+    _refuse_own(uids, proxy_uid, f"{where}.users")
     if 0 in uids or 0 in gids:
-        raise ConfigError("root cannot be captured: it can take the rules away",
-                          where="capture", remedy="run the agent as an ordinary user")  # fmt: skip
+        raise ConfigError("root cannot be captured or watched: it can end that",
+                          where=where, remedy="run the agent as an ordinary user")  # fmt: skip
     ranges = {(uid, uid) for uid in uids} | set(_subordinate(uids, subuid))
-    cgroups = tuple(_cgroup(each) for each in named.cgroups)
+    cgroups = tuple(_cgroup(each, where) for each in named.cgroups)
     return Selection(uids=_merged(ranges), gids=tuple(sorted(set(gids))), cgroups=cgroups)
 
 
-def _uid(name: str) -> int:
+def _uid(name: str, where: str) -> int:
     if name.isascii() and name.isdecimal() and int(name) <= UID_MAX:
         return int(name)
     try:
         return pwd.getpwnam(name).pw_uid
     except (KeyError, ValueError) as error:
-        raise ConfigError("no such user", where=f"capture.users: {name}") from error
+        raise ConfigError("no such user", where=f"{where}.users: {name}") from error
 
 
-def _gid(name: str) -> int:
+def _gid(name: str, where: str) -> int:
     if name.isascii() and name.isdecimal() and int(name) <= UID_MAX:
         return int(name)
     try:
         return grp.getgrnam(name).gr_gid
     except (KeyError, ValueError) as error:
-        raise ConfigError("no such group", where=f"capture.groups: {name}") from error
+        raise ConfigError("no such group", where=f"{where}.groups: {name}") from error
 
 
 def _members(gid: int) -> set[int]:
@@ -94,7 +97,7 @@ def _known(names: Iterable[str]) -> Iterator[int]:
 def _refuse_own(uids: set[int], proxy_uid: int, where: str) -> None:
     if proxy_uid and proxy_uid in uids:
         raise ConfigError(
-            f"the proxy's own user (id {proxy_uid}) would be captured",
+            f"the proxy's own user (id {proxy_uid}) would be captured or watched",
             where=where,
             remedy="give the proxy a user of its own",
         )
@@ -136,8 +139,8 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 # cgroups --------------------------------------------------------------------------------
 
 
-def _cgroup(name: str) -> Cgroup:
-    where, path = f"capture.cgroups: {name}", name.strip("/")
+def _cgroup(name: str, settings: str) -> Cgroup:
+    where, path = f"{settings}.cgroups: {name}", name.strip("/")
     parts = path.split("/")
     if not path or {"", ".", ".."} & set(parts):
         raise ConfigError("not the path of a cgroup below the root", where=where)
@@ -145,8 +148,11 @@ def _cgroup(name: str) -> Cgroup:
     if root is None:
         raise ConfigError("cgroup version 2 is not mounted here", where=where)
     if _is_inside(path, _OWN_CGROUP.read_text("utf-8", "replace")):
-        raise ConfigError("the proxy itself runs in it, and would be captured", where=where,
-                          remedy="name a cgroup that holds agents alone")  # fmt: skip
+        raise ConfigError(
+            "the proxy itself runs in it, and would be captured or watched",
+            where=where,
+            remedy="name a cgroup that holds agents alone",
+        )
     try:
         # The number of a cgroup, for the kernel, is that of its directory.
         return Cgroup(path, (root / path).stat().st_ino)

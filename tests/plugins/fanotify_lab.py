@@ -1,0 +1,195 @@
+"""A watch as a service keeps it, over a file system made for it, and a user who is watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from select import poll
+from typing import Any, Final
+
+import fanotify_world
+
+PROGRAM: Final = Path(sys.executable).parent / "aesp-proxy"
+WATCHED, OTHER = 4242, 4343
+POLICY: Final = """\
+version: "1.2.0"
+name: files
+guards:
+  forbidden_path: {enabled: true, patterns: ["**/.env", "**/.ssh/**", "**/caf\\u00e9.key"]}
+  secret_leak: {enabled: true}
+  path_allowlist:
+    enabled: true
+    file_access_allow: ["/**"]
+    file_write_allow: ["/**"]
+"""
+_START_S: Final = 60
+
+
+def unusable() -> str:
+    """Why no lab can be made here; empty where it can."""
+    if os.geteuid() != 0:
+        return "needs root: it asks the kernel to wait for its answers"
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if tried.returncode:
+        return "no mount namespaces here"
+    from aesp_proxy.errors import UnavailableError
+    from aesp_proxy.intercept.fanotify.marks import make_groups
+
+    try:
+        make_groups().close()
+    except UnavailableError as error:
+        return str(error)
+    return ""
+
+
+def until(condition: Any, what: str, *, s_max: float = 20) -> Any:
+    """Wait for what other processes bring about, and return it."""
+    pause, end = poll(), time.monotonic() + s_max
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not in {s_max} s: {what}"
+        pause.poll(20)
+    return found
+
+
+class Lab:
+    """A tree that is watched, and what is done in it."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        folder.chmod(0o755)
+        self.folder, self.tree = folder, folder / "tree"
+        self.tree.mkdir()
+        (folder / "policy.yaml").write_text(POLICY)
+        self.state = folder / "state"
+        self.log = folder / "watch.log"
+        self._stack = stack
+        words = [sys.executable, fanotify_world.__file__, str(self.tree)]
+        self.world = stack.enter_context(
+            subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        )
+        stack.callback(self.world.kill)
+        assert self.world.stdout is not None
+        assert self.world.stdout.readline() == b"held\n"
+        self.watch: subprocess.Popen[bytes] | None = None
+
+    # what is there -------------------------------------------------------------------
+
+    @property
+    def inside(self) -> Path:
+        """The tree, as it is reached from outside of its namespace."""
+        return Path(f"/proc/{self.world.pid}/root{self.tree}")
+
+    def put(self, name: str, text: str = "hello\n", *, owner: int = WATCHED) -> str:
+        """Make a file in the tree; return its path in there."""
+        path = self.inside / name
+        for folder in reversed(path.relative_to(self.inside).parents):
+            made = self.inside / folder
+            made.mkdir(exist_ok=True)
+            os.chown(made, owner, owner)
+        path.write_text(text)
+        os.chown(path, owner, owner)
+        return str(self.tree / name)
+
+    def command(self, uid: int, *words: str) -> list[str]:
+        """The words that run a program in there as a user."""
+        enter = ["nsenter", f"--mount=/proc/{self.world.pid}/ns/mnt"]
+        user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
+        return [*enter, *user, *words]
+
+    def run(self, uid: int, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program in there to its end."""
+        return subprocess.run(
+            self.command(uid, *words),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **more,
+        )
+
+    def does(self, code: str, *, uid: int = WATCHED) -> str:
+        """Run a few lines of Python; return the last line of what they print, or an error."""
+        tree = f"import os, sys; os.chdir('/'); T = {str(self.tree)!r}\n"
+        wrapped = f"{tree}try:\n" + "".join(f"    {line}\n" for line in code.splitlines())
+        wrapped += (
+            "except OSError as error:\n    import errno; print(errno.errorcode[error.errno])\n"
+        )
+        done = self.run(uid, sys.executable, "-I", "-S", "-c", wrapped)
+        assert not done.stderr, done.stderr
+        return (done.stdout.splitlines() or [""])[-1]
+
+    def reads(self, name: str, *, uid: int = WATCHED) -> str:
+        """Read a file of the tree in there."""
+        return self.does(f"print(open(T + '/{name}').read().strip())", uid=uid)
+
+    # the watch -----------------------------------------------------------------------
+
+    def begin(self, *settings: str, policy: str | None = None) -> None:
+        """Start it, and wait until the listener answers."""
+        if policy is not None:
+            (self.folder / "policy.yaml").write_text(policy)
+        words = [
+            str(PROGRAM),
+            "files",
+            "watch",
+            "--users",
+            str(WATCHED),
+            "--trees",
+            str(self.tree),
+            "--policy",
+            str(self.folder / "policy.yaml"),
+            "--set",
+            f"state_dir={self.state}",
+            "--set",
+            f"daemon.run_dir={self.folder}/run",
+        ]
+        for each in settings:
+            words += ["--set", each]
+        with self.log.open("ab") as log:
+            self.watch = subprocess.Popen(self.command(0, *words), stderr=log)
+        self._stack.callback(self.end)
+        until(lambda: self._answers() or self.watch.poll() is not None, "a watch", s_max=_START_S)
+        assert self.watch.poll() is None, self.said
+
+    def _answers(self) -> bool:
+        return "are decided by" in self.said
+
+    @property
+    def said(self) -> str:
+        """What it has said."""
+        return self.log.read_text()
+
+    @property
+    def listener(self) -> int:
+        """Process id of the listener, 0 while there is none."""
+        assert self.watch is not None
+        children = Path(f"/proc/{self.watch.pid}/task/{self.watch.pid}/children").read_text()
+        return int((children.split() or ["0"])[0])
+
+    def end(self) -> int:
+        """Stop it in order."""
+        if self.watch is None:
+            return 0
+        if self.watch.poll() is None:
+            self.watch.send_signal(signal.SIGTERM)
+        return self.watch.wait(20)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is in the record, oldest first."""
+        words = [
+            str(PROGRAM),
+            "audit",
+            "tail",
+            "--json",
+            "-n",
+            "100000",
+            "--state",
+            str(self.state),
+        ]
+        told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return [json.loads(line) for line in told.splitlines()]
