@@ -152,9 +152,10 @@ def _serve(said: str, records: str) -> None:
 
         text = Path(f"{records}.policy").read_text()
         gate.swap(file_judge(files_snapshot(text, TOKEN_RULES)))
+        view.refresh()
 
-    signal.signal(signal.SIGUSR1, reload)
     view = view_of(tree, device, gate, covers=covers, entries_max=1_000_000)
+    signal.signal(signal.SIGUSR1, reload)
     serve_trees([view], None, lambda: True)
 
 

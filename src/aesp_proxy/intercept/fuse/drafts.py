@@ -68,7 +68,7 @@ class Draft:
     def fill(self, source: int) -> None:
         """Make it what the file is."""
         found = os.fstat(source)
-        self.kept = signature(found)
+        self.kept = None
         self.ranges = []
         os.ftruncate(self.fd, 0)
         try:
@@ -77,6 +77,7 @@ class Draft:
             # Not a file system with shared blocks.
             _copy_data(source, self.fd, 0, found.st_size)
             os.ftruncate(self.fd, found.st_size)
+        self.kept = signature(found)
 
     def note(self, start: int, end: int) -> None:
         """Note that it was changed from ``start`` up to ``end``."""
