@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aesp_proxy.intercept.notify.asking import Asking
+from aesp_proxy.intercept.notify.calls import Kind
 from aesp_proxy.intercept.notify.held import Held
 from aesp_proxy.intercept.notify.kernel import (
     RESOLVE_BENEATH,
@@ -30,7 +31,6 @@ _ACCESS_MODE: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _TEMPORARY: Final = os.O_TMPFILE & ~os.O_DIRECTORY
 _OURS: Final = os.O_CLOEXEC | os.O_NOCTTY
 _NOT_TWICE: Final = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-_OF_HELD: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_PATH
 _HOW_BYTES_MAX: Final = 4096
 _RACES_MAX: Final = 16
 _THE_TERMINAL: Final = os.makedev(5, 0)
@@ -44,6 +44,11 @@ class Opened:
 
     descriptor: int
     close_on_exec: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GoesOn:
+    """The kernel may do it: nothing that is in memory can make it do something else."""
 
 
 @dataclass(slots=True)
@@ -62,12 +67,12 @@ class Opening:
         self._resolver = resolver
         self._asking = asking
 
-    def open(self, held: Held) -> Opened | Waits:
+    def open(self, held: Held) -> Opened | Waits | GoesOn:
         """Answer open, creat and openat."""
         mode = held.extra_int(0) & 0o7777
         return self._open(held, How(held.flags, mode, 0))
 
-    def open_how(self, held: Held) -> Opened | Waits:
+    def open_how(self, held: Held) -> Opened | Waits | GoesOn:
         """Answer openat2."""
         size = held.extra_long(1)
         if size > _HOW_BYTES_MAX:
@@ -75,7 +80,7 @@ class Opening:
         how = read_how(held.extra_bytes(0, size) if size > 0 else b"")
         return self._open(held, how._replace(flags=how.flags & 0xFFFFFFFF))
 
-    def _open(self, held: Held, how: How) -> Opened | Waits:
+    def _open(self, held: Held, how: How) -> Opened | Waits | GoesOn:
         flags = how.flags
         if flags & os.O_PATH:
             return self._hold(held, how)
@@ -85,18 +90,21 @@ class Opening:
         found = self._resolver.find(held, held.at, held.path, follow=follow, resolve=how.resolve)
         return self._open_found(held, found, how)
 
-    def _hold(self, held: Held, how: How) -> Opened:
-        """Give a descriptor without access, which is what we hold it by."""
-        flags = how.flags & _OF_HELD
-        follow = not flags & os.O_NOFOLLOW
-        found = self._resolver.find(held, held.at, held.path, follow=follow, resolve=how.resolve)
+    def _hold(self, held: Held, how: How) -> GoesOn:
+        """Let the kernel give a descriptor without access, which it lets nobody else give.
+
+        Whatever is then opened by it is decided on. That it gives no access stands in the
+        registers; with openat2 it does not, and who calls that knows what came before.
+        """
+        if held.call.kind is Kind.OPEN_HOW:
+            raise OSError(errno.ENOSYS, "a descriptor without access, by openat2")
+        follow = not how.flags & os.O_NOFOLLOW
+        found = self._resolver.find(held, held.at, held.path, follow=follow)
         try:
-            _check_directory(found, flags)
             self._asking.opening(found, held.actor, reads=False, writes=False)
-        except BaseException:
+        finally:
             found.close()
-            raise
-        return Opened(found.descriptor, bool(flags & os.O_CLOEXEC))
+        return GoesOn()
 
     def _open_found(self, held: Held, found: Found, how: How) -> Opened | Waits:
         """Decide on an object and open it; lets it go, but for one that ``Waits``."""
@@ -177,11 +185,6 @@ class Opening:
         flags = how.flags | os.O_EXCL | os.O_NOFOLLOW | _OURS
         made = os.open(place.name, flags, how.mode, dir_fd=place.descriptor)
         return Opened(made, bool(how.flags & os.O_CLOEXEC))
-
-
-def _check_directory(found: Found, flags: int) -> None:
-    if flags & os.O_DIRECTORY and not found.is_directory:
-        raise NotADirectoryError(errno.ENOTDIR, "no directory")
 
 
 def _may_wait(found: Found, flags: int) -> bool:

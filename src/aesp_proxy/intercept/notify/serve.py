@@ -29,7 +29,7 @@ from aesp_proxy.intercept.notify.kernel import (
     Notification,
     give_up_privileges,
 )
-from aesp_proxy.intercept.notify.opening import Opened, Opening, Waits
+from aesp_proxy.intercept.notify.opening import GoesOn, Opened, Opening, Waits
 from aesp_proxy.intercept.notify.other_names import OtherNames
 from aesp_proxy.intercept.notify.processes import Processes
 from aesp_proxy.intercept.notify.resolve import Resolver
@@ -38,7 +38,7 @@ from aesp_proxy.intercept.notify.waiting import Waiting
 KIND: Final = "notify"
 _TEND_MS: Final = 500
 _LOG: Final = logging.getLogger(__name__)
-type Answer = Opened | Waits | None
+type Answer = Opened | Waits | GoesOn | None
 type Handler = Callable[[Held], Answer]
 
 
@@ -113,6 +113,8 @@ class Server:
         match answer:
             case None:
                 self._listener.answer(notification.id)
+            case GoesOn():
+                self._listener.let_go_on(notification.id)
             case Waits():
                 self._waiting.add(notification.id, answer)
             case Opened():

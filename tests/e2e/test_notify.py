@@ -1,0 +1,181 @@
+"""Held system calls, without any privilege: attacks are stopped, honest programs unbroken."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import file_attacks
+import file_calls
+import pytest
+from file_attacks import ATTACKS, NEED_PRIVILEGE, harm, lines_of
+from notify_lab import AGENT, Guarded, run_guarded
+
+from aesp_proxy.model.event import FileOperation
+
+PYTHON = sys.executable
+BACKEND = "notify"
+
+
+def can_hold() -> bool:
+    """Whether this machine lets a process hold another's calls: some containers do not."""
+    code = "from aesp_proxy.launch.isolation import capabilities, holding\n"
+    code += "capabilities.give_up_all(); holding.hold(); import os; os._exit(0)"
+    return subprocess.run([PYTHON, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not can_hold(), reason="no user notification of seccomp here")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    return folder
+
+
+def test_every_attack_is_stopped_but_those_that_the_table_says(tree):
+    file_attacks.build_all(tree)
+    ran = run_guarded([PYTHON, "-I", file_attacks.__file__, tree], trees=[tree], walls=True)
+    rows = list(lines_of(ran.out))
+    assert {one.name for one, _ in rows} == ATTACKS.keys(), ran.err
+    assert [line for _, line in rows if "broken" in line] == []
+    reached = {one.name for one, line in rows if harm(one, tree, line)}
+    assert reached == {one.name for one in ATTACKS.values() if BACKEND in one.except_for}
+    assert len(ran.refused()) > 40
+
+
+def test_without_it_every_attack_succeeds_but_those_that_need_privilege(tree):
+    """What proves the rows above: each of them would work."""
+    file_attacks.build_all(tree)
+    words = [PYTHON, AGENT, "-1", PYTHON, "-I", file_attacks.__file__, tree]
+    played = subprocess.run(words, capture_output=True, text=True, check=True)
+    stopped = {one.name for one, line in lines_of(played.stdout) if not harm(one, tree, line)}
+    # Some kernels do not let an ordinary user make namespaces, or have no io_uring.
+    assert stopped - NEED_PRIVILEGE - {name for name in ATTACKS if "namespaces" in name} <= {
+        "io_uring",
+        "hard link of an empty name",
+    }
+
+
+def test_what_is_allowed_is_recorded_once_with_its_name(tree):
+    (tree / "a").write_text("content\n")
+    ran = run_guarded(["sh", "-c", "cat a a a; echo b > b; mv b c; rm c"], trees=[tree])
+    assert ran.out == "content\n" * 3, ran.err
+    assert [each for each in ran.allowed(tree) if each[1] in "abc"] == [
+        (FileOperation.OPEN, "a"),
+        (FileOperation.CREATE, "b"),
+        (FileOperation.RENAME, "b"),
+        (FileOperation.CREATE, "c"),
+        (FileOperation.DELETE, "c"),
+    ]
+
+
+def test_every_call_does_and_returns_what_the_kernel_does(tmp_path):
+    told = []
+    for name in ("native", "held"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "held":
+            ran = run_guarded([PYTHON, "-I", file_calls.__file__], trees=[folder])
+            assert ran.code == 0, ran.err
+            told.append(json.loads(ran.out))
+        else:
+            words = [PYTHON, AGENT, "-1", PYTHON, "-I", file_calls.__file__]
+            out = subprocess.run(words, cwd=folder, capture_output=True, check=True).stdout
+            told.append(json.loads(out))
+    native, held = told
+    assert held == native
+
+
+def test_a_pipe_that_waits_for_its_other_end_holds_nobody_up(tree):
+    script = """
+mkfifo f; (echo through > f) & first=$!
+for i in 1 2 3 4 5; do echo x > "n$i"; done
+cat f; wait $first
+(cat f > got) & echo back > f; wait; cat got
+timeout 0.2 cat f; echo "ended $?"
+"""
+    ran = run_guarded(["bash", "-c", script], trees=[tree])
+    assert ran.out == "through\nback\nended 124\n", ran.err
+
+
+def test_many_openers_at_once_are_all_served(tree):
+    (tree / "a").write_text("x")
+    code = """
+import os, threading
+done = []
+def many():
+    for _ in range(20):
+        os.close(os.open("a", os.O_RDONLY)); done.append(1)
+threads = [threading.Thread(target=many) for _ in range(200)]
+[each.start() for each in threads]; [each.join() for each in threads]
+print(len(done))
+"""
+    ran = run_guarded([PYTHON, "-I", "-c", code], trees=[tree])
+    assert ran.out == "4000\n", ran.err
+
+
+def test_when_the_server_is_dead_no_file_opens(tree):
+    (tree / "a").write_text("x")
+    code = """
+import os, sys
+held = open("a").read()
+print(held, flush=True)
+sys.stdin.read
+while True:
+    try:
+        os.close(os.open("a", os.O_RDONLY))
+    except OSError as error:
+        print(error.errno, flush=True)
+        break
+"""
+    with Guarded([PYTHON, "-I", "-c", code], trees=[tree]) as guarded:
+        assert guarded.process.stdout.readline() == "x\n"
+        os.kill(guarded.server_pid, 9)
+        out, _ = guarded.process.communicate(timeout=20)
+    assert out == "38\n"  # ENOSYS
+
+
+def test_a_new_policy_is_in_force_for_the_next_call(tree):
+    (tree / "a").write_text("x")
+    policies = [f'version: "1.2.0"\nname: p\nguards: {{forbidden_path: {{patterns: ["{each}"]}}}}\n'
+                for each in ("**/none", "**/a")]  # fmt: skip
+    code = """
+import os
+try:
+    while True:
+        os.close(os.open("a", os.O_RDONLY)); print("open", flush=True)
+except OSError as error:
+    print(error.errno)
+"""
+    with Guarded([PYTHON, "-I", "-c", code], trees=[tree], policies=policies) as guarded:
+        assert guarded.process.stdout.readline() == "open\n"
+        guarded.reload()
+        ran = guarded.finish()
+    assert ran.out.endswith("13\n")
+    assert (FileOperation.OPEN, str(tree / "a")) in ran.refused()
+
+
+def test_a_call_that_fails_in_a_new_way_is_refused_and_the_next_is_served(tree):
+    (tree / "a").write_text("x")
+    failed = []
+
+    def spoil(server) -> None:
+        answer = server._answer
+
+        def broken(notification):
+            if notification.number not in failed and (tree / "now").exists():
+                failed.append(notification.number)
+                raise ZeroDivisionError
+            return answer(notification)
+
+        server._answer = broken
+
+    script = "cat a; echo > now; cat a || cat a"
+    ran = run_guarded(["sh", "-c", script], trees=[tree], spoil=spoil)
+    assert ran.out.count("x") >= 1
+    assert ran.code == 0, ran.err
