@@ -179,3 +179,21 @@ def test_a_call_that_fails_in_a_new_way_is_refused_and_the_next_is_served(tree):
     ran = run_guarded(["sh", "-c", script], trees=[tree], spoil=spoil)
     assert ran.out.count("x") >= 1
     assert ran.code == 0, ran.err
+
+
+def test_what_is_the_proxys_own_is_neither_shown_nor_changed(tree, tmp_path):
+    shown, own = tmp_path / "shown", tree / "state"
+    for folder in (shown, own):
+        (folder / "ca").mkdir(parents=True)
+        (folder / "ca" / "cert").write_text("public\n")
+    (own / "ca" / "key").write_text("private\n")
+    (tree / "policy").write_text("policy\n")
+    script = "cat state/ca/cert policy; cat state/ca/key; echo x > policy; rm state/ca/cert; "
+    script += "mv state moved; echo x > state/new; mv policy p; ln policy p; cat state/../policy"
+    covers = [(own, shown), (tree / "policy", tree / "policy")]
+    before = sorted(map(str, tree.rglob("*")))
+    ran = run_guarded(["sh", "-c", script], trees=[tree], covers=covers)
+    assert ran.out == "public\npolicy\npolicy\n", ran.err
+    assert sorted(map(str, tree.rglob("*"))) == before
+    assert (tree / "policy").read_text() == "policy\n"
+    assert len(ran.refused()) == 7

@@ -65,12 +65,14 @@ class Guarded:
         cwd: Path | None = None,
         environment: dict[str, str] | None = None,
         spoil: Callable[[Server], None] | None = None,
+        covers: Sequence[tuple[Path, Path]] = (),
         **gate: bool | int,
     ) -> None:
         program = shutil.which(str(words[0])) or str(words[0])
         self._words = [program, *map(str, words[1:])]
         self._trees, self._policies, self._gate = trees, list(policies), gate
         self._walls, self._entries_max, self._spoil = walls, entries_max, spoil
+        self._covers = covers
         self._cwd = cwd or trees[0]
         self._environment = environment
         self.records_file = Path(str(trees[0]) + ".records")
@@ -101,7 +103,9 @@ class Guarded:
         ours.close()
         control.close()
         self.control.settimeout(TIME_S)
-        assert self.control.recv(1) == b"!", "the server did not start"
+        if self.control.recv(1) != b"!":
+            self.__exit__()
+            raise AssertionError("the server did not start")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,6 +142,7 @@ class Guarded:
             descriptors=(("notify", listener),),
             trees=tuple(map(str, self._trees)),
             apart=(),
+            covers=tuple((str(target), str(source)) for target, source in self._covers),
             entries_max=self._entries_max,
             control=control.fileno(),
             heard=heard,

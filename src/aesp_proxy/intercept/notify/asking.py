@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from aesp_proxy.act.file import FileDenial
@@ -52,10 +52,18 @@ class Asking:
 
     ``forbidden`` returns a forbidden name that a file has besides, empty for none; it is
     asked for files with several names, and raises UnavailableError when it cannot tell.
+    ``covers`` are paths that show another one where there are mounts of the agent's own, and
+    nowhere may be changed: below them only what that other one has may be read.
     """
 
-    def __init__(self, gate: FileGate, forbidden: Callable[[Inode], str]) -> None:
+    def __init__(
+        self,
+        gate: FileGate,
+        forbidden: Callable[[Inode], str],
+        covers: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._gate = gate
+        self._covers = tuple((target.rstrip("/"), source) for target, source in covers)
         self._forbidden = forbidden
         self._generation = gate.generation
         self._opened: set[str] = set()
@@ -115,11 +123,21 @@ class Asking:
 
     def _names(self, operation: FileOperation, found: Found, actor: Actor) -> None:
         """Refuse what nobody may open, under the name, a link on the way, or another name."""
+        self._spare_covers(found.path, actor, reads=operation is FileOperation.OPEN)
         for name in (found.path, found.named, *found.links):
             if self._gate.hides(name):
                 self._refuse(operation, name, found.path, actor)
         if found.status.st_nlink > 1 and not found.is_directory and not _is_systems(found.path):
             self._other_names(operation, found, actor)
+
+    def _spare_covers(self, path: str, actor: Actor, *, reads: bool) -> None:
+        """Refuse what would show or change a path that is covered; also one above it."""
+        for target, source in self._covers:
+            inside = path == target or path.startswith(f"{target}/")
+            if inside and reads and os.path.lexists(source + path[len(target) :]):
+                continue
+            if inside or (not reads and target.startswith(f"{path}/")):
+                self.refuse_unsupported(path, "it is the proxy's own, or its policy", actor)
 
     def _other_names(self, operation: FileOperation, found: Found, actor: Actor) -> None:
         try:
@@ -209,6 +227,7 @@ class Asking:
     ) -> None:
         """Decide on a name that is made, taken away or given to another object."""
         self._keep_up()
+        self._spare_covers(place.path, actor, reads=False)
         for link in place.links:
             if self._gate.hides(link):
                 self._refuse(operation, link, place.path, actor)
@@ -220,6 +239,7 @@ class Asking:
     def putting(self, place: Place, before: bytes | None, found: Found, actor: Actor) -> None:
         """Decide on a file that takes a place: the name, and what would change there."""
         self._keep_up()
+        self._spare_covers(place.path, actor, reads=False)
         size = found.status.st_size
         after = self.content(found.handle, size)
         denial = self._gate.refuse_writing(place.named, place.path, before, after, size, actor)

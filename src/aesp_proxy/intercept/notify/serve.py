@@ -130,7 +130,7 @@ class Server:
         processes = Processes(thread)
         root = os.open(f"/proc/{thread}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         resolver = Resolver(root, processes)
-        asking = Asking(self._gate, self._names.forbidden)
+        asking = Asking(self._gate, self._names.forbidden, self._given.covers)
         opening = Opening(resolver, asking)
         changing = Changing(resolver, asking, entries_max=self._given.entries_max)
         self._handlers = {
