@@ -1,0 +1,1 @@
+"""Export to a SIEM: records become events of its format, and sinks deliver them."""
