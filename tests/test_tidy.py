@@ -49,6 +49,7 @@ RE_ALLOWED: set[str] = set()
 SLEEPS = {
     "aggregator/local.py",
     "cli/audit.py",
+    "cli/audit_keys.py",
     "forward/ship_process.py",
     "launch/reaper.py",
     "record/sealer_process.py",

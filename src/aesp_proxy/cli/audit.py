@@ -89,7 +89,7 @@ def tail(*, state: Path | None, follow: bool, lines: int, as_json: bool) -> None
 def _show_entries(entries: Iterator[tuple[RecordId, Record]], *, as_json: bool) -> None:
     for record_id, record in entries:
         if as_json:
-            click.echo(json.dumps(_as_dict(record_id, record)))
+            click.echo(json.dumps(record_dict(record_id, record)))
         else:
             click.echo(_as_line(record_id, record))
     sys.stdout.flush()
@@ -123,7 +123,8 @@ def time_text(time_ns: int) -> str:
     return f"{moment}.{nanoseconds:09d}Z"
 
 
-def _as_dict(record_id: RecordId, record: Record) -> dict[str, Any]:
+def record_dict(record_id: RecordId, record: Record) -> dict[str, Any]:
+    """Give a record as JSON says it, its identity and time first."""
     from dataclasses import asdict
 
     # json.dumps escapes every control character and everything that is not ASCII.
@@ -268,7 +269,7 @@ def show(*, record_id: str, state: Path | None, as_json: bool) -> None:
     origin = load_origin(paths)
     epoch, seq = _parse_id(record_id, origin)
     record, batch_no = find_record(paths, epoch, seq)
-    shown = _as_dict(RecordId(origin=origin, epoch=epoch, seq=seq), record)
+    shown = record_dict(RecordId(origin=origin, epoch=epoch, seq=seq), record)
     shown["batch"] = batch_no or None
     if as_json:
         click.echo(json.dumps(shown))
@@ -293,28 +294,40 @@ def _parse_id(text: str, origin: str) -> tuple[int, int]:
 
 @audit.command()
 @_state_option
+@click.option("--rotate", is_flag=True, help="Hand over to a new key, which the old one signs.")
 @_json_option
-def keys(*, state: Path | None, as_json: bool) -> None:
+def keys(*, state: Path | None, rotate: bool, as_json: bool) -> None:
     """List the keys that signed this record, and the one that signs now."""
-    from aesp_proxy.record.keys import PUBLIC_SUFFIX, current_key_id, load_public_keys
+    from aesp_proxy.cli import audit_keys
 
     paths = paths_of(state)
-    current = current_key_id(paths)
-    listed = [
-        {
-            "key_id": key_id,
-            "public_key": public_key.hex(),
-            "current": key_id == current,
-            "file": str(paths.keys / (key_id + PUBLIC_SUFFIX)),
-        }
-        for key_id, public_key in load_public_keys(paths).items()
-    ]
-    if as_json:
-        click.echo(json.dumps(listed))
-        return
-    for entry in listed:
-        mark = "signs now" if entry["current"] else "retired"
-        click.echo(printable(f"{entry['key_id']}  {mark:<9}  {entry['file']}"))
+    if rotate:
+        audit_keys.rotate(paths)
+    audit_keys.show_keys(paths, as_json=as_json)
+
+
+@audit.command()
+@_state_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+    help="JSON lines, or a table in which no cell is a formula.",
+)
+@click.option("--since", metavar="TIME", help="From here on: 2026-01-31T12:00:00Z.")
+@click.option("--until", metavar="TIME", help="Up to here, not included.")
+@click.option("--out", type=click.Path(path_type=Path), help="A new file; else standard output.")
+def export(
+    *, state: Path | None, form: str, since: str | None, until: str | None, out: Path | None
+) -> None:
+    """Write the records, sealed or not, for other programs to read."""
+    from aesp_proxy.cli.audit_export import Span, export_records
+
+    span = Span.of(since, until)
+    count = export_records(paths_of(state), form=form, span=span, out=out)
+    line(f"{_count(count, 'record')} exported")
 
 
 @audit.command()

@@ -180,6 +180,17 @@ class EpochWriter:
         self._live.release()
 
 
+def spend_epoch(paths: AuditPaths, files: Files) -> int:
+    """Take an epoch for records that never pass through a journal. OSError, RecordError.
+
+    Every lower epoch that anyone has taken is on disk, or spent, on return.
+    """
+    with Lock.held(paths.allocation):
+        epoch = next_epoch(paths)
+        _note_epoch(paths, files, epoch)
+    return epoch
+
+
 def next_epoch(paths: AuditPaths) -> int:
     """Give the epoch after every one that ever was here. RecordError when that is in doubt."""
     counter = paths.journal / "epoch"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aesp_proxy.errors import ConfigError
-from aesp_proxy.record.files import OS_FILES, Lock, write_durable
+from aesp_proxy.record.files import OS_FILES, Files, Lock, write_durable
 from aesp_proxy.record.keyring import KeyRing, KeySpan
 from aesp_proxy.record.signature import (
     Signer,
@@ -46,8 +46,7 @@ def load_signing_key(paths: AuditPaths) -> SigningKey:
             with Lock.held(paths.keys / "lock"):
                 if not current.exists():
                     set_current(paths, make_key(paths))
-        key_id = current.read_text("ascii").strip()
-        return _load(paths, key_id)
+        return load_key(paths, current.read_text("ascii").strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"the audit keys cannot be used: {error}",
@@ -62,18 +61,31 @@ def make_key(paths: AuditPaths) -> str:
     public_key, _ = signer_from_pem(pem)
     key_id = key_id_of(public_key)
     paths.keys.chmod(0o700)
-    write_durable(OS_FILES, paths.keys / (key_id + PUBLIC_SUFFIX), public_to_pem(public_key))
-    write_durable(OS_FILES, paths.keys / (key_id + KEY_SUFFIX), pem)
+    write_key(paths, OS_FILES, key_id, public_key, pem)
     return key_id
 
 
-def set_current(paths: AuditPaths, key_id: str) -> None:
+def write_key(
+    paths: AuditPaths, files: Files, key_id: str, public_key: bytes, private_pem: bytes
+) -> None:
+    """Put both halves of a key in place, durably, the public one first. OSError."""
+    write_durable(files, paths.keys / (key_id + PUBLIC_SUFFIX), public_to_pem(public_key))
+    write_durable(files, paths.keys / (key_id + KEY_SUFFIX), private_pem)
+
+
+def set_current(paths: AuditPaths, key_id: str, files: Files = OS_FILES) -> None:
     """Say which key signs from now on. OSError."""
-    write_durable(OS_FILES, paths.keys / _CURRENT, key_id.encode() + b"\n")
+    write_durable(files, paths.keys / _CURRENT, key_id.encode() + b"\n")
 
 
-def _load(paths: AuditPaths, key_id: str) -> SigningKey:
-    if "/" in key_id or not key_id.startswith("k-"):
+def is_key_id(text: object) -> bool:
+    """Whether ``text`` may name a key; what may not never becomes part of a path."""
+    return isinstance(text, str) and text.startswith("k-") and text[2:].isalnum()
+
+
+def load_key(paths: AuditPaths, key_id: str) -> SigningKey:
+    """Load one key that can sign. ConfigError when it is damaged or open, OSError."""
+    if not is_key_id(key_id):
         raise ConfigError("names no key", where=str(paths.keys / _CURRENT))
     path = paths.keys / (key_id + KEY_SUFFIX)
     _refuse_open_mode(path.stat(), str(path))

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Final, Self
 
 from aesp_proxy.errors import RecordError
+from aesp_proxy.record import rotation
 from aesp_proxy.record.batch import SealedBatch, draft, encode_batch, seal
-from aesp_proxy.record.canonical import POSITION, decode_row
+from aesp_proxy.record.canonical import POSITION, decode_row, pack_row
 from aesp_proxy.record.files import Files, is_locked, write_durable
 from aesp_proxy.record.head import Head, advance
 from aesp_proxy.record.header import Flag, decode_header, header_hash
+from aesp_proxy.record.journal_epoch import spend_epoch
 from aesp_proxy.record.journal_tail import EpochTail, Stretch
+from aesp_proxy.record.keyring import Rotation, rotation_record
 from aesp_proxy.record.keys import SigningKey
 from aesp_proxy.record.sealer_recovery import recover_head
 from aesp_proxy.record.state import (
@@ -103,6 +106,7 @@ class Sealer:
         """
         try:
             head = recover_head(paths, origin, key, files)
+            key = rotation.settle(paths, files, head, key)
         except OSError as error:
             raise _disk_error(error, paths) from error
         return cls(paths, head, key, options, files=files, clock=clock)
@@ -117,6 +121,8 @@ class Sealer:
             if not sealed and self._heartbeat_is_due():
                 self._seal(Stretch(first_seq=0), epoch=0, flags=Flag.HEARTBEAT)
                 sealed = 1
+            if rotation.is_asked(self._paths):
+                sealed += self._hand_over()
         except OSError as error:
             raise _disk_error(error, self._paths) from error
         return sealed
@@ -126,6 +132,25 @@ class Sealer:
         for gone in self._pending.keys() - on_disk.keys():
             del self._pending[gone]
         return sum(self._serve(epoch, list(on_disk), drain=drain) for epoch in on_disk)
+
+    def _hand_over(self) -> int:
+        """Seal, with the old key, the record that names a new one, and sign with that then."""
+        old = self._key
+        new = rotation.make_next_key(self._paths, self._files, old_key_id=old.key_id)
+        epoch = spend_epoch(self._paths, self._files)
+        # Every lower epoch must have begun in the chain, for after this one it cannot.
+        sealed = self._tick(drain=False) + self._open_below(epoch, list(segments(self._paths)))
+        named = Rotation(public_key=new.public_key, from_batch=self.head.batch_no + 2)
+        decided = rotation.HandOver(
+            old_key_id=old.key_id, key_id=new.key_id, from_batch=named.from_batch
+        )
+        rotation.decide(self._paths, self._files, decided)
+        record = rotation_record(named, old_key_id=old.key_id, time_ns=self._clock().wall_ns)
+        row = pack_row(record, self.head.origin, epoch, 1)
+        self._seal(Stretch(first_seq=1, rows=[row]), epoch=epoch, flags=Flag.EPOCH_ENDED)
+        rotation.finish(self._paths, self._files, decided)
+        self._key = new
+        return sealed + 1
 
     def _serve(self, epoch: int, on_disk: list[int], *, drain: bool) -> int:
         expected = self.head.expected_seq(epoch)

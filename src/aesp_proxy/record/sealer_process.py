@@ -83,6 +83,12 @@ def _boot_id() -> str:
 _BOOT_ID: Final = _boot_id()
 
 
+def open_sealer(paths: AuditPaths, origin: str, options: SealerOptions) -> Sealer:
+    """Open the chain of a state with the key that signs now; the caller holds the lock."""
+    key = load_signing_key(paths)
+    return Sealer.open(paths, origin, key, options, files=OS_FILES, clock=read_clocks)
+
+
 class SealerLoop:
     """Seals one state until stopped; waits its turn while another sealer holds the lock."""
 
@@ -97,7 +103,7 @@ class SealerLoop:
     ) -> None:
         self._paths, self._origin, self._options = paths, origin, options
         self._stop, self._on_sealed = stop, on_sealed
-        self._key = load_signing_key(paths)
+        load_signing_key(paths)  # a damaged key ends the start, not the first batch
         self._lock: Lock | None = None
         self._sealer: Sealer | None = None
         self._status_s = 0.0
@@ -135,9 +141,7 @@ class SealerLoop:
         return self._lock is not None
 
     def _open(self) -> Sealer:
-        return Sealer.open(
-            self._paths, self._origin, self._key, self._options, files=OS_FILES, clock=read_clocks
-        )
+        return open_sealer(self._paths, self._origin, self._options)
 
     def _say(self, error: str) -> None:
         now = time.monotonic()

@@ -219,3 +219,18 @@ def state(tmp_path: Path):
     yield maker
     for journal in maker.journals:
         journal._writer.abandon()
+
+
+@pytest.fixture
+def new_state(tmp_path: Path):
+    """Make states one after another."""
+    made: list[StateMaker] = []
+
+    def make() -> StateMaker:
+        made.append(StateMaker(tmp_path / f"state-{len(made)}"))
+        return made[-1]
+
+    yield make
+    for maker in made:
+        for journal in maker.journals:
+            journal._writer.abandon()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -244,3 +246,76 @@ def test_verifying_changes_nothing(audit, sealed) -> None:
     audit("verify", sealed.directory)
     audit("tail", "--state", sealed.directory)
     assert picture() == before
+
+
+def test_a_key_is_rotated_by_the_command_where_no_sealer_runs(audit, sealed) -> None:
+    first = load_signing_key(sealed.paths)
+    public = sealed.paths.keys / f"{first.key_id}.pub"
+    code, out, err = audit("keys", "--state", sealed.directory, "--rotate", "--json")
+    listed = json.loads(out)
+    assert code == 0
+    assert f"key {first.key_id} handed over to" in err
+    assert {entry["key_id"]: entry["current"] for entry in listed}[first.key_id] is False
+    assert sum(entry["current"] for entry in listed) == 1
+    assert audit("verify", sealed.directory, "--key", public)[0] == 0
+
+
+def test_a_rotation_before_there_is_a_key_is_refused_and_leaves_no_request(audit, state) -> None:
+    code, _, err = audit("keys", "--state", state.directory, "--rotate")
+    assert (code, "has no key yet" in err) == (3, True)
+    assert list(state.paths.keys.iterdir()) == []
+
+
+HOSTILE = [
+    "=HYPERLINK(1)",
+    "+1",
+    "-1",
+    "@SUM(1)",
+    "\t=1",
+    "\x1b[2J",
+    "a\nb",
+    "'; DROP TABLE x;--",
+    "\uff1d1",
+]
+
+
+@pytest.fixture
+def hostile(state, sample):
+    journal = state.journal()
+    for text in HOSTILE:
+        journal.append(
+            replace(sample, message=text, user_agent=text, metadata=((text, text),), findings=())
+        )
+    state.sealer().tick(drain=True)
+    return state
+
+
+def test_no_cell_of_an_exported_table_is_a_formula_or_an_escape(audit, hostile) -> None:
+    code, out, err = audit("export", "--state", hostile.directory, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert (code, err) == (0, f"{len(HOSTILE)} records exported\n")
+    assert len(rows) == len(HOSTILE)
+    for row in rows:
+        for cell in row.values():
+            assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\uff1d"))
+            assert cell.isprintable()
+    assert rows[0]["message"] == "'=HYPERLINK(1)"
+
+
+def test_exported_lines_give_every_value_back(audit, hostile) -> None:
+    _, out, _ = audit("export", "--state", hostile.directory)
+    lines = out.splitlines()
+    assert out.isascii()
+    assert "\x1b" not in out
+    assert [json.loads(line)["message"] for line in lines] == HOSTILE
+    assert json.loads(lines[0])["id"] == "h-test/1/1"
+
+
+def test_an_export_is_cut_by_time_and_writes_over_nothing(audit, sealed, tmp_path) -> None:
+    place = tmp_path / "out.csv"
+    arguments = ["export", "--state", sealed.directory, "--format", "csv", "--out", place]
+    assert audit(*arguments, "--until", "2001-01-01T00:00:00Z")[0] == 0
+    assert place.read_text().count("\n") == 1
+    code, _, err = audit(*arguments)
+    assert (code, "File exists" in err) == (3, True)
+    assert audit("export", "--state", sealed.directory, "--since", "when")[0] == 5

@@ -15,12 +15,12 @@ from typing import Final
 
 from aesp_proxy.cli.output import printable
 from aesp_proxy.cli.scan.leak import Leak
+from aesp_proxy.model.spreadsheet import csv_cell
 
 _CSV: Final = (
     "RuleID", "Commit", "File", "SymlinkFile", "Secret", "Match", "StartLine", "EndLine",
     "StartColumn", "EndColumn", "Author", "Message", "Date", "Email", "Fingerprint", "Tags",
 )  # fmt: skip
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 _COMMIT_CHARS: Final = 12
 
 
@@ -95,10 +95,5 @@ def as_csv(leaks: Sequence[Leak]) -> str:
     writer.writerow(_CSV)
     for leak in leaks:
         told = _object(leak, {}) | {"Tags": leak.severity.word}
-        writer.writerow([_cell(str(told[name])) for name in _CSV])
+        writer.writerow([csv_cell(str(told[name])) for name in _CSV])
     return text.getvalue()
-
-
-def _cell(text: str) -> str:
-    """Return a cell with a quote before what a spreadsheet would compute (OWASP, CSV Injection)."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
