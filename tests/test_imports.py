@@ -36,6 +36,7 @@ HOMES = {
     "ctypes": (
         "launch",
         "daemon/spawned.py",
+        "intercept/fuse/operations",
         "intercept/notify/kernel.py",
         "intercept/fanotify/handles.py",
         "intercept/fanotify/kernel.py",

@@ -24,6 +24,7 @@ from aesp_proxy.normalize.patch_of import patch_of
 _WRITING: Final = frozenset(
     {FileOperation.CREATE, FileOperation.WRITE, FileOperation.DELETE, FileOperation.RENAME}
 )
+_EMPTY: Final = frozenset({FileOperation.CREATE, FileOperation.DELETE})
 
 SECRET: Final = "secret"  # noqa: S105 - a label
 """The label of content with a finding of a kind that has no tag of its own."""
@@ -82,8 +83,9 @@ class FileJudge:
     ) -> Judged:
         """Decide by the name alone; what is written is decided when it is known."""
         event = self.event(operation, path, resolved)
-        # An empty directory runs nothing, and git makes one for its samples.
-        if operation in _WRITING and not (is_directory and operation is FileOperation.CREATE):
+        # An empty directory runs nothing: git makes one for its samples, and a clone that is
+        # removed loses one.
+        if operation in _WRITING and not (is_directory and operation in _EMPTY):
             # Git's configuration is decided by what would change in it.
             why = protects(path, b"", b"") or protects(resolved, b"", b"")
             if why:

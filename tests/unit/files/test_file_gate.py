@@ -82,6 +82,8 @@ def test_an_empty_directory_may_have_the_name_of_what_others_run(snapshot):
     gate = file_gate(snapshot)
     hooks = "/w/.git/hooks"
     assert gate.refuse_access(Op.CREATE, hooks, hooks, is_directory=True) is None
+    assert gate.refuse_access(Op.DELETE, hooks, hooks, is_directory=True) is None
+    assert gate.refuse_access(Op.RENAME, hooks, hooks, is_directory=True) is not None
     assert gate.refuse_access(Op.CREATE, hooks, hooks) is not None
 
 

@@ -58,7 +58,8 @@ def view_of(
     ConfigError for one with more than ``entries_max`` names.
     """
     tree = Tree(root, gate, covers=covers)
-    found = survey(Path(root), gate.hides, entries_max=entries_max, apart=frozenset(covers or ()))
+    apart = frozenset(covers or ())
+    found = survey(Path(root), gate.hides, entries_max=entries_max, apart=apart, notes_links=False)
     tree.forbidden.update(found.inodes)
     return Session(device, tree)
 

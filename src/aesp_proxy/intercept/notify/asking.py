@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from aesp_proxy.act.file import FileDenial
 from aesp_proxy.decide.protected import protects
-from aesp_proxy.errors import UnavailableError
+from aesp_proxy.errors import AespError
 from aesp_proxy.intercept.file_port import Actor, FileGate
 from aesp_proxy.intercept.notify.resolve import Found, Place
 from aesp_proxy.model.event import FileOperation
@@ -51,7 +51,7 @@ class Asking:
     """One gate, and what it has allowed.
 
     ``forbidden`` returns a forbidden name that a file has besides, empty for none; it is
-    asked for files with several names, and raises UnavailableError when it cannot tell.
+    asked for files with several names, and raises AespError when it cannot tell.
     ``covers`` are paths that show another one where there are mounts of the agent's own, and
     nowhere may be changed: below them only what that other one has may be read.
     """
@@ -142,7 +142,7 @@ class Asking:
     def _other_names(self, operation: FileOperation, found: Found, actor: Actor) -> None:
         try:
             other = self._forbidden(Inode(found.status.st_dev, found.status.st_ino))
-        except UnavailableError as error:
+        except AespError as error:
             what = f"it has several names, and {error.message}"
             self.refuse_unsupported(found.path, what, actor)
         else:

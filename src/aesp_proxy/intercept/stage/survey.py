@@ -24,12 +24,13 @@ type Forbids = Callable[[str], bool]
 class Survey:
     """What was found below ``tree``: names are relative to it, without a slash in front.
 
-    ``hidden`` names are not looked below. ``linked`` are files with several names.
+    ``hidden`` names are not looked below. ``inodes`` are the files with several names that
+    have a forbidden one, each with it; ``linked`` are all files with several names.
     """
 
     tree: Path
     hidden: set[str] = field(default_factory=set)
-    inodes: set[Inode] = field(default_factory=set)
+    inodes: dict[Inode, str] = field(default_factory=dict)
     linked: list[tuple[str, Inode]] = field(default_factory=list)
     entries: int = 0
 
@@ -80,7 +81,7 @@ def survey(
 def hide_other_names(surveys: Iterable[Survey]) -> None:
     """Add to ``hidden`` the other names that forbidden files have in any of the trees."""
     surveys = tuple(surveys)
-    forbidden = set().union(*(each.inodes for each in surveys))
+    forbidden: set[Inode] = set().union(*(each.inodes for each in surveys))
     for each in surveys:
         each.hidden.update(name for name, inode in each.linked if inode in forbidden)
 
@@ -109,8 +110,8 @@ def _note_links(found: Survey, name: str, entry: os.DirEntry[str]) -> None:
         found.linked.append((name, (status.st_dev, status.st_ino)))
 
 
-def _inodes(entry: os.DirEntry[str], *, is_directory: bool) -> Iterator[Inode]:
-    """Yield the files with several names under a forbidden name."""
+def _inodes(entry: os.DirEntry[str], *, is_directory: bool) -> Iterator[tuple[Inode, str]]:
+    """Yield the files with several names under a forbidden name, with their paths."""
     if is_directory:
         for below in _entries(entry.path):
             yield from _inodes(below, is_directory=below.is_dir(follow_symlinks=False))
@@ -121,4 +122,4 @@ def _inodes(entry: os.DirEntry[str], *, is_directory: bool) -> Iterator[Inode]:
         # Gone since: it has no content under any name.
         return
     if status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
-        yield status.st_dev, status.st_ino
+        yield (status.st_dev, status.st_ino), entry.path
