@@ -102,6 +102,11 @@ class Labs:
         static["twin.test", None] = StaticAddress(address="127.0.0.1", port=proxy.origin.tls_port)
         return proxy
 
+    def forget_pieces(self) -> None:
+        """Make what comes a session of its own, as far as pieces of secrets go."""
+        if self._running is not None:
+            self._running[1].pipeline.pieces.clear()
+
     def stop(self) -> None:
         """Stop what was started."""
         self._end()

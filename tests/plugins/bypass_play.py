@@ -71,6 +71,7 @@ class Stage:
 
 def play(case: Case, stage: Stage) -> None:
     """Play every input of a case; raises ``AssertionError`` where it is not as the case says."""
+    stage.labs.forget_pieces()
     for number, given in enumerate(case.inputs, start=1):
         unknown = set(given) - _KNOWN
         assert not unknown, f"input {number}: unknown keys {unknown}"

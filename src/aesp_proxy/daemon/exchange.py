@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.daemon.grpc_body import GrpcBody
+from aesp_proxy.daemon.session_pieces import ShortText
 from aesp_proxy.decide.engine import address_decision, content_decision, leak_guard
 from aesp_proxy.decide.secrets.body import BodyScan, Release, StreamPolicy
 from aesp_proxy.decide.secrets.signed import signed_by
+from aesp_proxy.decide.secrets.slots import UNIT_BYTES_MAX
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError
 from aesp_proxy.intercept.port import Address
@@ -45,6 +47,7 @@ class EventExchange:
         "_policy",
         "_scan",
         "_seq",
+        "_short",
         "_snapshot",
         "_started_ns",
         "denial",
@@ -64,6 +67,7 @@ class EventExchange:
         self._scan: BodyScan | None = None
         self._messages: GrpcBody | None = None
         self._policy: StreamPolicy | None = None
+        self._short = ShortText()
         self.redacted = 0
         self._noted: tuple[Finding, ...] = ()
         self._ended = False
@@ -109,7 +113,7 @@ class EventExchange:
         except InputError as error:
             self.refuse(Reason.UNSCANNABLE, str(error))
             return b""
-        return b"".join(self._released(partial(messages.scanned, scan, m)) for m in whole)
+        return b"".join(self._message(partial(messages.scanned, scan, m)) for m in whole)
 
     def finish_body(self, trailers: Headers) -> bytes:
         """End the body; return what was held back. Trailers are scanned too."""
@@ -118,6 +122,8 @@ class EventExchange:
             self.refuse(Reason.MALFORMED, "the body ended in the middle of a gRPC message")
         scan, scanner = self._scan, self._snapshot.scanner
         if scan is not None:
+            if self._messages is None:
+                self._complete("body")
             held = self._released(scan.finish)
         if trailers and not self.spend(sum(len(name) + len(value) for name, value in trailers)):
             return b""
@@ -132,7 +138,22 @@ class EventExchange:
         if not self.spend(len(data)):
             return b""
         scan = self._scan or self._open_scan(location, "", 0)
-        return data if scan is None else self._released(lambda: scan.feed(data))
+        return data if scan is None else self._message(lambda: scan.feed(data))
+
+    def _message(self, step: Callable[[], Release]) -> bytes:
+        data = self._released(step)
+        self._complete("message")
+        return b"" if self.is_refused() else data
+
+    def _complete(self, kind: str) -> None:
+        """Refuse where a short body or message has the last piece of a secret."""
+        text, scanner = self._short.take(), self._snapshot.scanner
+        if not text or scanner is None or self.is_refused():
+            return
+        policy, self._policy = self._policy, None  # nothing is masked there
+        pieces = self._pipeline.pieces
+        self._released(lambda: Release(findings=pieces.text(self._event, kind, text, scanner)))
+        self._policy = policy
 
     def spend(self, count: int) -> bool:
         """Count bytes that are about to leave; False, and refused, when they may not."""
@@ -149,7 +170,12 @@ class EventExchange:
         if is_grpc and scanner is not None and isinstance(self._event, EgressRequest):
             self._messages = GrpcBody(self._event.headers, limits, scanner)
             return self._open_scan("body", "", 0, rewrites=not self._messages.coding)
-        return self._open_scan("body", encoding, limits.window_bytes)
+        window_bytes = limits.window_bytes
+        if isinstance(self._event, EgressRequest):
+            # A body that could be a piece waits for its end: then it is known what of.
+            length = self._event.content_length or 0
+            window_bytes = max(window_bytes, length if length <= UNIT_BYTES_MAX else 0)
+        return self._open_scan("body", encoding, window_bytes)
 
     def _open_scan(
         self, location: str, encoding: str, window_bytes: int, *, rewrites: bool = True
@@ -160,6 +186,7 @@ class EventExchange:
         policy = StreamPolicy(
             threshold=self._snapshot.severity_threshold,
             window_bytes=window_bytes,
+            hear=self._short.hear,
             inflated_bytes_max=limits.inflated_bytes_max,
             inflate_ratio_max=limits.inflate_ratio_max,
         )

@@ -23,11 +23,12 @@ from aesp_proxy.daemon.exchange import NOT_RECORDED, EventExchange
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.scrub import scrubbed
 from aesp_proxy.daemon.session import SessionCounter
-from aesp_proxy.decide.engine import decide
+from aesp_proxy.daemon.session_pieces import SessionPieces
+from aesp_proxy.decide.engine import content_decision, decide
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError, RecordError
 from aesp_proxy.model.context import NO_CONTEXT, Context
-from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
+from aesp_proxy.model.decision import Decision, Finding, Reason, Severity, Verdict
 from aesp_proxy.model.event import DnsQuery, EgressConnect, EgressRequest
 from aesp_proxy.model.host import Host
 from aesp_proxy.model.principal import Principal
@@ -97,6 +98,7 @@ class Pipeline:
         self._monotonic_ns = monotonic_ns
         self._names = names
         self.budget = budget
+        self.pieces = SessionPieces()
         self.now_ns = wall_ns
         self._user_of = user_of
         self._principals: dict[tuple[str, int | None], Principal] = {}
@@ -185,11 +187,30 @@ class Pipeline:
                 too_much = self._names.refused(event.host, snapshot, self._monotonic_ns() / 1e9)
                 if too_much:
                     decision = self.refusal(Reason.LIMIT_EXCEEDED, too_much)
+            if snapshot.scanner is not None and decision.verdict.passes:
+                found = self.pieces.head(event, snapshot.scanner)
+                if found:
+                    decision = self._completed(event, decision, found, snapshot)
             if self.budget is not None and decision.verdict.passes:
                 decision = self._in_budget(self.budget, event, decision)
         except Exception as error:  # noqa: BLE001 - net 3: decide() never raises; if it did, the answer is no
             decision = self.refusal(Reason.ENGINE_FAILED, f"no decision: {type(error).__name__}")
         return EventExchange(self, event, decision, snapshot)
+
+    def _completed(
+        self,
+        event: EgressConnect | EgressRequest | DnsQuery,
+        decision: Decision,
+        found: tuple[Finding, ...],
+        snapshot: Snapshot,
+    ) -> Decision:
+        """Decide anew on a secret of which this event has the last piece."""
+        place = (event.host, event.port) if isinstance(event, EgressRequest) else None
+        other = content_decision(found, snapshot, place)
+        if not other.verdict.passes:
+            return other
+        both = decision.findings + found
+        return replace(decision, verdict=other.verdict, message=other.message, findings=both)
 
     def _in_budget(
         self,

@@ -41,7 +41,8 @@ class StreamPolicy:
     redacted can be: else it stops the body. ``is_json`` is what the body says it is.
     ``window_bytes`` is held back, 0 for message streams. ``inflated_bytes_max`` and
     ``inflate_ratio_max`` cap what a compressed body may become. What cannot be scanned
-    stops the body, or with ``records_unscannable`` is told and flows.
+    stops the body, or with ``records_unscannable`` is told and flows. ``hear`` is given
+    what is scanned, inflated, before a byte of it is released.
     """
 
     threshold: Severity = Severity.INFO
@@ -53,6 +54,7 @@ class StreamPolicy:
     inflated_bytes_max: int = 1 << 30
     inflate_ratio_max: int = 200
     records_unscannable: bool = False
+    hear: Callable[[bytes], None] | None = None
 
     def __post_init__(self) -> None:
         if self.window_bytes < 0 or self.window_bytes > SLICE_BYTES_MAX:
@@ -149,7 +151,7 @@ class WatchedScan:
     def __init__(self, policy: StreamPolicy, findings: Findings, sight: Sight) -> None:
         self._policy = policy
         self._findings = findings
-        self._watch = sight.open()
+        self._watch = sight.open(policy.hear)
         self.stopped = False
         self.unscannable = ""
 

@@ -11,9 +11,12 @@ Rules:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from aesp_proxy.decide.secrets.allow import accept_on_the_wire
+from aesp_proxy.decide.secrets.anchors import literals_of
 from aesp_proxy.decide.secrets.body import BodyScan, StreamPolicy, open_body
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.findings import Findings
@@ -21,15 +24,18 @@ from aesp_proxy.decide.secrets.head import Head
 from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator
 from aesp_proxy.decide.secrets.hyperscan_gates import compile_gates
 from aesp_proxy.decide.secrets.occurrence import Occurrence, occurrence
+from aesp_proxy.decide.secrets.pieces import Joined
 from aesp_proxy.decide.secrets.redact import check_key
-from aesp_proxy.decide.secrets.reference import Confirmer
+from aesp_proxy.decide.secrets.reference import Candidate, Confirmer
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.forms import gates_for
+from aesp_proxy.decide.secrets.views.place import looks_drawn
 from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
-from aesp_proxy.model.decision import Finding
+from aesp_proxy.model.decision import Finding, Severity
 
 FINDINGS_MAX = 64
+JOINED_BYTES_MAX = 1 << 15
 
 
 class SecretScanner:
@@ -94,6 +100,27 @@ class SecretScanner:
         """Return where in a block secrets stand, as far as they were matched."""
         return [(one.start, one.stop) for one in self._sight.block(data).candidates]
 
+    def scan_joined(self, joined: Sequence[Joined], alone: bytes) -> tuple[Finding, ...]:
+        """Return what pieces make together that no scan of ``alone``, the last unit, has told.
+
+        Of rules only the critical ones with a literal count, and only what was cut to these
+        pieces: what is joined by chance must not look like a secret. UnavailableError when
+        the engine fails.
+        """
+        text = b"\n".join(one.text for one in joined)
+        candidates, cut = self._sight.plain(text[:JOINED_BYTES_MAX])
+        if not candidates and not cut:
+            return ()
+        found = Findings(self._key, "pieces", FINDINGS_MAX)
+        begins = list(accumulate((len(one.text) + 1 for one in joined), initial=0))
+        for one in candidates:
+            number = bisect_right(begins, one.start) - 1
+            if one.value not in alone and _was_cut(one, joined[number], begins[number]):
+                found.add_here(one, 0)
+        if cut:
+            found.cut(0)
+        return found.take()
+
     def scan_head(
         self, target: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> tuple[Finding, ...]:
@@ -123,3 +150,15 @@ class SecretScanner:
         """
         findings = Findings(self._key, location, policy.findings_max)
         return open_body(encoding, policy, findings, self._sight)
+
+
+def _was_cut(one: Candidate, joined: Joined, at: int) -> bool:
+    """Tell whether a candidate of what begins ``at`` was cut, and not joined by chance."""
+    if one.fingerprint:
+        return True  # a registered value
+    if not one.valid or one.severity is not Severity.CRITICAL or not looks_drawn(one.value):
+        return False
+    literals = [literal.text for literal in literals_of(one.rule)]
+    if not literals or one.rule.validate or not joined.pieces:
+        return bool(literals)
+    return joined.is_made_of(one.start - at, one.stop - at, literals)

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aesp_proxy.decide.secrets.exact import ExactIndex
@@ -79,6 +79,7 @@ class Watch:
         "_effort",
         "_ends",
         "_exact",
+        "_hear",
         "_lens",
         "_stream",
         "cut",
@@ -91,8 +92,10 @@ class Watch:
         exact: ExactIndex | None,
         views: LensStream | None,
         account: Account,
+        hear: Callable[[bytes], None] | None = None,
     ) -> None:
         self._stream = locator.open()
+        self._hear = hear
         self._confirmer = confirmer
         self._ends: dict[int, int] = {}
         self._effort = 0
@@ -117,6 +120,8 @@ class Watch:
 
         UnavailableError when the engine fails.
         """
+        if self._hear is not None:
+            self._hear(data)
         stream = self._stream
         tail = stream.tail
         hits = stream.scan(data)
@@ -186,11 +191,13 @@ class Sight:
         self._locator = locator
         self._confirmer = confirmer
         self._exact = exact
-        self._lens = Lens(gates, self._plain, self._inside)
+        self._lens = Lens(gates, self.plain, self._inside)
 
-    def open(self) -> Watch:
-        """Return a watch over a new stream; the caller closes it."""
-        return self._inside(Account(), ())
+    def open(self, hear: Callable[[bytes], None] | None = None) -> Watch:
+        """Return a watch over a new stream, of which ``hear`` is told; the caller closes it."""
+        account = Account()
+        views = self._lens.open(account, ())
+        return Watch(self._locator, self._confirmer, self._exact, views, account, hear)
 
     def open_plain(self) -> Watch:
         """Return a watch that looks at what stands in clear and through no view."""
@@ -202,13 +209,14 @@ class Sight:
 
     def block(self, data: bytes) -> Seen:
         """Return what is seen in a block of its own, in clear and through views."""
-        found, cut = self._plain(data)
+        found, cut = self.plain(data)
         account = Account()
         account.know(found)
         through = outside(self._lens.block(data, found, account), found)
         return Seen(candidates=[*found, *through], cut=cut or account.cut, problem=account.problem)
 
-    def _plain(self, data: bytes) -> tuple[Sequence[Candidate], bool]:
+    def plain(self, data: bytes) -> tuple[Sequence[Candidate], bool]:
+        """Return what stands in clear in a block, and whether there was too much to look at."""
         hits = self._locator.block(data)
         found, cut = confirm_block(self._confirmer, hits, data) if hits else ((), False)
         if self._exact is None:

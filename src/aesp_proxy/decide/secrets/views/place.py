@@ -34,10 +34,15 @@ def end_of(one: Candidate) -> int:
 
 def is_believed(view: View, one: Candidate) -> bool:
     """Tell whether what a mending view shows is a token: joined words have no digit, one case."""
-    if not view.mends or any(byte in b"0123456789" for byte in one.value):
+    return not view.mends or looks_drawn(one.value)
+
+
+def looks_drawn(value: bytes) -> bool:
+    """Tell whether what was put together has a digit or both cases, as no joined words have."""
+    if any(byte in b"0123456789" for byte in value):
         return True
-    upper = sum(65 <= byte <= 90 for byte in one.value)
-    return upper >= _MIXED_MIN and sum(97 <= byte <= 122 for byte in one.value) >= _MIXED_MIN
+    upper = sum(65 <= byte <= 90 for byte in value)
+    return upper >= _MIXED_MIN and sum(97 <= byte <= 122 for byte in value) >= _MIXED_MIN
 
 
 _MIXED_MIN = 4

@@ -81,7 +81,8 @@ def shown(view: str, text: bytes, *, short: bool) -> bytes:
         return radix.base64_texts(text) if short else radix.base64_text(text)
     if view == "base32":
         return radix.base32_text(text)
-    return binascii.a2b_hex(text[: len(text) & ~1])
+    hexadecimal = len(text) - len(text.lstrip(_HEX_ANY))  # of a long run the head was looked at
+    return binascii.a2b_hex(text[: hexadecimal & ~1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,201 @@
+"""A secret cut to pieces is found with its last piece, wherever they stand; chance is none."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import string
+from collections.abc import Callable, Iterator
+
+import pytest
+from scan_lab import token
+
+from aesp_proxy.daemon.session_pieces import SessionPieces
+from aesp_proxy.decide.secrets.exact import ExactIndex
+from aesp_proxy.decide.secrets.pieces import PAIR_BYTES, SHAPES_MAX, TAPES_MAX, PieceMemory, Unit
+from aesp_proxy.decide.secrets.registered import Hasher, entry
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.scanner import SecretScanner
+from aesp_proxy.decide.secrets.slots import text_slots
+from aesp_proxy.model.event import DnsQuery, EgressRequest
+from aesp_proxy.model.host import parse_host
+from aesp_proxy.model.principal import Principal
+
+KEY = b"a key for the tests of pieces..."
+VALUE = "".join(random.Random(6).choices(string.ascii_letters + string.digits, k=34))
+TOKEN = token(17)
+WHO = Principal(principal_id="p", agent_id="a", agent_type="t", session_id="s")
+Sent = tuple[str, str, tuple[tuple[bytes, bytes], ...], bytes]
+"""Host, target, fields, body."""
+
+
+@pytest.fixture(scope="module")
+def watching(pack: tuple[Rule, ...]) -> SecretScanner:
+    exact = ExactIndex(KEY)
+    exact.add([entry("V", "t", VALUE.encode(), hasher=Hasher(KEY), fingerprint_key=KEY)])
+    return SecretScanner(pack, KEY, exact=exact)
+
+
+def request(host: str, target: str, fields: tuple[tuple[bytes, bytes], ...] = ()) -> EgressRequest:
+    path, _, query = target.partition("?")
+    return EgressRequest(
+        event_id="", time_ns=0, principal=WHO, scheme="https", method="GET",
+        host=parse_host(host), port=443, target=target, path=path, query=query,
+        headers=((b"host", host.encode()), (b"user-agent", b"x/1"), *fields), http_version="1.1",
+    )  # fmt: skip
+
+
+def told(pieces: SessionPieces, scanner: SecretScanner, sent: Sent) -> set[str]:
+    """Send one request; return the rules of what it completes."""
+    host, target, fields, body = sent
+    event = request(host, target, fields)
+    found = pieces.head(event, scanner)
+    found += pieces.text(event, "body", body, scanner) if body and not found else ()
+    return {one.rule for one in found}
+
+
+def cut(secret: str, size: int) -> list[str]:
+    return [secret[at : at + size] for at in range(0, len(secret), size)]
+
+
+Place = Callable[[int, str], Sent]
+PLACES: dict[str, Place] = {
+    "segment": lambda _, p: ("one.test", f"/up/{p}", (), b""),
+    "segments before": lambda n, p: ("one.test", f"/{n}/{p}/x", (), b""),
+    "parameter": lambda n, p: ("one.test", f"/up?n={n}&p={p}", (), b""),
+    "other names of a parameter": lambda n, p: ("one.test", f"/up?p{n}={p}", (), b""),
+    "name of a parameter": lambda _, p: ("one.test", f"/up?{p}=1", (), b""),
+    "percent": lambda _, p: ("one.test", "/" + "".join(f"%{ord(c):02x}" for c in p), (), b""),
+    "file name": lambda n, p: ("one.test", f"/files/{n}-{p}.txt", (), b""),
+    "hosts in turn": lambda n, p: (f"h{n % 3}.test", f"/up/{p}", (), b""),
+    "field": lambda _, p: ("one.test", "/", ((b"x-part", p.encode()),), b""),
+    "other fields": lambda n, p: ("one.test", "/", ((b"x-%d" % n, p.encode()),), b""),
+    "cookie": lambda _, p: ("one.test", "/", ((b"cookie", f"a=b; s={p}".encode()),), b""),
+    "body": lambda _, p: ("one.test", "/", (), p.encode()),
+    "json": lambda n, p: ("one.test", "/", (), json.dumps({"n": n, "part": p}).encode()),
+    "form": lambda n, p: ("one.test", "/", (), f"n={n}&part={p}&end=1".encode()),
+    "hex": lambda _, p: ("one.test", f"/{p.encode().hex()}", (), b""),
+    "base64": lambda _, p: (
+        "one.test", "/", (), json.dumps({"p": base64.b64encode(p.encode()).decode()}).encode()
+    ),
+}  # fmt: skip
+SIZES = (1, 2, 3, 4, 7, 12, 20)
+
+
+def between(number: int) -> Sent:
+    """What an agent says meanwhile, to its model."""
+    body = json.dumps({"model": "m", "messages": [{"content": f"turn {number}"}] * 40}).encode()
+    return "api.test", "/v1/messages", ((b"x-request-id", b"%032x" % number),), body * 4
+
+
+@pytest.mark.parametrize("secret", [TOKEN, VALUE], ids=["rule", "registered"])
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_the_last_piece_is_stopped(watching: SecretScanner, place: str, secret: str) -> None:
+    missed = []
+    for size in SIZES:
+        if size == 1 and place in ("base64", "file name"):
+            continue  # a letter in base64 says nothing, a digit beside a number counts
+        pieces, found = SessionPieces(), set()
+        for number, piece in enumerate(cut(secret, size)):
+            assert not told(pieces, watching, between(number))
+            found |= told(pieces, watching, PLACES[place](number, piece))
+        if not found:
+            missed.append(size)
+    assert not missed
+    assert found <= {"registered:V", "github-pat"}
+
+
+@pytest.mark.parametrize("secret", [TOKEN, VALUE], ids=["rule", "registered"])
+def test_two_halves_are_found_in_either_order(watching: SecretScanner, secret: str) -> None:
+    pieces = SessionPieces()
+    assert not told(pieces, watching, PLACES["segment"](0, secret[17:]))
+    assert told(pieces, watching, PLACES["segment"](1, secret[:17]))
+
+
+def test_what_was_refused_has_not_left_and_comes_back_refused(watching: SecretScanner) -> None:
+    pieces = SessionPieces()
+    assert not told(pieces, watching, PLACES["segment"](0, TOKEN[:20]))
+    for _ in range(3):
+        assert told(pieces, watching, PLACES["segment"](1, TOKEN[20:])) == {"github-pat"}
+    assert not told(pieces, watching, PLACES["segment"](2, "more"))
+
+
+def test_sessions_do_not_meet(watching: SecretScanner) -> None:
+    one, two = SessionPieces(), SessionPieces()
+    assert not told(one, watching, PLACES["segment"](0, TOKEN[:20]))
+    assert not told(two, watching, PLACES["segment"](1, TOKEN[20:]))
+
+
+def test_labels_of_names_are_pieces(watching: SecretScanner) -> None:
+    pieces, found = SessionPieces(), False
+    for label in cut(base64.b32encode(VALUE.encode()).decode().rstrip("=").lower(), 8):
+        for _ in range(2):  # A and AAAA
+            event = DnsQuery(
+                event_id="", time_ns=0, principal=WHO, host=parse_host(f"{label}.sub.test"),
+                record_type="A",
+            )  # fmt: skip
+            found = found or bool(pieces.head(event, watching))
+    assert found
+
+
+def test_messages_are_pieces_in_whatever_they_are_wrapped(watching: SecretScanner) -> None:
+    pieces, event = SessionPieces(), request("ws.test", "/")
+    found = [
+        pieces.text(event, "message", json.dumps({"seq": n, "d": piece}).encode(), watching)
+        for n, piece in enumerate(cut(TOKEN, 5))
+    ]
+    assert [bool(one) for one in found] == [False] * 7 + [True]
+
+
+def honest(seed: int) -> Iterator[Sent]:
+    """What agents ask of ordinary services, drawn by chance."""
+    chance = random.Random(seed)
+    word = lambda: chance.choice(("items", "users", "v1", "repos", "main", "src", "a", "List"))  # noqa: E731
+    for number in range(60):
+        ident = f"{chance.getrandbits(128):032x}"
+        yield "one.test", f"/{word()}/{ident}", (), b""
+        yield "one.test", f"/{word()}/{word()}?page={number}&sort={word()}", (), b""
+        yield "two.test", f"/{base64.urlsafe_b64encode(chance.randbytes(12)).decode()}", (), b""
+        yield "two.test", "/", ((b"etag", ident.encode()),), json.dumps({"id": ident}).encode()
+        yield between(number)
+
+
+BEGINNINGS = ("ghp_", "AKIA", "AKIAIOSF", "sk-ant-api03-", "xoxb-1234", "hf_abc", "npm_", "glpat-")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_honest_traffic_completes_nothing(watching: SecretScanner, seed: int) -> None:
+    pieces = SessionPieces()
+    for number, sent in enumerate(honest(seed)):
+        assert not told(pieces, watching, sent), sent
+        if number % 9 == 0:  # somebody writes of tokens, and names how they begin
+            beginning = BEGINNINGS[number // 9 % len(BEGINNINGS)]
+            assert not told(pieces, watching, ("one.test", f"/search/{beginning}", (), b""))
+
+
+def test_memory_is_bounded() -> None:
+    memory = PieceMemory()
+    for number in range(SHAPES_MAX * 2):
+        for turn in range(2):
+            slots = tuple(b"%d-%d-%d" % (number, turn, slot) for slot in range(number % 60))
+            memory.keep(memory.step(Unit(kind="body", host=f"h{number}", slots=slots)))
+    long = [Unit(kind="long", host="h", slots=(b"%d" % n + b"x" * 3_000, b"y")) for n in range(9)]
+    for unit in long:
+        memory.keep(memory.step(unit))
+    shapes = memory._shapes
+    assert len(shapes) <= SHAPES_MAX
+    assert memory._tapes == sum(len(shape.slots) for shape in shapes.values()) <= TAPES_MAX
+    for shape in shapes.values():
+        for slot in shape.slots.values():
+            for tape in (slot.whole, slot.fresh, slot.inner, slot.plain):
+                assert sum(map(len, tape.pieces)) == tape.size <= PAIR_BYTES
+
+
+def test_what_does_not_change_is_not_joined() -> None:
+    memory, unit = PieceMemory(), Unit(kind="k", host="h", slots=text_slots(b'{"a": "same"}'))
+    for _ in range(3):
+        step = memory.step(unit)
+        assert step.joined() == []
+        memory.keep(step)
+    assert not memory._tapes
