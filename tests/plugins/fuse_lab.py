@@ -20,7 +20,7 @@ from pathlib import Path
 from file_lab import FILES_POLICY, TOKEN_RULES, Recorded, file_gate, files_snapshot
 
 from aesp_proxy.intercept.fuse.serve import serve_trees, view_of
-from aesp_proxy.launch.isolation import capabilities, fuse_mount, kernel, mounts
+from aesp_proxy.launch.isolation import capabilities, fuse_mount, kernel, mounts, seccomp
 
 HERE = Path(__file__)
 TIME_S = 60
@@ -164,6 +164,7 @@ def _enter(pid: str, root: str, words: list[str]) -> None:
         os.setns(space.fileno(), os.CLONE_NEWNS)
     os.chdir(root)
     capabilities.give_up_all()
+    seccomp.enforce(own_network=True, own_processes=True)
     kernel.close_on_exec_from(3)
     os.execvp(words[0], words)
 

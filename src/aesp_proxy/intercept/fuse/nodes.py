@@ -43,14 +43,14 @@ class Node:
     ``pending``: it has no name on disk yet, and its content is ``draft``. ``gone``: the
     name it had was taken away. ``is_new``: who made it has it open still. ``sealed``: nothing
     of it may be changed, and the policy is not asked. ``refused``: the error number with
-    which what was last written was refused.
+    which what was last written was refused. ``told`` is the file that the kernel was told of.
     ``target`` is the file itself, open for writing as long as there are ``writers``.
     """
 
     __slots__ = (
         "aliases", "backed", "backing", "cached", "draft", "fd", "gone", "inode", "is_new", "kind",
         "listing", "lookups", "name", "number", "parent", "path_at", "path_text", "pending",
-        "refused", "sealed", "seen", "target", "writers",
+        "refused", "sealed", "seen", "target", "told", "watch", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,8 @@ class Node:
         self.backed = 0
         self.backing = 0
         self.seen: Signature | None = None
+        self.told: Signature | None = None
+        self.watch = -1
         self.listing: list[Entry] = []
         self.aliases: set[tuple[int, str]] = set()
         self.path_at = -1
@@ -269,8 +271,13 @@ class Nodes:
 
     def open(self, node: Node, flags: int) -> int:
         """Open a node; ESTALE when it is another one now."""
+        return self.open_known(node, flags)[0]
+
+    def open_known(self, node: Node, flags: int) -> tuple[int, os.stat_result]:
+        """Open a node, and say what it is; ESTALE when it is another one now."""
         if node.number in self._fixed:
-            return os.open(".", flags | os.O_CLOEXEC, dir_fd=node.fd)
+            fd = os.open(".", flags | os.O_CLOEXEC, dir_fd=node.fd)
+            return fd, os.fstat(fd)
         above, name = self.place(node)
         safe = flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
@@ -281,7 +288,7 @@ class Nodes:
         if (found.st_dev, found.st_ino) != node.inode:
             os.close(fd)
             raise stale("another file")
-        return fd
+        return fd, found
 
     def forget(self, number: int, lookups: int) -> Node | None:
         """Count lookups down; return the node when the kernel knows it no more."""

@@ -1,11 +1,11 @@
 """Serve views of directories until told to stop: the loop of the file guard.
 
-One session blocks in its reading and costs nothing else; where the supervisor may speak or
-there are several, they are polled.
+Polled are the sessions, what others change on disk, and what the supervisor says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from aesp_proxy.intercept.file_port import FileGate, Given
+from aesp_proxy.intercept.fuse.nodes import Inode
 from aesp_proxy.intercept.fuse.roots import outermost
 from aesp_proxy.intercept.fuse.session import Session
 from aesp_proxy.intercept.fuse.tree import Tree
+from aesp_proxy.intercept.fuse.watch import Watch
 from aesp_proxy.intercept.stage.survey import survey
 
 _KIND: Final = "fuse"
@@ -27,6 +29,7 @@ def serve(gate: FileGate, given: Given) -> None:
     """Serve the views of a run: the ``Serve`` of this backend."""
     roots = outermost(given.trees)
     devices = [descriptor for kind, descriptor in given.descriptors if kind == _KIND]
+    forbidden: set[Inode] = set()
     views = [
         view_of(
             root,
@@ -34,6 +37,7 @@ def serve(gate: FileGate, given: Given) -> None:
             gate,
             covers={target: source for target, source in given.covers if _lies_in(target, root)},
             entries_max=given.entries_max,
+            forbidden=forbidden,
         )
         for root, device in zip(roots, devices, strict=True)
     ]
@@ -52,14 +56,20 @@ def view_of(
     *,
     covers: Mapping[str, str] | None = None,
     entries_max: int,
+    forbidden: set[Inode] | None = None,
 ) -> Session:
     """Survey a directory for the files that have a forbidden name, and make its session.
 
-    ConfigError for one with more than ``entries_max`` names.
+    ``forbidden`` is what several views know of each other's. ConfigError for one with more than ``entries_max`` names.
     """
     tree = Tree(root, gate, covers=covers)
+    with contextlib.suppress(OSError):
+        # Without it the kernel keeps what it is told for a second only.
+        tree.watch = Watch()
     apart = frozenset(covers or ())
     found = survey(Path(root), gate.hides, entries_max=entries_max, apart=apart, notes_links=False)
+    if forbidden is not None:
+        tree.forbidden = forbidden
     tree.forbidden.update(found.inodes)
     return Session(device, tree)
 
@@ -68,25 +78,23 @@ def serve_trees(views: Sequence[Session], control: int | None, heard: Callable[[
     """Serve until all sessions are over, or until ``heard`` says False."""
     os.umask(0)
     _raise_descriptors()
-    if control is None and len(views) == 1:
-        while views[0].step():
-            pass
-        return
     poll = select.poll()
     open_views = {view.device: view for view in views}
-    for descriptor in (*open_views, *(() if control is None else (control,))):
+    watched = {view.watched: view for view in views if view.watched >= 0}
+    for descriptor in (*open_views, *watched, *(() if control is None else (control,))):
         poll.register(descriptor, select.POLLIN)
     while open_views:
         for descriptor, event in poll.poll():
             if not event & _READABLE:
                 continue
-            view = open_views.get(descriptor)
-            if view is None:
+            if descriptor == control:
                 if not heard():
                     return
                 for each in open_views.values():
                     each.refresh()
-            elif not view.step():
+            elif descriptor in watched:
+                watched[descriptor].catch_up()
+            elif not open_views[descriptor].step():
                 poll.unregister(descriptor)
                 del open_views[descriptor]
 

@@ -71,6 +71,7 @@ _WRITE_BYTES_MAX: Final = 1 << 20
 _ROOM: Final = 4096
 _BACKGROUND: Final = 64
 _EPOCH_MINOR: Final = 44
+_KEEP_NS: Final = 60_000_000_000
 _INLINE_BYTES: Final = 16384
 
 
@@ -147,6 +148,8 @@ class Session:
         flags = said.flags & _WANTED
         if flags & Init.PASSTHROUGH:
             self._tree.device = self.device
+        if self._minor >= _EPOCH_MINOR and self._tree.watch is not None:
+            self._tree.keep_ns = _KEEP_NS
         return replies.welcome(
             replies.Welcome(
                 minor=self._minor,
@@ -169,6 +172,20 @@ class Session:
         self._generation = self._tree.gate.generation
         self._tree.renew()
         if self._minor >= _EPOCH_MINOR:
+            self.notify(replies.forget_names())
+
+    @property
+    def watched(self) -> int:
+        """What is readable when others have changed files, -1 where that is not heard of."""
+        watch = self._tree.watch
+        return -1 if watch is None else watch.fileno()
+
+    def catch_up(self) -> None:
+        """Tell the kernel what others have changed on disk."""
+        changed, names = self._tree.caught_up()
+        for number in changed:
+            self.notify(replies.forget_attributes(number))
+        if names and self._minor >= _EPOCH_MINOR:
             self.notify(replies.forget_names())
 
     def notify(self, notice: bytes) -> None:

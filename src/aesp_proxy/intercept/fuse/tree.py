@@ -17,6 +17,7 @@ from aesp_proxy.intercept.file_port import Actor, FileGate
 from aesp_proxy.intercept.fuse.drafts import Draft, content_of
 from aesp_proxy.intercept.fuse.nodes import Inode, Node, Nodes, Signature, signature
 from aesp_proxy.intercept.fuse.replies import Status, forget_attributes, status_of
+from aesp_proxy.intercept.fuse.watch import Watch
 from aesp_proxy.model.event import FileOperation
 
 if TYPE_CHECKING:
@@ -26,16 +27,24 @@ _CLEAN_MAX: Final = 200_000
 _SECOND: Final = 1_000_000_000
 
 
-class Handle:
-    """One open file. ``fd`` reads the file as it is on disk, or is -1 for the node's own."""
+class HiddenError(FileNotFoundError):
+    """It is there, and not to be seen."""
 
-    __slots__ = ("backed", "fd", "is_dead", "node", "writes")
+
+class Handle:
+    """One open file. ``fd`` reads the file as it is on disk, or is -1 for the node's own.
+
+    ``found`` is what it was when it was opened, for reading alone.
+    """
+
+    __slots__ = ("backed", "fd", "found", "is_dead", "node", "writes")
 
     def __init__(self, node: Node, fd: int, *, writes: bool) -> None:
         self.node = node
         self.fd = fd
         self.writes = writes
         self.backed = False
+        self.found: os.stat_result | None = None
         self.is_dead = False
 
 
@@ -59,6 +68,7 @@ class Tree:
         self.notices: list[bytes] = []
         self.keep_ns = _SECOND
         self.device = -1
+        self.watch: Watch | None = None
         self._next_handle = 1
         self._clean: dict[Inode, tuple[Signature, int]] = {}
 
@@ -67,6 +77,17 @@ class Tree:
     def child(self, parent: Node, name: str) -> str:
         """Return the path of a name in a directory."""
         return f"{self.nodes.path(parent)}/{name}"
+
+    def directory(self, node: Node) -> int:
+        """Return the descriptor of a directory in which names are looked up: it is watched."""
+        fd = self.nodes.directory(node)
+        if node.watch < 0 and self.watch is not None:
+            try:
+                self.watch.add(node, fd)
+            except OSError:
+                # Too many: from here on the kernel keeps nothing for long.
+                self.watch, self.keep_ns = None, _SECOND
+        return fd
 
     def find(self, parent: Node, name: str) -> tuple[Node, os.stat_result | None]:
         """Return the node of a name, and what is on disk of it; ENOENT for what is hidden."""
@@ -78,9 +99,9 @@ class Tree:
         path = self.child(parent, name)
         if path in self.covers:
             return self._covered(parent, name, path)
-        found = os.stat(name, dir_fd=self.nodes.directory(parent), follow_symlinks=False)
+        found = os.stat(name, dir_fd=self.directory(parent), follow_symlinks=False)
         if not parent.sealed and self.is_hidden(path, found):
-            raise OSError(errno.ENOENT, "hidden")
+            raise HiddenError(errno.ENOENT, "hidden")
         return self.nodes.enter(parent, name, found), found
 
     def _covered(self, parent: Node, name: str, path: str) -> tuple[Node, os.stat_result]:
@@ -112,7 +133,9 @@ class Tree:
         """Return what the kernel is told of a node."""
         draft = node.draft
         if draft is None:
-            return status_of(on_disk or self.nodes.status(node))
+            found = on_disk or self.nodes.status(node)
+            node.told = signature(found)
+            return status_of(found)
         if node.pending:
             # It has no name on disk yet, and one for whoever sees it here.
             return status_of(os.fstat(draft.fd))._replace(inode=node.inode[1], links=1)
@@ -317,6 +340,8 @@ class Tree:
 
     def discard(self, node: Node) -> None:
         """Let go of what a node that nobody knows any more holds."""
+        if self.watch is not None:
+            self.watch.drop(node)
         if node.writers == 0 and node.draft is not None:
             node.draft.close()
             node.draft = None
@@ -344,6 +369,29 @@ class Tree:
             return draft.fd
         return handle.fd if handle.fd >= 0 else handle.node.target
 
+    def caught_up(self) -> tuple[set[int], bool]:
+        """Return the nodes whose attributes have changed on disk, and whether names have."""
+        changed: set[int] = set()
+        names = False
+        for node, name, is_name in self.watch.news() if self.watch is not None else ():
+            if node is None:
+                names = True
+                continue
+            known = self.nodes.known(node, name)
+            found = self._on_disk(node, name)
+            if is_name and not _is_known(known, found):
+                changed.add(node.number)
+                names = True
+            elif known is not None and found is not None and known.told != signature(found):
+                changed.add(known.number)
+        return changed, names
+
+    def _on_disk(self, node: Node, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self.nodes.directory(node), follow_symlinks=False)
+        except OSError:
+            return None
+
     def renew(self) -> None:
         """Forget what was answered by a policy that is in force no more."""
         self._clean.clear()
@@ -360,3 +408,12 @@ class Tree:
                 os.close(node.target)
         self.handles.clear()
         self.nodes.close()
+        if self.watch is not None:
+            self.watch.close()
+
+
+def _is_known(node: Node | None, found: os.stat_result | None) -> bool:
+    """Whether a name stands for what the kernel was told that it does."""
+    if found is None:
+        return node is None or node.pending
+    return node is not None and node.inode == (found.st_dev, found.st_ino)

@@ -36,7 +36,9 @@ def setattr_(tree: Tree, head: Header, body: Body) -> bytes:
     asked = protocol.attributes(body)
     actor = Actor(head.pid, head.uid)
     must_be_changeable(node)
-    tree.decide(FileOperation.WRITE, tree.nodes.path(node), actor)
+    if not node.is_new:
+        # Of a new file the creation was decided, and its content will be.
+        tree.decide(FileOperation.WRITE, tree.nodes.path(node), actor)
     if asked.valid & Valid.SIZE:
         _resize(tree, node, asked, actor)
     if asked.valid & (Valid.MODE | _OWNER | Valid.KILL_SUIDGID):

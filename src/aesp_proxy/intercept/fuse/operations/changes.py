@@ -14,7 +14,7 @@ from aesp_proxy.intercept.fuse.operations.attributes import must_be_changeable, 
 from aesp_proxy.intercept.fuse.operations.content import how, opened
 from aesp_proxy.intercept.fuse.operations.names import entry
 from aesp_proxy.intercept.fuse.protocol import Body, Header
-from aesp_proxy.intercept.fuse.tree import Handle, Tree
+from aesp_proxy.intercept.fuse.tree import Handle, HiddenError, Tree
 from aesp_proxy.model.event import FileOperation
 
 
@@ -23,30 +23,25 @@ def create(tree: Tree, head: Header, body: Body) -> bytes:
     flags, mode, name = protocol.create(body)
     parent = tree.nodes.get(head.node)
     actor = Actor(head.pid, head.uid)
-    node = _existing(tree, parent, name)
-    if node is None:
+    try:
+        node, _ = tree.find(parent, name)
+    except HiddenError:
+        # Refused, and recorded, by its name; or as another name of a forbidden file.
+        _may_make(tree, parent, name, actor)
+        raise OSError(errno.EACCES, "hidden") from None
+    except FileNotFoundError:
         handle = _new_file(tree, parent, name, mode, actor)
-    elif flags & os.O_EXCL:
-        raise OSError(errno.EEXIST, "there already")
     else:
+        if flags & os.O_EXCL:
+            raise OSError(errno.EEXIST, "there already")
         handle = opened(tree, node, flags, actor)
     answer = entry(tree, handle.node)
     return answer + replies.opened(tree.add(handle), *how(tree, handle))
 
 
-def _existing(tree: Tree, parent: Node, name: str) -> Node | None:
-    """Return the node that a name has already; EACCES when what is there is hidden."""
-    try:
-        return tree.find(parent, name)[0]
-    except FileNotFoundError:
-        return None
-
-
 def _new_file(tree: Tree, parent: Node, name: str, mode: int, actor: Actor) -> Handle:
-    path = _may_make(tree, parent, name, actor)
-    directory = tree.nodes.directory(parent)
-    _must_be_free(directory, name, path)
-    draft = Draft(directory, mode)
+    _may_make(tree, parent, name, actor)
+    draft = Draft(tree.directory(parent), mode)
     found = os.fstat(draft.fd)
     node = tree.nodes.enter_pending(parent, name, (found.st_dev, found.st_ino))
     draft.is_dirty = draft.is_untouched = True
@@ -68,15 +63,6 @@ def _may_make(
     path = tree.child(parent, name)
     tree.decide(FileOperation.CREATE, path, actor, is_directory=is_directory, resolved=resolved)
     return path
-
-
-def _must_be_free(directory: int, name: str, path: str) -> None:
-    """Refuse a name that is there and was hidden: by a policy of now, or as another name."""
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    raise OSError(errno.EACCES, "hidden", path)
 
 
 def tmpfile(tree: Tree, head: Header, body: Body) -> bytes:

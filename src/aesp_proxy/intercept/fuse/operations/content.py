@@ -36,6 +36,8 @@ def opened(tree: Tree, node: Node, flags: int, actor: Actor) -> Handle:
     """Open a node; OSError when that is refused."""
     writes = flags & os.O_ACCMODE != os.O_RDONLY
     path = tree.nodes.path(node)
+    if node.inode in tree.forbidden:
+        raise OSError(errno.EACCES, "hidden")
     if writes or flags & os.O_TRUNC:
         must_be_changeable(node)
         for each in tree.nodes.paths(node):
@@ -69,22 +71,24 @@ def opened(tree: Tree, node: Node, flags: int, actor: Actor) -> Handle:
 def _reader(tree: Tree, node: Node, actor: Actor) -> Handle:
     if not node.is_file:
         raise OSError(errno.EACCES, "no regular file")
-    fd = tree.nodes.open(node, os.O_RDONLY)
+    fd, found = tree.nodes.open_known(node, os.O_RDONLY)
     try:
-        tree.check_reading(node, fd, os.fstat(fd), actor)
+        tree.check_reading(node, fd, found, actor)
     except BaseException:
         os.close(fd)
         raise
-    return Handle(node, fd, writes=False)
+    handle = Handle(node, fd, writes=False)
+    handle.found = found
+    return handle
 
 
 def how(tree: Tree, handle: Handle) -> tuple[int, int]:
     """Return the flags by which the kernel treats an open file, and what it reads itself."""
     node = handle.node
-    if handle.writes or node.pending:
+    found = handle.found
+    if found is None:
         node.cached += 1
         return 0, 0
-    found = os.fstat(handle.fd)
     if tree.device >= 0 and found.st_size > tree.gate.content_bytes_max and not node.cached:
         if not node.backed:
             node.backing = open_backing(tree.device, handle.fd)

@@ -21,7 +21,7 @@ from aesp_proxy.intercept.fuse.nodes import DIRECTORY, Node
 from aesp_proxy.intercept.fuse.operations.attributes import must_be_changeable, must_be_whole
 from aesp_proxy.intercept.fuse.operations.changes import judge_content
 from aesp_proxy.intercept.fuse.protocol import Body, Header
-from aesp_proxy.intercept.fuse.tree import Tree
+from aesp_proxy.intercept.fuse.tree import HiddenError, Tree
 from aesp_proxy.model.event import FileOperation
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -92,13 +92,10 @@ def _there(tree: Tree, side: Side) -> Node | None:
     must_be_changeable(side.parent)
     try:
         return tree.find(side.parent, side.name)[0]
-    except FileNotFoundError:
-        pass
-    try:
-        os.stat(side.name, dir_fd=tree.nodes.directory(side.parent), follow_symlinks=False)
+    except HiddenError:
+        raise OSError(errno.EACCES, "hidden") from None
     except FileNotFoundError:
         return None
-    raise OSError(errno.EACCES, "hidden")
 
 
 def _may_arrive(tree: Tree, node: Node, side: Side, there: Node | None, actor: Actor) -> None:
