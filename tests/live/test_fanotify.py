@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fanotify_lab import OTHER, WATCHED, Lab, until, unusable
+from fanotify_lab import OTHER, POLICY, WATCHED, Lab, until, unusable
 
 pytestmark = pytest.mark.skipif(bool(unusable()), reason=unusable() or "-")
 
@@ -28,7 +28,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def watched(lab: Lab) -> Lab:
-    for name in ("ok.txt", ".env", "sub/.env", ".ssh/id", "other/.env"):
+    for name in ("ok.txt", ".env", "sub/.env", ".ssh/id", "other/.env", "other/fine.txt"):
         lab.put(name, f"content of {name}\n")
     os.link(lab.inside / ".env", lab.inside / "link.txt")
     (lab.inside / "to_env").symlink_to(".env")
@@ -73,3 +73,159 @@ def test_a_listener_that_is_killed_denies_what_it_had_not_answered_and_another_t
     assert watched.reads("link.txt") == "EPERM"
     assert "was killed by signal 9" in watched.said
     assert any(each["event_type"] == "files.restarted" for each in watched.records())
+
+
+def test_a_listener_that_stands_still_is_ended_and_what_waits_is_denied(watched):
+    first = watched.listener
+    assert watched.reads("ok.txt") == "content of ok.txt"
+    os.kill(first, signal.SIGSTOP)
+    # What was found clean is the kernel's own to let through; all else waits.
+    assert watched.reads("ok.txt") == "content of ok.txt"
+    assert watched.reads("other/fine.txt") == "EPERM"
+    until(lambda: watched.listener not in (0, first), "another listener")
+    assert "stands still" in watched.said
+    until(lambda: watched.reads("ok.txt") == "content of ok.txt", "answers again")
+    assert watched.reads(".env") == "EPERM"
+
+
+def test_two_hundred_openers_at_once_are_all_answered(watched):
+    for number in range(200):
+        watched.put(f"many/{number}", f"{number}\n")
+    code = (
+        "import threading\n"
+        "told = []\n"
+        "def read(n):\n"
+        "    for name in (f'many/{n}', '.env', 'link.txt'):\n"
+        "        try:\n"
+        "            told.append(open(f'{T}/{name}').read().strip() == str(n))\n"
+        "        except PermissionError:\n"
+        "            told.append(None)\n"
+        "all_ = [threading.Thread(target=read, args=[n]) for n in range(200)]\n"
+        "[each.start() for each in all_]\n"
+        "[each.join() for each in all_]\n"
+        "print(told.count(True), told.count(None), len(told))"
+    )
+    assert watched.does(code) == "200 400 600"
+
+
+def test_a_file_that_changes_is_read_anew_before_anybody_opens_it(watched):
+    token = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    path = watched.inside / "ok.txt"
+    for _ in range(3):
+        assert watched.reads("ok.txt") == "content of ok.txt"
+    path.write_text(f"key = {token}\n")
+    assert watched.reads("ok.txt") == "EPERM"
+    assert watched.reads("ok.txt", uid=OTHER) == f"key = {token}"
+    path.write_text("clean\n")
+    assert watched.reads("ok.txt") == "clean"
+    with path.open("a") as file:
+        # Somebody has it open for writing: it is read at each open, and not kept as clean.
+        assert watched.reads("ok.txt") == "clean"
+        file.write(f"{token}\n")
+        file.flush()
+        assert watched.reads("ok.txt") == "EPERM"
+
+
+def test_what_cannot_be_stopped_is_recorded_and_says_so(watched):
+    watched.does("open(T + '/mine', 'w').write('x')\nos.rename(T + '/mine', T + '/.bashrc')")
+    watched.does("os.chmod(T + '/.env', 0o777)")
+    watched.does("os.truncate(T + '/other/.env', 0)")
+    watched.does("os.unlink(T + '/sub/.env')")
+    wanted = {
+        ("file.rename", f"{watched.tree}/.bashrc"),
+        ("file.write", f"{watched.tree}/.env"),
+        ("file.write", f"{watched.tree}/other/.env"),
+        ("file.delete", f"{watched.tree}/sub/.env"),
+    }
+
+    def told():
+        return {
+            (each["action"], each["target_path"])
+            for each in watched.records()
+            if each["metadata"].get("enforced") == "no" and "not stopped" in each["message"]
+        }
+
+    until(lambda: told() >= wanted, f"{wanted} in {told()}")
+
+
+def test_a_forbidden_file_that_appears_is_known_by_its_inode(watched):
+    (watched.inside / "later").mkdir(mode=0o777)
+    (watched.inside / "later").chmod(0o777)
+    path = watched.put("later/.env", "new secret\n", owner=0)
+    path = watched.inside / "later/.env"
+    path.chmod(0o644)
+    until(lambda: watched.reads("later/.env") == "EPERM", "forbidden by name")
+    moved = "os.rename(T + '/later', T + '/x')\nos.rename(T + '/x/.env', T + '/x/y')"
+    watched.does(moved)
+    assert watched.reads("x/y") == "EPERM"
+
+
+def test_no_process_but_guard_and_listener_holds_the_groups(watched):
+    holders = set()
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                links = {str(each.readlink()) for each in (process / "fd").iterdir()}
+            except OSError:
+                continue
+            if "anon_inode:[fanotify]" in links:
+                holders.add(int(process.name))
+    ours = {watched.watch.pid, watched.listener}
+    assert holders >= ours
+    family = {pid for pid in holders if pid in ours}
+    assert family == ours
+    # Whoever else holds one holds another watch's: none of our children does.
+    assert not any(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                   for pid in (watched.listener,))  # fmt: skip
+
+
+def test_the_service_watches_takes_another_policy_and_shows_how_it_is(lab):
+    lab.put("ok.txt", "content\n")
+    lab.put("notes.key", "key\n")
+    lab.begin_daemon()
+    assert lab.reads("notes.key") == "key"
+    told = lab.status()["files"]
+    assert told["holds"] is True
+    assert told["listener_pid"] == lab.listener
+    assert told["users"] == str(WATCHED)
+    serial = told["serial"]
+    (lab.folder / "policy.yaml").write_text(POLICY.replace('"**/.env"', '"**/.env", "**/*.key"'))
+    until(lambda: lab.status()["files"]["serial"] > serial, "another policy")
+    # It had been found clean, and was asked for no more: that counts no longer.
+    assert lab.reads("notes.key") == "EPERM"
+    assert lab.does("os.link(T + '/notes.key', T + '/k')\nprint(open(T + '/k').read())") == "EPERM"
+    os.kill(lab.listener, signal.SIGKILL)
+    until(lambda: lab.status()["state"] == "running" and lab.listener, "another listener")
+    assert lab.reads("notes.key") == "EPERM"
+    events = {each["event_type"] for each in lab.records()}
+    assert events >= {"files.started", "files.policy", "files.died", "files.restarted"}
+    assert lab.end() == 0
+    assert lab.reads("notes.key") == "key"
+
+
+def test_a_guard_that_is_killed_ends_the_watch_is_told_and_comes_back(lab):
+    lab.put(".env", "secret\n")
+    lab.begin_daemon()
+    assert lab.reads(".env") == "EPERM"
+    os.kill(lab.status()["files"]["pid"], signal.SIGKILL)
+    until(lambda: any(each["event_type"] == "files.lost" for each in lab.records()), "told")
+    until(lambda: lab.status()["state"] == "running", "another guard")
+    assert lab.reads(".env") == "EPERM"
+
+
+def test_a_service_of_its_own_takes_the_policy_of_the_daemon(lab):
+    lab.put(".env", "secret\n")
+    lab.put("a.key", "key\n")
+    lab.begin()
+    assert lab.reads(".env") == "EPERM"
+    watch = lab.watch
+    (lab.folder / "policy.yaml").write_text(POLICY.replace('"**/.env"', '"**/*.key"'))
+    lab.begin_daemon(by="service")
+    until(lambda: lab.reads("a.key") == "EPERM", "the daemon's policy")
+    assert lab.reads(".env") == "secret"
+    assert lab.status()["files"]["by"] == "service"
+    lab.end()
+    # The daemon is gone, and the watch stays.
+    assert lab.reads("a.key") == "EPERM"
+    watch.terminate()
+    assert watch.wait(20) == 0

@@ -16,6 +16,8 @@ from typing import Any, Final
 import fanotify_world
 
 PROGRAM: Final = Path(sys.executable).parent / "aesp-proxy"
+LISTENER: Final = "aesp_proxy.daemon.file_listener"
+GUARD: Final = "aesp_proxy.launch.files"
 WATCHED, OTHER = 4242, 4343
 POLICY: Final = """\
 version: "1.2.0"
@@ -66,7 +68,7 @@ class Lab:
         self.tree.mkdir()
         (folder / "policy.yaml").write_text(POLICY)
         self.state = folder / "state"
-        self.log = folder / "watch.log"
+        self.log, self.config = folder / "watch.log", folder / "config.yaml"
         self._stack = stack
         words = [sys.executable, fanotify_world.__file__, str(self.tree)]
         self.world = stack.enter_context(
@@ -130,34 +132,42 @@ class Lab:
     # the watch -----------------------------------------------------------------------
 
     def begin(self, *settings: str, policy: str | None = None) -> None:
-        """Start it, and wait until the listener answers."""
+        """Start it as a service, and wait until the listener answers."""
+        self.configure(policy)
+        words = [word for each in settings for word in ("--set", each)]
+        self._start([str(PROGRAM), "files", "watch", "--config", str(self.config), *words])
+        until(lambda: "are answered by" in self.said or self.watch.poll() is not None, "a watch",
+              s_max=_START_S)  # fmt: skip
+        assert self.watch.poll() is None, self.said
+
+    def begin_daemon(self, *, by: str = "daemon") -> None:
+        """Start the whole service, and wait until it is ready."""
+        self.configure(by=by)
+        self._start([str(PROGRAM), "daemon", "--config", str(self.config)])
+        until(lambda: (self.status() or {}).get("state") == "running" or self.watch.poll(),
+              "a service", s_max=_START_S)  # fmt: skip
+        assert self.watch.poll() is None, self.said
+
+    def configure(self, policy: str | None = None, *, by: str = "daemon") -> None:
+        """Write settings and policy."""
         if policy is not None:
             (self.folder / "policy.yaml").write_text(policy)
-        words = [
-            str(PROGRAM),
-            "files",
-            "watch",
-            "--users",
-            str(WATCHED),
-            "--trees",
-            str(self.tree),
-            "--policy",
-            str(self.folder / "policy.yaml"),
-            "--set",
-            f"state_dir={self.state}",
-            "--set",
-            f"daemon.run_dir={self.folder}/run",
-        ]
-        for each in settings:
-            words += ["--set", each]
+        watch = {"users": str(WATCHED), "trees": str(self.tree), "by": by, "hung_s": 2}
+        settings = {"state_dir": str(self.state), "policy": str(self.folder / "policy.yaml"),
+                    "daemon": {"run_dir": str(self.folder / "run")},
+                    "files": {"watch": watch, "secrets_read": "refuse"}}  # fmt: skip
+        self.config.write_text(json.dumps(settings))
+
+    def _start(self, words: list[str]) -> None:
         with self.log.open("ab") as log:
             self.watch = subprocess.Popen(self.command(0, *words), stderr=log)
         self._stack.callback(self.end)
-        until(lambda: self._answers() or self.watch.poll() is not None, "a watch", s_max=_START_S)
-        assert self.watch.poll() is None, self.said
 
-    def _answers(self) -> bool:
-        return "are decided by" in self.said
+    def status(self) -> dict[str, Any] | None:
+        """What the service says of itself; None while there is none."""
+        words = [str(PROGRAM), "status", "--config", str(self.config), "--format", "json"]
+        told = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+        return json.loads(told.stdout) if told.returncode == 0 else None
 
     @property
     def said(self) -> str:
@@ -168,8 +178,9 @@ class Lab:
     def listener(self) -> int:
         """Process id of the listener, 0 while there is none."""
         assert self.watch is not None
-        children = Path(f"/proc/{self.watch.pid}/task/{self.watch.pid}/children").read_text()
-        return int((children.split() or ["0"])[0])
+        children = _children(self.watch.pid)
+        below = [pid for child in children for pid in _children(child)]
+        return next((pid for pid in (*children, *below) if _runs(pid, LISTENER)), 0)
 
     def end(self) -> int:
         """Stop it in order."""
@@ -193,3 +204,17 @@ class Lab:
         ]
         told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         return [json.loads(line) for line in told.splitlines()]
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _runs(pid: int, module: str) -> bool:
+    try:
+        return module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

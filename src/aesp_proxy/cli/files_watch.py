@@ -66,7 +66,9 @@ def watch(
         if message:
             error_line(message)
         if said.get("type") == "ready":
-            notifier.ready(f"decides opens of files, listener pid {said.get('pid')}")
+            answers = f"opens of files are answered by process {said.get('pid')}"
+            error_line(answers)
+            notifier.ready(answers)
 
     watch_as_service(
         read_wish(wish_word(settings)),

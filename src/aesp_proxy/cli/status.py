@@ -75,6 +75,8 @@ def _lines(said: dict[str, Any]) -> list[str]:
         lines.append(f"last reload: {reload['at']}, {what}")
     if said["capture"] is not None:
         lines.append(_capture(said["capture"]))
+    if said["files"] is not None:
+        lines.append(_files(said["files"]))
     lines += [_worker(worker) for worker in said["workers"]]
     error = f", {record['error']}" if record["error"] else ""
     lines.append(
@@ -94,6 +96,22 @@ def _capture(capture: dict[str, Any]) -> str:
         f"capture: {whom or 'whom others say'}; the packet rules {stands}, put back "
         f"{capture['repairs']} times{last}"
     )
+
+
+def _files(files: dict[str, Any]) -> str:
+    names = ("users", "groups", "cgroups")
+    whom = "; ".join(f"{name} {files[name]}" for name in names if files[name])
+    if not files["holds"]:
+        last = f": {files['last']['message']}" if files["last"] else ""
+        return f"files: {whom}; NOBODY WATCHES{last}"
+    counts = files["counts"]
+    counted = (
+        f"{counts['asked']} opens asked for, {counts['watched']} by who is watched, "
+        f"{counts['refused']} refused, {counts['forbidden']} forbidden files"
+        if counts
+        else "no counts yet"
+    )
+    return f"files: {whom}; listener pid {files['listener_pid']}, {counted}; {files['guarantee']}"
 
 
 def _worker(worker: dict[str, Any]) -> str:

@@ -173,10 +173,11 @@ def refused_frame(message: str) -> bytes:
     return encode_frame({"type": "refused", "message": message[:_MESSAGE_CHARS_MAX]})
 
 
-def rules_frame(*, event: str, message: str, holds: bool) -> bytes:
-    """Encode the order to record what became of the packet rules."""
+def rules_frame(*, event: str, message: str, holds: bool, subject: str = "capture") -> bytes:
+    """Encode the order to record what became of the packet rules, or of the watch of files."""
     message = message[:_MESSAGE_CHARS_MAX]
-    return encode_frame({"type": "rules", "event": event, "message": message, "holds": holds})
+    frame = {"type": "rules", "event": event, "message": message, "holds": holds}
+    return encode_frame({**frame, "subject": subject})
 
 
 def count_frame() -> bytes:

@@ -24,7 +24,7 @@ from aesp_proxy.model.record import Outcome, Record, RecordKind
 
 _EXIT_RUNTIME = 4
 # Somebody took the rules away, or nobody looks after them.
-_SEVERITIES = {"repaired": "error", "lost": "error"}
+_SEVERITIES = {"repaired": "error", "lost": "error", "died": "error", "hung": "error"}
 _NAMES_MAX = 20
 
 
@@ -143,13 +143,15 @@ class ControlLoop:
         )
 
     def _record_rules(self, frame: dict[str, object]) -> None:
-        """Put into the record what became of the packet rules; their loss is critical."""
+        """Put into the record what became of rules or of a watch; their loss is critical."""
         event, holds = str(frame.get("event", "")), frame.get("holds") is True
         outcome = Outcome.SUCCESS if holds else Outcome.FAILURE
         severity = "critical" if not holds else _SEVERITIES.get(event, "info")
         message = str(frame.get("message", ""))
-        record = self._happening(f"capture.{event}", message, outcome, severity=severity)
-        self.pipeline.record(replace(record, action="capture.rules"))
+        subject = "files" if frame.get("subject") == "files" else "capture"
+        record = self._happening(f"{subject}.{event}", message, outcome, severity=severity)
+        action = "files.watch" if subject == "files" else "capture.rules"
+        self.pipeline.record(replace(record, action=action))
 
     def _happening(
         self, event_type: str, message: str, outcome: Outcome, *, severity: str

@@ -70,6 +70,12 @@ class PolicyState:
     def _dir(self) -> Path:
         return self.settings.state_dir / "policy"
 
+    def taken(self) -> Active:
+        """Return the policy that is decided by; ConfigError before there is one."""
+        if self.active is None:
+            raise ConfigError("no policy was loaded")
+        return self.active
+
     def start(self) -> None:
         """Make the place for what is kept, empty."""
         self._dir.mkdir(mode=0o700, exist_ok=True)

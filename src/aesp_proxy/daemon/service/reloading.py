@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from aesp_proxy.daemon.service.files_slot import FilesSlot
 from aesp_proxy.daemon.service.notify import Notifier
 from aesp_proxy.daemon.service.plan import ServicePlan
 from aesp_proxy.daemon.service.policy import PolicyState
@@ -22,10 +23,11 @@ class Reloading:
         plan: ServicePlan,
         state: PolicyState,
         slots: Sequence[WorkerSlot],
+        files: FilesSlot,
         notifier: Notifier,
         summary: Callable[[], str],
     ) -> None:
-        self._plan, self._state, self._slots = plan, state, slots
+        self._plan, self._state, self._slots, self._files = plan, state, slots, files
         self._notifier, self._summary = notifier, summary
         self._wanted, self._reread = trio.Event(), trio.Event()
         self._forced = False
@@ -98,5 +100,6 @@ class Reloading:
         async with trio.open_nursery() as nursery:
             for slot in self._slots:
                 nursery.start_soon(slot.reload, active)
+            nursery.start_soon(self._files.reload)
         self._state.forget_old()
         self._plan.notice(f"decides by {active.name!a}, serial {active.serial}, from now on")

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 
 from aesp_proxy import __version__
 from aesp_proxy.daemon.service.capture_slot import CaptureSlot
+from aesp_proxy.daemon.service.files_slot import FilesSlot
 from aesp_proxy.daemon.service.plan import ServicePlan
 from aesp_proxy.daemon.service.policy import PolicyState
 from aesp_proxy.daemon.service.sealer_slot import SealerSlot
 from aesp_proxy.daemon.service.worker_slot import WorkerSlot
+from aesp_proxy.intercept.file_port import GUARANTEES
 from aesp_proxy.record.state import audit_paths, read_status
 
 
@@ -22,15 +24,17 @@ def report(
     slots: Sequence[WorkerSlot],
     sealer: SealerSlot,
     capture: CaptureSlot,
+    files: FilesSlot,
     port: int,
     started_ns: int,
 ) -> dict[str, object]:
     """Return it; times are RFC 3339 in UTC."""
+    is_whole = capture.holds and files.holds and all(slot.is_ready for slot in slots)
     return {
         "version": __version__,
         "pid": os.getpid(),
         "since": _time(started_ns),
-        "state": "running" if capture.holds and all(s.is_ready for s in slots) else "degraded",
+        "state": "running" if is_whole else "degraded",
         "listen": {"host": plan.settings.listen.host, "port": port},
         "policy": _policy(policy),
         "last_reload": (
@@ -39,6 +43,7 @@ def report(
             else None
         ),
         "capture": _capture(plan, capture),
+        "files": _files(plan, files),
         "workers": [_worker(slot) for slot in slots],
         "record": _record(plan, sealer),
         "forwarder": _forwarder(plan, sealer),
@@ -74,6 +79,28 @@ def _capture(plan: ServicePlan, capture: CaptureSlot) -> dict[str, object] | Non
         "dns_port": chosen.dns_port,
         "pid": capture.pid,
         "repairs": last.repairs if last else 0,
+        "last": {"event": last.event, "message": last.message} if last else None,
+    }
+
+
+def _files(plan: ServicePlan, files: FilesSlot) -> dict[str, object] | None:
+    """Return what is known of the watch of files; None where nobody is watched."""
+    if not files.is_on:
+        return None
+    chosen, last = plan.settings.files.watch, files.last
+    return {
+        "users": chosen.users,
+        "groups": chosen.groups,
+        "cgroups": chosen.cgroups,
+        "trees": chosen.trees,
+        "by": files.by,
+        "holds": files.holds,
+        "guarantee": GUARANTEES["fanotify"],
+        "pid": files.pid,
+        "listener_pid": files.listener_pid,
+        "restarts": files.restarts.total,
+        "serial": files.serial,
+        "counts": files.counts,
         "last": {"event": last.event, "message": last.message} if last else None,
     }
 

@@ -16,12 +16,16 @@ _LINE_BYTES_MAX: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesNews:
-    """What happened to the rules, and whether they stand; ``repairs`` counts what was mended."""
+    """What happened to the rules, and whether they stand; ``repairs`` counts what was mended.
+
+    ``subject`` is ``files`` where it is no capture but a watch of files.
+    """
 
     event: str
     message: str
     holds: bool
     repairs: int = 0
+    subject: str = "capture"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

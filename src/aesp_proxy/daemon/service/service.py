@@ -1,6 +1,7 @@
 """Hold the service together, from its start to its end, on one page.
 
-1. The packet rules of a capture are put in, before anything else may fail. The policy is
+1. The packet rules of a capture are put in, before anything else may fail. Files are
+   watched as soon as there is a policy. The policy is
    checked; the sealer starts meanwhile. A wrong one ends the start (3).
 2. Sockets are bound, for each worker, and workers started. When all decide: READY.
 3. A worker or sealer that dies is started again; one that keeps dying ends it all (4).
@@ -25,6 +26,7 @@ from aesp_proxy import __version__
 from aesp_proxy.daemon.listener import Given, bind_captured, bind_shared, name_queues
 from aesp_proxy.daemon.service.answer import Question, answer_questions
 from aesp_proxy.daemon.service.capture_slot import CaptureSlot
+from aesp_proxy.daemon.service.files_slot import FilesSlot
 from aesp_proxy.daemon.service.notify import Notifier
 from aesp_proxy.daemon.service.plan import ServiceEnd, ServicePlan
 from aesp_proxy.daemon.service.policy import Active, PolicyState
@@ -35,7 +37,7 @@ from aesp_proxy.daemon.service.rules_news import RulesNews
 from aesp_proxy.daemon.service.run_dir import RunDir
 from aesp_proxy.daemon.service.sealer_slot import SealerSlot
 from aesp_proxy.daemon.service.worker_slot import WorkerSlot
-from aesp_proxy.errors import AespError, ConfigError
+from aesp_proxy.errors import AespError
 
 _COUNT_S_MAX: Final = 1.0
 _TOLD: Final = ServiceEnd(exit_code=0)
@@ -52,6 +54,7 @@ class _Service:
     policy: PolicyState
     sealer: SealerSlot
     capture: CaptureSlot
+    files: FilesSlot
     rules_news: trio.MemoryReceiveChannel[RulesNews]
     started_ns: int
     port: int = 0
@@ -68,9 +71,7 @@ class _Service:
 
     def active(self) -> Active:
         """Return the policy that is decided by."""
-        if self.policy.active is None:
-            raise ConfigError("no policy was loaded")
-        return self.policy.active
+        return self.policy.taken()
 
     def summary(self) -> str:
         """Say how it is in a line."""
@@ -79,6 +80,7 @@ class _Service:
         error = self.policy.last.error
         kept = f"; the last reload was not taken: {error}" if error else ""
         rules = "" if self.capture.holds else "; THE PACKET RULES DO NOT STAND"
+        rules += "" if self.files.holds else "; NOBODY WATCHES FILES"
         return (
             f"{ready} of {len(self.slots)} workers on port {self.port}, "
             f"policy {active.name!a} serial {active.serial}{kept}{rules}"
@@ -94,6 +96,7 @@ class _Service:
             slots=self.slots,
             sealer=self.sealer,
             capture=self.capture,
+            files=self.files,
             port=self.port,
             started_ns=self.started_ns,
         )
@@ -112,12 +115,14 @@ async def serve(plan: ServicePlan, run_dir: RunDir, notifier: Notifier) -> Servi
     """
     policy = PolicyState(settings=plan.settings, log=plan.log)
     heard, unheard = trio.open_memory_channel[RulesNews](_NEWS_MAX)
+    keep = _kept_for_record(plan, heard)
     service = _Service(
         plan=plan,
         notifier=notifier,
         policy=policy,
         sealer=SealerSlot(plan),
-        capture=CaptureSlot(plan, run_dir.capture_listener, _kept_for_record(plan, heard)),
+        capture=CaptureSlot(plan, run_dir.capture_listener, keep),
+        files=FilesSlot(plan, run_dir.files_listener, policy.taken, keep),
         rules_news=unheard,
         started_ns=policy.wall_ns(),
     )
@@ -174,8 +179,9 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
         for number, (listener, each) in enumerate(zip(listeners, more, strict=True), start=1)
     )
     service.reloading = Reloading(
-        plan, service.policy, service.slots, service.notifier, service.summary
+        plan, service.policy, service.slots, service.files, service.notifier, service.summary
     )
+    nursery.start_soon(_keep_files, service)
     for slot in service.slots:
         nursery.start_soon(_keep_worker, service, slot)
     nursery.start_soon(_record_rules, service)
@@ -202,11 +208,14 @@ async def _all_ready(service: _Service) -> bool:
         for slot in service.slots:
             await slot.heard(lambda each: each.is_ready, s_max=limit_s)
         await service.capture.heard(limit_s)
+        await service.files.heard(limit_s)
     if not all(slot.is_ready for slot in service.slots):
         message = f"the workers were not ready after {limit_s:g} s, see {service.plan.log}"
         service.finish(ServiceEnd(exit_code=4, message=message))
     elif not service.capture.holds:
         service.finish(service.capture.failure())
+    elif not service.files.holds:
+        service.finish(service.files.failure())
     else:
         return True
     return False
@@ -214,6 +223,12 @@ async def _all_ready(service: _Service) -> bool:
 
 async def _keep_worker(service: _Service, slot: WorkerSlot) -> None:
     end = await slot.keep_running()
+    if end is not None:
+        service.finish(end)
+
+
+async def _keep_files(service: _Service) -> None:
+    end = await service.files.keep_running()
     if end is not None:
         service.finish(end)
 
@@ -242,7 +257,7 @@ async def _record_rules(service: _Service) -> None:
     """Have a worker record what happens to the packet rules, whichever is there."""
     async for news in service.rules_news:
         slot = await _ready_slot(service)
-        await slot.note_rules(news.event, news.message, holds=news.holds)
+        await slot.note_rules(news)
 
 
 async def _ready_slot(service: _Service) -> WorkerSlot:
@@ -307,6 +322,7 @@ async def _drain(service: _Service) -> None:
                 slot.close_listeners()
                 nursery.start_soon(slot.stop, service.plan.drain_s_max)
         await service.capture.finish(release=False)
+        await service.files.finish()
         await service.sealer.finish()
 
 
@@ -318,13 +334,14 @@ async def _record_rest(service: _Service) -> None:
             news = service.rules_news.receive_nowait()
         except trio.WouldBlock:
             return
-        await slot.note_rules(news.event, news.message, holds=news.holds)
+        await slot.note_rules(news)
 
 
 async def _put_down(service: _Service) -> None:
     for slot in service.slots:
         await slot.put_down()
     await service.capture.put_down()
+    await service.files.put_down()
     await service.sealer.put_down()
 
 

@@ -21,6 +21,7 @@ from aesp_proxy.daemon.process import HelperProcess, worker_process
 from aesp_proxy.daemon.service.plan import ServiceEnd, ServicePlan, share_of
 from aesp_proxy.daemon.service.policy import Active
 from aesp_proxy.daemon.service.restarts import RESTARTS_MAX, WINDOW_S, Restarts
+from aesp_proxy.daemon.service.rules_news import RulesNews
 from aesp_proxy.errors import InputError, UnavailableError
 
 _READ_BYTES: Final = 65_536
@@ -134,9 +135,12 @@ class WorkerSlot:
         """Have it record that a policy was not taken."""
         await self._send(control.refused_frame(message))
 
-    async def note_rules(self, event: str, message: str, *, holds: bool) -> None:
-        """Have it record what became of the packet rules of a capture."""
-        await self._send(control.rules_frame(event=event, message=message, holds=holds))
+    async def note_rules(self, news: RulesNews) -> None:
+        """Have it record what became of the packet rules of a capture, or of a watch of files."""
+        frame = control.rules_frame(
+            event=news.event, message=news.message, holds=news.holds, subject=news.subject
+        )
+        await self._send(frame)
 
     async def stop(self, grace_s: float) -> None:
         """Let it finish what is under way, at most so long."""
