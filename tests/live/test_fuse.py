@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import file_attacks
 import pytest
+from file_attacks import ATTACKS, harm, lines_of
 from file_lab import FILES_POLICY, TOKEN
 from fuse_lab import FuseLab, fuse_lab, why_not
 from honest_files import HEAD, HONEST
@@ -35,6 +37,19 @@ def lab(tmp_path: Path) -> Iterator[FuseLab]:
     (root / ".env").write_text("FORBIDDEN")
     with fuse_lab(root, policy=PLAIN) as made:
         yield made
+
+
+def test_every_attack_of_the_table_is_stopped(tmp_path: Path):
+    root = tmp_path / "tree"
+    root.mkdir()
+    file_attacks.build_all(root)
+    with fuse_lab(root, policy=PLAIN) as lab:
+        ran = lab.run(sys.executable, "-I", file_attacks.__file__, str(root), time_s=300)
+    rows = list(lines_of(ran.stdout))
+    assert {one.name for one, _ in rows} == ATTACKS.keys(), ran.stderr
+    assert [line for _, line in rows if "broken" in line] == []
+    reached = {one.name for one, line in rows if harm(one, root, line)}
+    assert reached == {one.name for one in ATTACKS.values() if "fuse" in one.except_for}
 
 
 @pytest.mark.parametrize("name", HONEST)

@@ -60,7 +60,8 @@ def view_of(
 ) -> Session:
     """Survey a directory for the files that have a forbidden name, and make its session.
 
-    ``forbidden`` is what several views know of each other's. ConfigError for one with more than ``entries_max`` names.
+    ``forbidden`` is what several views know of each other's. ConfigError for a directory
+    with more than ``entries_max`` names.
     """
     tree = Tree(root, gate, covers=covers)
     with contextlib.suppress(OSError):
