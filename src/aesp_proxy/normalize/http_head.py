@@ -9,6 +9,7 @@ or signed lengths, any transfer coding but a single ``chunked``. Sources: RFC
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from aesp_proxy.errors import InputError
@@ -17,6 +18,7 @@ _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 # Field values may hold visible characters, space, tab and obs-text (RFC 9110 5.5).
 _HEAD_BYTES = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _TARGET_BYTES = bytes(c for c in range(0x21, 0x7F) if c not in b'"<>\\^`{|}#')
+_VALUE_BYTES = _HEAD_BYTES.translate(None, b"\r\n")
 _DIGITS = b"0123456789"
 _LENGTH_DIGITS_MAX = 18
 _METHOD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
@@ -120,11 +122,7 @@ def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
         raise InputError(msg)
     method, target, version = parts
     check_method(method)
-    if len(target) > limits.target_bytes_max:
-        raise OversizeError(f"the request target is over {limits.target_bytes_max} bytes")
-    if not target or target.translate(None, _TARGET_BYTES):
-        msg = "the request target holds a character that must be percent-encoded"
-        raise InputError(msg)
+    check_target(target, limits)
     minor = _minor_version(version)
     framing = _Framing.read(headers, minor)
     if framing.coding and minor == 0:
@@ -143,6 +141,26 @@ def parse_request_head(block: bytes, limits: HeadLimits) -> RequestHead:
         upgrade=framing.upgrade,
         rewrite=framing.rewrite or framing.odd_length or not is_plain,
     )
+
+
+def check_target(target: bytes, limits: HeadLimits) -> None:
+    """Refuse a target that is too long, or that a request line could not hold as one word."""
+    if len(target) > limits.target_bytes_max:
+        raise OversizeError(f"the request target is over {limits.target_bytes_max} bytes")
+    if not target or target.translate(None, _TARGET_BYTES):
+        msg = "the request target holds a character that must be percent-encoded"
+        raise InputError(msg)
+
+
+def check_fields(fields: Collection[tuple[bytes, bytes]], limits: HeadLimits) -> None:
+    """Hold the fields of an HTTP/2 head to what a head of HTTP/1 may hold: it may become one."""
+    if len(fields) > limits.header_count_max:
+        raise OversizeError(f"more than {limits.header_count_max} header fields")
+    if sum(len(name) + len(value) for name, value in fields) > limits.head_bytes_max:
+        raise OversizeError(f"the head is over {limits.head_bytes_max} bytes")
+    if b"".join(value for _, value in fields).translate(None, _VALUE_BYTES):
+        msg = "the head holds NUL or another control character"
+        raise InputError(msg)
 
 
 def check_method(method: bytes) -> None:

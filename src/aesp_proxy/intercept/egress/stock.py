@@ -47,7 +47,7 @@ from aesp_proxy.model.host import parse_authority
 from aesp_proxy.model.record import Ending
 from aesp_proxy.normalize.http import Target, egress_request
 from aesp_proxy.normalize.http_body import parse_trailers
-from aesp_proxy.normalize.http_head import check_method
+from aesp_proxy.normalize.http_head import check_fields, check_method, check_target
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
@@ -79,13 +79,12 @@ class GuardedStream(HttpStream):
         self.flow.request = event.request
         self.flow.live = True
         try:
-            target = self._target(event.request)
+            target = self._target(event.request, end_stream=event.end_stream)
             exchange = self._decide(event.request, target)
         except (InputError, ValueError) as error:
             cause = error if isinstance(error, InputError) else InputError(str(error))
-            principal = self._owner.conversation.principal
             where = f"{self._owner.tunnel.host}:{self._owner.tunnel.port}"
-            yield from self._refuse(self._gate.malformed(principal, cause, where))
+            yield from self._refuse(self._owner.conversation.object_to(cause, where))
             return
         self._exchange = exchange
         if exchange.denial is not None:
@@ -104,12 +103,17 @@ class GuardedStream(HttpStream):
         self.client_state = self.state_stream_request_body
         self.server_state = self.state_wait_for_response_headers
 
-    def _target(self, request: http.Request) -> Target:
+    def _target(self, request: http.Request, *, end_stream: bool) -> Target:
         if self.context.client.alpn != b"h2" and self.stream_id > 1:
             msg = "a second request after an upgrade was asked for; open a new connection"
             raise InputError(msg)
         validate_headers(request)
         check_method(request.method.encode("latin-1"))
+        check_target(request.data.path, self._owner.limits)
+        check_fields(request.headers.fields, self._owner.limits)
+        if end_stream and request.headers.get("content-length", "0") != "0":
+            msg = "a length is said of a body that is not there"
+            raise InputError(msg)
         scheme = self._owner.tunnel.scheme
         hosts = {request.authority, *request.headers.get_all("host")} - {""}
         if request.method == "CONNECT" or len(hosts) != 1:
@@ -120,7 +124,7 @@ class GuardedStream(HttpStream):
             raise InputError(msg)
         host, port = parse_authority(hosts.pop(), self._owner.tunnel.default_port)
         path = request.path
-        if not path.startswith("/") and path != "*":
+        if not path.startswith("/") and (request.method, path) != ("OPTIONS", "*"):
             msg = "the :path is not a path"
             raise InputError(msg)
         return Target(scheme=scheme, host=host, port=port, origin_form=path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mitmproxy.proxy import commands, events
+from mitmproxy.proxy import events
 from mitmproxy.proxy.layer import CommandGenerator, Layer
 from mitmproxy.proxy.layers.http import (
     HttpClient,
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from aesp_proxy.intercept.egress.conversation import Conversation
     from aesp_proxy.intercept.egress.tls import UpstreamTls
 
-# How mitmproxy's log tells that a peer broke HTTP/2 (its message, pinned like the rest).
-_PROTOCOL_ERROR = "HTTP/2 protocol error"
-
 
 class GuardedHttp(HttpLayer):
     """mitmproxy's HTTP layer with streams that ask the gate."""
@@ -55,7 +52,7 @@ class GuardedHttp(HttpLayer):
         self.conversation = conversation
         self.tunnel = tunnel
         self.frame_bytes_max = frame_bytes_max
-        self._limits = limits
+        self.limits = limits
         self._remember = remember
         self.silence = ""
         self._pacing = Pacing(self, lambda conn, held: conversation.hold(conn, hold=held))
@@ -67,26 +64,27 @@ class GuardedHttp(HttpLayer):
             return
         if isinstance(event, events.ConnectionEvent) and event.connection not in self.connections:
             return  # of a connection that is over
-        for command in super()._handle_event(event):
-            if isinstance(command, commands.Log) and _PROTOCOL_ERROR in command.message:
-                # mitmproxy cuts the connection and only logs it; a refusal is recorded.
-                error = InputError("the client broke the HTTP/2 protocol; the connection is cut")
-                where = f"{self.tunnel.host}:{self.tunnel.port}"
-                self.conversation.object_to(error, where)
-            yield command
+        yield from super()._handle_event(event)
         yield from self._pacing.settle()
+
+    def _damaged(self, what: str) -> None:
+        """Record that the client broke HTTP/2; its connection is being cut."""
+        error = InputError(f"the client broke the HTTP/2 protocol ({what}); the connection is cut")
+        self.conversation.object_to(error, f"{self.tunnel.host}:{self.tunnel.port}")
 
     def event_to_child(self, child: Layer, event: events.Event) -> CommandGenerator[None]:
         """Pass an event on; a new upstream connection is given clients of our own."""
         if isinstance(event, events.Start) and isinstance(child, (HttpClient, ServerTLSLayer)):
             server = child.context.server
-            tls, client = guarded(child, self._limits)
+            tls, client = guarded(child, self.limits)
             if tls is not None:
                 self._fresh[server] = tls
             self._pacing.add(client)
             self.connections[server] = child = tls or client
         elif isinstance(event, events.Start) and type(child) is Http2Server:
-            self.connections[self.context.client] = child = PacedServer(child.context)
+            self.connections[self.context.client] = child = PacedServer(
+                child.context, self._damaged
+            )
         return super().event_to_child(child, event)
 
     def answered(self, server: Server) -> None:

@@ -7,11 +7,14 @@ until ``pacing`` says that the other side has it (RFC 9113 section 5.2).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+import h2.events
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http._http2 import Http2Connection, Http2Server
@@ -86,11 +89,44 @@ class Paced(Http2Connection):
         if data := self.h2_conn.data_to_send():
             yield commands.SendData(self.conn, data)
 
+    def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
+        """Take an event of the h2 library; of an error its kind alone, as its text may quote."""
+        error: object = event  # the stock layer hands on what the library has raised, too
+        if not isinstance(error, ProtocolError):
+            return (yield from super().handle_h2_event(event))
+        yield from self.protocol_error(f"{type(error).__name__} of HTTP/2", _code_of(error))
+        return True
+
+    def protocol_error(
+        self, message: str, error_code: int = ErrorCodes.PROTOCOL_ERROR
+    ) -> CommandGenerator[None]:
+        """Say GOAWAY and close (called by the stock layer, whose words may quote the peer)."""
+        yield from super().protocol_error(_unquoted(message), error_code)
+
     def close_connection(self, msg: str) -> CommandGenerator[None]:
         """End it (called by the stock layer); nobody is owed anything any more."""
-        yield from super().close_connection(msg)
+        yield from super().close_connection(_unquoted(msg))
         self.h2_conn.owed.clear()
 
 
+def _unquoted(message: str) -> str:
+    return message.partition(":")[0]
+
+
+def _code_of(error: ProtocolError) -> int:
+    return int(getattr(error, "error_code", None) or ErrorCodes.PROTOCOL_ERROR)
+
+
 class PacedServer(Paced, Http2Server):
-    """HTTP/2 with the agent."""
+    """HTTP/2 with the agent; ``damaged`` is told what was wrong when it breaks the protocol."""
+
+    def __init__(self, context: Context, damaged: Callable[[str], None]) -> None:
+        super().__init__(context)
+        self._damaged = damaged
+
+    def protocol_error(
+        self, message: str, error_code: int = ErrorCodes.PROTOCOL_ERROR
+    ) -> CommandGenerator[None]:
+        """Say GOAWAY and close (called by the stock layer, which would only log it)."""
+        self._damaged(_unquoted(message))
+        yield from super().protocol_error(message, error_code)
