@@ -28,7 +28,6 @@ _IS_VALID: Final = 0x40082102
 _ADD_DESCRIPTOR: Final = 0x40182103
 _SET_FLAGS: Final = 0x40082104
 _SYNC_WAKE_UP: Final = 1
-_ADDFD_SEND: Final = 2
 _CONTINUE: Final = 1
 _GET_SIZES: Final = 3
 
@@ -187,17 +186,23 @@ class Listener:
                 raise
 
     def inject(self, id_: int, descriptor: int, *, close_on_exec: bool) -> None:
-        """End the call with a descriptor of ours, which the caller gets as its own.
+        """End the call with a descriptor of ours, which the caller gets as its own; closes it.
 
-        OSError when it cannot have it (EMFILE); nothing when the call is gone.
+        Ours is closed before the caller goes on: what closes with the last descriptor (a pipe,
+        a lock, a program that is being written) closes when the caller closes its own.
+        OSError when the caller cannot have it (EMFILE); nothing when the call is gone.
         """
         flags = os.O_CLOEXEC if close_on_exec else 0
-        packed = _ADDED.pack(id_, _ADDFD_SEND, descriptor, 0, flags)
+        packed = bytearray(_ADDED.pack(id_, 0, descriptor, 0, flags))  # else no number comes back
         try:
-            fcntl.ioctl(self.descriptor, _ADD_DESCRIPTOR, packed)
+            number = fcntl.ioctl(self.descriptor, _ADD_DESCRIPTOR, packed)
         except OSError as failure:
-            if failure.errno != errno.ENOENT:
-                raise
+            if failure.errno == errno.ENOENT:
+                return
+            raise
+        finally:
+            os.close(descriptor)
+        self.answer(id_, value=number)
 
     def close(self) -> None:
         """Close it: every call that is held, or will be, ends in ENOSYS."""

@@ -118,12 +118,9 @@ class Server:
             case Waits():
                 self._waiting.add(notification.id, answer)
             case Opened():
-                try:
-                    self._listener.inject(
-                        notification.id, answer.descriptor, close_on_exec=answer.close_on_exec
-                    )
-                finally:
-                    os.close(answer.descriptor)
+                self._listener.inject(
+                    notification.id, answer.descriptor, close_on_exec=answer.close_on_exec
+                )
 
     def _begin(self, thread: int) -> None:
         """Take the agent's root and processes from the first thread of it that asks."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import signal
 import threading
 from typing import Final
@@ -28,6 +27,9 @@ class Waiting:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._threads: dict[int, threading.Thread] = {}
+        # Those that still wait: no other may be interrupted, least of all while it answers.
+        self._blocked: set[int] = set()
+        self._lock = threading.Lock()
         signal.signal(_INTERRUPT, lambda *_: None)
 
     def __len__(self) -> int:
@@ -44,33 +46,41 @@ class Waiting:
         threading.stack_size(_STACK_BYTES)
         thread = threading.Thread(target=self._open, args=(id_, waits), daemon=True)
         self._threads[id_] = thread
+        self._blocked.add(id_)
         thread.start()
 
     def tend(self) -> None:
         """Forget those that are done, and end those whose caller is gone."""
-        for id_, thread in list(self._threads.items()):
-            if not thread.is_alive():
-                del self._threads[id_]
-            elif not self._listener.is_valid(id_) and thread.ident is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pthread_kill(thread.ident, _INTERRUPT)
+        with self._lock:
+            for id_ in self._blocked:
+                ident = self._threads[id_].ident
+                if ident is not None and not self._listener.is_valid(id_):
+                    with contextlib.suppress(ProcessLookupError):
+                        signal.pthread_kill(ident, _INTERRUPT)
+        for id_ in [each for each, thread in self._threads.items() if not thread.is_alive()]:
+            del self._threads[id_]
 
     def _open(self, id_: int, waits: Waits) -> None:
         listener = self._listener
         try:
-            descriptor = -1
-            while descriptor < 0:
-                try:
-                    descriptor = open_by_libc(waits.found.handle.encode(), waits.flags)
-                except InterruptedError:
-                    if not listener.is_valid(id_):
-                        return
-            try:
+            descriptor = self._opened(id_, waits)
+            if descriptor is not None:
                 listener.inject(id_, descriptor, close_on_exec=waits.close_on_exec)
-            finally:
-                os.close(descriptor)
         except OSError as error:
             with contextlib.suppress(OSError):
                 listener.answer(id_, error=error.errno or errno.EIO)
         finally:
             waits.found.close()
+
+    def _opened(self, id_: int, waits: Waits) -> int | None:
+        """Open and return a descriptor; None when nobody waits for it any more."""
+        try:
+            while True:
+                try:
+                    return open_by_libc(waits.found.handle.encode(), waits.flags)
+                except InterruptedError:
+                    if not self._listener.is_valid(id_):
+                        return None
+        finally:
+            with self._lock:
+                self._blocked.discard(id_)
