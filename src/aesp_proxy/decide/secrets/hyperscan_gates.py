@@ -10,14 +10,19 @@ second, both in one a third of that (15,000 literals, 1,000 others, Vectorscan 5
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import cast
 
 import hyperscan as hs
 
 from aesp_proxy.decide.secrets.views.forms import WIDE_GATES, Gate
-from aesp_proxy.decide.secrets.views.runs import RUN_BYTES_MIN
+from aesp_proxy.decide.secrets.views.text_forms import (
+    IN_EVEN_RUNS,
+    IN_MIXED_RUNS,
+    PROMISES,
+    RUN,
+)
 from aesp_proxy.errors import ConfigError, UnavailableError
 
 OPENINGS_MAX = 65_536
@@ -92,37 +97,63 @@ def compile_gates(gates: Sequence[Gate]) -> GateLocator:
     return GateLocator(views, databases)
 
 
-class RunGate:
-    """Tells whether a block holds a long run of what base64, base32 and hex are written in."""
+class Traits:
+    """A few expressions of which it is only asked whether a block shows one, and where first."""
 
-    __slots__ = ("_database", "_own")
+    __slots__ = ("_database", "_own", "_scan")
 
-    def __init__(self) -> None:
+    def __init__(self, expressions: Sequence[bytes]) -> None:
         self._database = hs.Database(mode=hs.HS_MODE_BLOCK)
+        self._scan: Callable[..., None] = self._database.scan  # the wheel takes any buffer
         self._own = threading.local()
-        expression = b"[A-Za-z0-9+/_\\-]{%d}" % RUN_BYTES_MIN
+        count = len(expressions)
         self._database.compile(
-            expressions=[expression], ids=[0], elements=1, flags=[hs.HS_FLAG_SINGLEMATCH]
+            expressions=list(expressions),
+            ids=list(range(count)),
+            elements=count,
+            flags=[hs.HS_FLAG_SINGLEMATCH] * count,
         )
 
-    def opens(self, data: bytes) -> bool:
-        """Tell whether there is one in ``data``."""
-        found: list[Opening] = []
+    def first(self, data: bytes | memoryview) -> int:
+        """Return where what is shown first ends, -1 when nothing is."""
+        found: list[int] = []
         try:
             scratch = self._own.scratch
         except AttributeError:
             scratch = self._own.scratch = hs.Scratch(self._database)
         try:
-            self._database.scan(data, _collect, 0, found, scratch)
+            self._scan(data, _end_of, 0, found, scratch)
         except hs.error as failure:
             raise UnavailableError(f"the scan failed: {type(failure).__name__}") from failure
-        return bool(found)
+        return min(found) if found else -1
+
+
+def _end_of(_index: int, _start: int, end: int, _flags: int, found: list[int]) -> None:
+    found.append(end)
 
 
 @cache
-def run_gate() -> RunGate:
-    """Return the one gate for runs."""
-    return RunGate()
+def run_traits() -> Traits:
+    """Return what long runs of letters and digits show."""
+    return Traits((RUN,))
+
+
+@cache
+def mixed_run_traits() -> Traits:
+    """Return what runs of both cases show that are worth decoding."""
+    return Traits(IN_MIXED_RUNS)
+
+
+@cache
+def even_run_traits() -> Traits:
+    """Return what runs of one case show that are worth decoding."""
+    return Traits(IN_EVEN_RUNS)
+
+
+@cache
+def promise_traits() -> Traits:
+    """Return what a text shows in which a token can stand."""
+    return Traits(PROMISES)
 
 
 @cache

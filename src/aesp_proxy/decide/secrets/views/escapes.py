@@ -43,6 +43,11 @@ def percent_decoded(text: bytes) -> bytes:
     return b"".join(decoded)
 
 
+def form_decoded(text: bytes) -> bytes:
+    """Return ``text`` as a form has it (URL Standard, application/x-www-form-urlencoded)."""
+    return percent_decoded(text.replace(b"+", b" "))
+
+
 _UNCOMMON = compile_re2(
     rb"""\x00|\\(?:x|[0-7]|U|[abefv'`\n]|u(?:\{|00|0[34]|20[026]|[fF]|d835|D835))"""
 )

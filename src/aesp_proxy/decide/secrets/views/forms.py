@@ -18,7 +18,7 @@ from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.packed import MAGICS
 
-FORMS_EDITION = 4
+FORMS_EDITION = 7
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -192,7 +192,6 @@ def _beside(literal: Literal) -> Iterator[tuple[str, bytes]]:
     """Return what shows that something stands before the literal, or soon behind it."""
     text = quoted(literal.text)
     if literal.any_case:
-        yield "escapes", b"(?i)" + text + rb"[\w.\-]{0,24}[ \t:=>]{0,4}\\{1,3}[\"'nrt]"
         return
     if is_rare(literal.text):
         yield BROKEN, text
@@ -200,6 +199,7 @@ def _beside(literal: Literal) -> Iterator[tuple[str, bytes]]:
     rest = b"" if len(literal.text) >= _RARE_CHARS_MIN else _TOKEN
     yield "escapes", rb"\\[nrtbf]" + text + rest
     yield "percent", b"%[0-7][0-9a-fA-F]" + text + rest
+    yield "form", rb"\+" + text + rest
     yield "message", rb"[\x0a\x12\x1a][0-9A-Za-z]" + text + rest
 
 
@@ -242,10 +242,17 @@ _ALWAYS: tuple[tuple[str, bytes], ...] = (
         "entities",
         rb"&#(?:[xX]0{0,4}" + _ALNUM + rb"|0{0,4}(?:4[5-9]|5[0-7]|6[5-9]|[7-9][0-9]|1[0-2][0-9]))",
     ),
+    ("entities", rb"&(?:quot|apos|#34|#39|#[xX]2[27]);[A-Za-z0-9_+/=.\-]{12}"),
+    ("form", rb"%3[aAdD](?:%2[0127]|%5[cC]|\+){0,4}[A-Za-z0-9_.\-]{12}"),
+    ("quoted-printable", rb"[A-Za-z0-9_\-]=\r?\n[A-Za-z0-9_\-]"),
+    ("quoted-printable", rb"=3D[\"']?[A-Za-z0-9_\-]{12}"),
     ("escapes", rb"[A-Za-z0-9_]\\u(?:" + _UNSEEN_ESCAPED + b")"),
     ("escapes", rb"[^\\][A-Za-z0-9_]\\u0(?:4[0-5]|3[89a-cA-C])[0-9a-fA-F]"),
     ("escapes", rb"\\u[dD]835\\u"),
-    ("joined", rb"(?:\" ?\+ ?\"|' ?\+ ?'|` ?\+ ?`|\\\" ?\+ ?\\\")"),
+    (
+        "joined",
+        rb"[A-Za-z0-9_+/=.\-](?:\" ?\+ ?\"|' ?\+ ?'|` ?\+ ?`|\\\" ?\+ ?\\\")[A-Za-z0-9_+/=.\-]",
+    ),
 )
 
 

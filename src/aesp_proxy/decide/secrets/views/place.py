@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aesp_proxy.decide.secrets.reference import Candidate, compile_re2
+from aesp_proxy.decide.secrets.hyperscan_gates import promise_traits
+from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.views.packed import MAGICS
 from aesp_proxy.decide.secrets.views.table import View
 
@@ -78,15 +79,9 @@ def _place(view: View, region: bytes, text: bytes) -> tuple[int, int]:
 
 def is_promising(text: bytes) -> bool:
     """Tell whether a token can stand in what a view shows: most of what is no digits is noise."""
-    return _TOKEN.search(text) is not None
+    return promise_traits().first(text) >= 0
 
 
 def holds_packed(text: bytes) -> bool:
     """Tell whether something packed may begin in what a view shows."""
     return any(magic.start in text for magic in MAGICS)
-
-
-_TOKEN = compile_re2(
-    rb"[\x20-\x7e]{12}|(?:[\x20-\x7e]\x00){10}"
-    rb"|(?:[!-~]\xe2\x80[\x80-\xbf]){4}|(?:\xef[\xbc\xbd][\x80-\xbf]){6}"
-)

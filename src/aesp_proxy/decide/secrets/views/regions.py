@@ -17,7 +17,6 @@ from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.views.place import end_of
 from aesp_proxy.decide.secrets.views.table import (
     BROKEN_VIEW,
-    FITS_BYTES,
     VIEWS,
     View,
     interruptions,
@@ -97,9 +96,7 @@ class Regions:
             yield from self._mending(region, buffer, base)
             return
         for mark in region.marks:
-            start = max(region.start, mark - FITS_BYTES) - base
-            fits = region.view.fits
-            if fits is None or fits(buffer[start : mark + FITS_BYTES - base]):
+            if _fits(region.view, mark, region.start, buffer, base):
                 yield Look(region.view, region.start, mark, region.until)
                 return
 
@@ -114,7 +111,15 @@ class Regions:
             if clear and clear[0][0] < mark:
                 continue
             for name in interruptions(text, mark - region.start):
-                if mark > done.get(name, -1):
+                view = VIEWS[name]
+                if mark > done.get(name, -1) and _fits(view, mark, region.start, buffer, base):
                     done[name] = mark + BROKEN_VIEW.ahead_bytes // 2
                     start = max(region.start, mark - BROKEN_VIEW.back_bytes)
-                    yield Look(VIEWS[name], start, mark, mark + BROKEN_VIEW.ahead_bytes)
+                    yield Look(view, start, mark, mark + BROKEN_VIEW.ahead_bytes)
+
+
+def _fits(view: View, mark: int, low: int, buffer: bytes, base: int) -> bool:
+    """Tell whether what surrounds ``mark``, from ``low`` on, is worth opening ``view`` for."""
+    start = max(low, mark - view.near_bytes)
+    around = buffer[start - base : mark + view.near_bytes - base]
+    return view.fits(around, mark - start)

@@ -20,14 +20,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from aesp_proxy.decide.secrets.codings import begins_as, has_zlib_head
+from aesp_proxy.decide.secrets.hyperscan_gates import (
+    even_run_traits,
+    mixed_run_traits,
+    run_traits,
+)
 from aesp_proxy.decide.secrets.views import radix
 from aesp_proxy.decide.secrets.views.packed import KINDS, packed_kind
+from aesp_proxy.decide.secrets.views.text_forms import RUN_BYTES_MIN
 
-RUN_BYTES_MIN = 48
 PIECE_BYTES = 16_384
 _OVERLAP_BYTES = 1_536  # of digits: a multiple of all groups
 _SHORT_BYTES = 160
-_DIGESTS = frozenset((56, 64, 96, 128))
+_RESCANS_MAX = 3
+"""So many runs of a piece are searched one after the other, more of them at once."""
+_FEW_BYTES = 4_096
+"""Runs up to this size that are there as a whole are asked together what they hold."""
+_PACKED_KINDS_MIN = 46
+"""So many different digits stand in the head of what is packed; names hold fewer."""
 _KINDS_MIN = 12
 """Fewer different characters are a line that somebody drew."""
 
@@ -35,6 +45,7 @@ _IS_LETTER = bytes(
     int(chr(byte).isalnum() or byte in b"+/-_") if byte < 128 else 0 for byte in range(256)
 )
 _LETTERS = b"\1" * RUN_BYTES_MIN
+_STEP_BYTES = 128
 _DECIMAL = b"0123456789"
 _HEX_ANY = _DECIMAL + b"abcdefABCDEF"
 _HEX = (_DECIMAL + b"abcdef", _DECIMAL + b"ABCDEF")
@@ -43,9 +54,7 @@ _NOT_BINARY = bytes(range(32, 127)) + b"\t\n\r"
 _UPPER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LOWER = _UPPER.lower()
 _BASE32 = _UPPER + _LOWER + b"234567"
-_HEAD_DIGITS = 256
-PACKED_STARTS = (b"H4sI", b"KLUv", b"UEsD", b"Qlpo", b"/Td6", b"eJ", b"eN", b"eA", b"eF")
-"""How base64 of what is packed begins."""
+HEAD_DIGITS = 256
 
 
 def run_view(run: bytes) -> str:
@@ -54,7 +63,7 @@ def run_view(run: bytes) -> str:
     Digits of a base are spread over its
     alphabet, which words, paths and names of programs are not.
     """
-    head = run[:_HEAD_DIGITS]
+    head = run[:HEAD_DIGITS]
     size = len(head)
     digits = size - len(head.translate(None, _DECIMAL))
     upper = size - len(head.translate(None, _UPPER))
@@ -66,13 +75,6 @@ def run_view(run: bytes) -> str:
     if not (upper and lower):
         return "" if head.translate(None, _BASE32) else "base32"
     return "base64" if 6 * upper > size and 6 * lower > size and 2 * digits < size else ""
-
-
-def _is_digest(run: bytes) -> bool:
-    """Tell whether it is hexadecimal and no text: a digest never is."""
-    if run.translate(None, _HEX_ANY):
-        return False
-    return bool(binascii.a2b_hex(run).translate(None, _NOT_BINARY))
 
 
 def shown(view: str, text: bytes, *, short: bool) -> bytes:
@@ -126,32 +128,29 @@ class Runs:
         Only runs that end after ``low`` are new. ``is_last``: nothing follows ``high``.
         """
         first = max(0, (self._done if self.is_open else low - RUN_BYTES_MIN) - base)
-        letters = buffer[first : high - base].translate(_IS_LETTER)
+        text = buffer[first : high - base] if first or high - base < len(buffer) else buffer
         at = 0
         if self.is_open:
-            at = _end(letters, 0)
-            yield from self._follow(
-                buffer, base, first + at, open_=at == len(letters) and not is_last
-            )
-        start = -1 if self._goes_on() else letters.find(_LETTERS, at)
-        while start >= 0:
-            end = _end(letters, start)
-            is_whole = end < len(letters) or is_last
-            digest = end - start in _DIGESTS and is_whole
-            if digest and _is_digest(buffer[first + start : first + end]):
-                start = letters.find(_LETTERS, end)
+            at = _end(text, 0)
+            yield from self._follow(buffer, base, first + at, open_=at == len(text) and not is_last)
+        if self.is_open:
+            return
+        spans = _spans(text, at)
+        while spans and base + first + spans[0][1] <= low:
+            del spans[0]
+        if not spans:
+            return
+        whole = len(text) + is_last  # what ends before it is there to its end
+        few = [span for span in spans if span[1] < whole and span[1] - span[0] <= _FEW_BYTES]
+        for start, end in _worth(text, few) if few else ():
+            yield _whole_piece(text[start:end], base + first + start)
+        for start, end in spans if len(few) < len(spans) else ():
+            if end < whole and end - start <= _FEW_BYTES:
                 continue
-            if base + first + end > low:
-                self._start = self._done = base + first + start
-                self._view = ""
-                self.is_open = True
-                yield from self._follow(
-                    buffer, base, first + end, open_=end == len(letters) and not is_last
-                )
-            start = -1 if self._goes_on() else letters.find(_LETTERS, end)
-
-    def _goes_on(self) -> bool:
-        return self.is_open
+            self._start = self._done = base + first + start
+            self._view = ""
+            self.is_open = True
+            yield from self._follow(buffer, base, first + end, open_=end >= whole)
 
     def _follow(self, buffer: bytes, base: int, end: int, *, open_: bool) -> Iterator[Piece]:
         """Yield the pieces up to ``end``; those of an open run only when they are full."""
@@ -180,19 +179,72 @@ class Runs:
             self.is_open = not is_last
 
 
-def _end(letters: bytes, start: int) -> int:
-    end = letters.find(b"\0", start)
-    return len(letters) if end < 0 else end
+def _end(text: bytes, start: int) -> int:
+    """Return where the run that goes on at ``start`` ends."""
+    size = _STEP_BYTES
+    while start < len(text):
+        found = text[start : start + size].translate(_IS_LETTER).find(b"\0")
+        if found >= 0:
+            return start + found
+        start += size
+        size *= 8
+    return len(text)
 
 
-def together(runs: Sequence[bytes]) -> bytes:
-    """Return what many short runs of base64 say, at every alignment, without telling them apart.
+def _spans(text: bytes, at: int) -> list[tuple[int, int]]:
+    """Return where runs begin and end in ``text`` from ``at`` on."""
+    found: list[tuple[int, int]] = []
+    first, rest = run_traits().first, memoryview(text)
+    for _ in range(_RESCANS_MAX):
+        seen = first(rest[at:])
+        if seen < 0:
+            return found
+        start = at + seen - RUN_BYTES_MIN
+        at = _end(text, start + RUN_BYTES_MIN)
+        found.append((start, at))
+    find = text[at:].translate(_IS_LETTER).find
+    start, last = find(_LETTERS), len(text) - at
+    while start >= 0:
+        end = find(b"\0", start)
+        if end < 0:
+            end = last
+        found.append((at + start, at + end))
+        start = find(_LETTERS, end)
+    return found
 
-    Most are digests, of which none is worth a look; all are decoded in four calls.
+
+def _worth(text: bytes, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield those runs whose digits are those of text, or of what is packed.
+
+    Most are digests and names in programs, of which none is; all are asked together first.
     """
-    return b"".join(
-        radix.base64_text(b"".join(run[skip : len(run) - (len(run) - skip) % 4] for run in runs))
-        for skip in range(4)
+    together = b"\n" + b"\n".join([text[start:end] for start, end in spans])
+    seen: set[tuple[int, int]] = set()
+    for traits in (mixed_run_traits(), even_run_traits()):
+        if traits.first(together) >= 0:
+            seen.update(span for span in spans if traits.first(b"\n" + text[slice(*span)]) >= 0)
+    for span in spans:
+        if span in seen or (
+            span[1] - span[0] > _SHORT_BYTES
+            and len(set(text[span[0] : span[0] + HEAD_DIGITS])) >= _PACKED_KINDS_MIN
+        ):
+            yield span
+
+
+def is_worth(piece: Piece) -> bool:
+    """Tell whether the digits of a piece may be those of text; in base64 they tell before."""
+    return piece.view != "base64" or mixed_run_traits().first(piece.text) >= 0
+
+
+def _whole_piece(run: bytes, start: int) -> Piece:
+    return Piece(
+        view=run_view(run) or "base64",
+        start=start,
+        text=run,
+        fresh=run,
+        short=len(run) <= _SHORT_BYTES,
+        is_first=True,
+        is_last=True,
     )
 
 

@@ -17,7 +17,6 @@ from aesp_proxy.decide.secrets.hyperscan_gates import (
     OPENINGS_MAX,
     OVERLAP_BYTES,
     GateLocator,
-    run_gate,
     wide_gates,
 )
 from aesp_proxy.decide.secrets.reference import Candidate
@@ -27,13 +26,12 @@ from aesp_proxy.decide.secrets.views.packed import KINDS, ChildWatch, Packed
 from aesp_proxy.decide.secrets.views.place import is_promising, outward
 from aesp_proxy.decide.secrets.views.regions import Look, Regions
 from aesp_proxy.decide.secrets.views.runs import (
-    PACKED_STARTS,
-    RUN_BYTES_MIN,
+    HEAD_DIGITS,
     Piece,
     Runs,
+    is_worth,
     kinds_of,
     shown,
-    together,
 )
 from aesp_proxy.decide.secrets.views.table import BACK_BYTES, VIEWS, View
 
@@ -238,33 +236,25 @@ class LensStream:
     def _follow(self, low: int, *, is_last: bool) -> list[Candidate]:
         """Look at what of long runs is there."""
         total = self._base + len(self._buffer)
-        near = max(0, low - RUN_BYTES_MIN + 1 - self._base)
-        if not self._runs.is_open and not run_gate().opens(self._buffer[near:]):
-            return []
         found: list[Candidate] = []
-        digests: list[Piece] = []
         for piece in self._runs.pieces(self._buffer, self._base, low, total, is_last=is_last):
             if len(self._chain) >= DEPTH_MAX:
                 self._account.refuse(TOO_DEEP)
                 break
-            is_marked = piece.view != "base64" or piece.text.startswith(PACKED_STARTS)
-            if piece.short and not is_marked:
-                digests.append(piece)
-            else:
-                found += self._read(piece)
-        for piece in _promising(digests):
             found += self._read(piece)
         return found
 
     def _read(self, piece: Piece) -> list[Candidate]:
-        text = shown(piece.view, piece.text, short=piece.short)
-        seen: list[Candidate] = []
-        if is_promising(text):
-            seen = self._lens.shown(text, self._account, (*self._chain, piece.view))
-        view = VIEWS[piece.view]
-        found = [outward(view, piece.text, piece.start, one, text) for one in seen]
+        found: list[Candidate] = []
+        if is_worth(piece):
+            text = shown(piece.view, piece.text, short=piece.short)
+            if is_promising(text):
+                view = VIEWS[piece.view]
+                seen = self._lens.shown(text, self._account, (*self._chain, piece.view))
+                found = [outward(view, piece.text, piece.start, one, text) for one in seen]
         if piece.is_first:
-            kinds = kinds_of(text, short=piece.short)
+            head = shown(piece.view, piece.text[:HEAD_DIGITS], short=piece.short)
+            kinds = kinds_of(head, short=piece.short)
             self._run_start = piece.start
             self._run_packed = [self._packed_in_run(kind, piece) for kind in kinds]
         for one in self._run_packed:
@@ -291,13 +281,3 @@ class LensStream:
             digits, count = _DIGITS["base64"]
             first = min(first, self._run_start + one.hold_from // count * digits)
         return first
-
-
-def _promising(pieces: Sequence[Piece]) -> list[Piece]:
-    """Return those short runs in which a token may stand, by halves."""
-    if not pieces or not is_promising(together([piece.text for piece in pieces])):
-        return []
-    if len(pieces) == 1:
-        return list(pieces)
-    half = len(pieces) // 2
-    return _promising(pieces[:half]) + _promising(pieces[half:])

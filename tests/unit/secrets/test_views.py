@@ -1,0 +1,188 @@
+"""What is wrapped is found and said to be; what only looks like it is not even decoded."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import quopri
+import random
+import re
+import urllib.parse
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from aesp_proxy.decide.secrets.hyperscan_gates import (
+    Traits,
+    even_run_traits,
+    mixed_run_traits,
+    promise_traits,
+    run_traits,
+)
+from aesp_proxy.decide.secrets.reference import compile_re2
+from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.scanner import SecretScanner
+from aesp_proxy.decide.secrets.views import runs
+from aesp_proxy.decide.secrets.views.text_forms import (
+    IN_EVEN_RUNS,
+    IN_MIXED_RUNS,
+    PROMISES,
+    RUN,
+    RUN_BYTES_MIN,
+)
+
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=22, max_size=60)
+RUN_LETTERS = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % RUN_BYTES_MIN)
+TRAITS = {
+    "run": (run_traits, (RUN,)),
+    "mixed": (mixed_run_traits, IN_MIXED_RUNS),
+    "even": (even_run_traits, IN_EVEN_RUNS),
+    "promise": (promise_traits, PROMISES),
+}
+
+
+@given(text=PRINTABLE, before=st.binary(max_size=5), behind=st.binary(max_size=5))
+def test_text_in_base64_shows_whatever_stands_beside_it(
+    text: str, before: bytes, behind: bytes
+) -> None:
+    data = before + text.encode() + behind
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        assert mixed_run_traits().first(encode(data)) >= 0
+
+
+@given(text=PRINTABLE, order=st.sampled_from(["utf-16-le", "utf-16-be"]), shift=st.integers(0, 2))
+def test_wide_text_in_base64_shows(text: str, order: str, shift: int) -> None:
+    data = b"\xff" * shift + text.encode(order)
+    assert mixed_run_traits().first(base64.b64encode(data)) >= 0
+
+
+@given(text=PRINTABLE)
+def test_text_in_base32_and_hex_shows(text: str) -> None:
+    for digits in (base64.b32encode(text.encode()), text.encode().hex().encode()):
+        for spelled in (digits, digits.lower(), digits.upper()):
+            assert even_run_traits().first(b"\n" + spelled.rstrip(b"=")) >= 0
+
+
+def test_digests_show_nothing() -> None:
+    shown = 0
+    for number in range(2_000):
+        digest = hashlib.sha512(b"%d" % number).digest()
+        shown += mixed_run_traits().first(b"\n" + base64.b64encode(digest)) >= 0
+        shown += even_run_traits().first(b"\n" + digest.hex().encode()) >= 0
+    assert shown <= 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.sampled_from(sorted(TRAITS)),
+    data=st.lists(
+        st.one_of(
+            st.binary(max_size=30),
+            st.text("ABCabcXYZ019+/_-", max_size=60).map(str.encode),
+            PRINTABLE.map(lambda text: base64.b64encode(text.encode())),
+            PRINTABLE.map(lambda text: b"\n" + text.encode().hex().encode()),
+            PRINTABLE.map(lambda text: text.encode("utf-16-le")),
+        ),
+        max_size=6,
+    ).map(b"".join),
+)
+def test_the_engine_shows_what_re2_shows(name: str, data: bytes) -> None:
+    traits, expressions = TRAITS[name]
+    matches = [compile_re2(expression).search(data) for expression in expressions]
+    assert (traits().first(data) >= 0) == any(match is not None for match in matches)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    parts=st.lists(
+        st.tuples(st.integers(0, 120), st.sampled_from([" ", "\n", '"', "é", ". "])), max_size=14
+    ),
+    at=st.integers(0, 40),
+)
+@example(parts=[(48, " ")] * 8, at=0)
+@example(parts=[(47, " "), (48, " "), (0, " "), (49, " ")], at=0)
+def test_runs_are_where_a_regex_says(parts: list[tuple[int, str]], at: int) -> None:
+    letters = base64.b64encode(hashlib.sha512(b"runs").digest() * 2)
+    text = " " * 41 + "".join(letters[:size].decode() + mark for size, mark in parts)
+    data = text.encode()
+    want = [match.span() for match in RUN_LETTERS.finditer(data, at)]
+    assert runs._spans(data, at) == want
+
+
+@pytest.fixture
+def secret(pack: tuple[Rule, ...]) -> bytes:
+    return next(rule for rule in pack if rule.id == "github-pat").positives[0]
+
+
+BEFORE, AFTER = b"Here is what the log says: ", b" and nothing else.\n"
+
+
+def _quoted(text: bytes) -> bytes:
+    """Return quoted-printable with a soft line break within the prefix of the token."""
+    at = text.index(b"ghp_") + 2
+    return quopri.encodestring(text[:at]) + b"=\r\n" + quopri.encodestring(text[at:])
+
+
+WRAPPED = {
+    "base64 twice": (lambda s: base64.b64encode(base64.b64encode(s)), "base64 > base64"),
+    "base64 of a text": (lambda s: base64.b64encode(BEFORE * 9 + s + AFTER), "base64"),
+    "hex of base64": (lambda s: base64.b64encode(s).hex().encode(), "hex > base64"),
+    "base32 of base64": (lambda s: base64.b32encode(base64.b64encode(s)), "base32 > base64"),
+    "a form": (lambda s: urllib.parse.urlencode({"a": BEFORE + s}).encode(), ""),
+    "a name in a form": (lambda s: urllib.parse.quote(b'TOKEN="%s"' % s, safe="").encode(), ""),
+    "an attribute": (lambda s: b"<p title=&quot;" + s + b"&quot;>", ""),
+    "quoted-printable": (_quoted, "quoted-printable"),
+}
+
+
+@pytest.mark.parametrize("way", sorted(WRAPPED))
+def test_what_is_wrapped_is_found_and_says_so(
+    scanner: SecretScanner, secret: bytes, way: str
+) -> None:
+    wrap, via = WRAPPED[way]
+    found = scanner.scan(BEFORE + wrap(secret) + AFTER, "body")
+    assert "github-pat" in {one.rule for one in found}
+    assert any(one.via.startswith(via) for one in found if one.rule == "github-pat")
+
+
+NAMED = {
+    "a form": lambda text: urllib.parse.urlencode({"a": text.decode()}).encode(),
+    "percent": lambda text: urllib.parse.quote(text, safe="").encode(),
+    "entities": lambda text: text.replace(b'"', b"&quot;"),
+    "quoted-printable": quopri.encodestring,
+}
+
+
+@pytest.mark.parametrize("way", sorted(NAMED))
+def test_a_value_known_by_its_name_is_found_wrapped(scanner: SecretScanner, way: str) -> None:
+    chance = random.Random(way)
+    value = "".join(chance.choices("0123456789abcdef", k=32)).encode()
+    found = scanner.scan(NAMED[way](b'export DATADOG_API_KEY="%s" # here' % value), "body")
+    assert "datadog-api-key" in {one.rule for one in found}
+
+
+HONEST = {
+    "names": b"def _unpack_opargs(self): __slots__ = ('a',); is_unpacked = t.__unpacked__\n" * 40,
+    "a sum of strings": b"nargs='+', '=' + '-', x = 'abc' + 'def', cmd = 'PORT ' + ','\n" * 40,
+    "names of C++": b"_ZN4absl12lts_20260107container_internal12raw_hash_setINS1_17FlatHashMap\0"
+    * 40,
+    "escapes": b'{"a": "token\\": \\"none\\", mnemonic:\\n  the word \\\\n secret\\\\n"}' * 40,
+    "a list": b'"a","b","c","d","e","f","g","h","i","j"\n' * 40,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(HONEST))
+def test_honest_text_opens_no_view(
+    scanner: SecretScanner, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    lens = scanner._sight._lens
+    monkeypatch.setattr(type(lens), "shown", lambda _self, text, *_: opened.append(text[:80]) or [])
+    assert scanner.scan(HONEST[kind], "body") == ()
+    assert opened == []
+
+
+def test_traits_of_nothing_are_none() -> None:
+    assert Traits((b"a",)).first(b"") == -1
+    assert Traits((b"a",)).first(memoryview(b"xxa")[1:]) == 2
