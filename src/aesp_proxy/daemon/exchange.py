@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.daemon.grpc_body import GrpcBody
-from aesp_proxy.daemon.session_pieces import ShortText
+from aesp_proxy.daemon.session_pieces import BodyPieces
 from aesp_proxy.decide.engine import address_decision, content_decision, leak_guard
 from aesp_proxy.decide.secrets.body import BodyScan, Release, StreamPolicy
 from aesp_proxy.decide.secrets.signed import signed_by
@@ -43,11 +43,11 @@ class EventExchange:
         "_event",
         "_messages",
         "_noted",
+        "_pieces",
         "_pipeline",
         "_policy",
         "_scan",
         "_seq",
-        "_short",
         "_snapshot",
         "_started_ns",
         "denial",
@@ -67,7 +67,7 @@ class EventExchange:
         self._scan: BodyScan | None = None
         self._messages: GrpcBody | None = None
         self._policy: StreamPolicy | None = None
-        self._short = ShortText()
+        self._pieces: BodyPieces | None = None
         self.redacted = 0
         self._noted: tuple[Finding, ...] = ()
         self._ended = False
@@ -107,7 +107,7 @@ class EventExchange:
             return chunk
         messages = self._messages
         if messages is None:
-            return self._released(lambda: scan.feed(chunk))
+            return self._fed(lambda: scan.feed(chunk))
         try:
             whole = messages.feed(chunk)
         except InputError as error:
@@ -129,8 +129,9 @@ class EventExchange:
             return b""
         if trailers and scanner is not None:
             lines = b"".join(b"%b: %b\n" % field for field in trailers)
-            self._policy = None  # nothing is masked there
-            self._released(lambda: Release(findings=scanner.scan(lines, "trailers")))
+            self._tell(scanner.scan(lines, "trailers"))
+            if not self.is_refused():
+                self._tell(self._pipeline.pieces.text(self._event, "trailers", lines, scanner))
         return b"" if self.is_refused() else held
 
     def message(self, data: bytes, location: str) -> bytes:
@@ -141,18 +142,29 @@ class EventExchange:
         return data if scan is None else self._message(lambda: scan.feed(data))
 
     def _message(self, step: Callable[[], Release]) -> bytes:
-        data = self._released(step)
+        data = self._fed(step)
         self._complete("message")
+        return b"" if self.is_refused() else data
+
+    def _fed(self, step: Callable[[], Release]) -> bytes:
+        """Run one step of the scan; refuse where parts of registered values are enough by now."""
+        data = self._released(step)
+        told = () if self._pieces is None or self.is_refused() else self._pieces.told()
+        if told:
+            self._tell(told)
         return b"" if self.is_refused() else data
 
     def _complete(self, kind: str) -> None:
         """Refuse where a short body or message has the last piece of a secret."""
-        text, scanner = self._short.take(), self._snapshot.scanner
-        if not text or scanner is None or self.is_refused():
-            return
-        policy, self._policy = self._policy, None  # nothing is masked there
-        pieces = self._pipeline.pieces
-        self._released(lambda: Release(findings=pieces.text(self._event, kind, text, scanner)))
+        text = b"" if self._pieces is None else self._pieces.take()
+        scanner = self._snapshot.scanner
+        if text and scanner is not None and not self.is_refused():
+            self._tell(self._pipeline.pieces.text(self._event, kind, text, scanner))
+
+    def _tell(self, findings: tuple[Finding, ...]) -> None:
+        """Judge findings of what is masked nowhere."""
+        policy, self._policy = self._policy, None
+        self._released(lambda: Release(findings=findings))
         self._policy = policy
 
     def spend(self, count: int) -> bool:
@@ -183,10 +195,11 @@ class EventExchange:
         scanner, limits = self._snapshot.scanner, self._pipeline.scan
         if scanner is None:
             return None
+        self._pieces = BodyPieces(self._pipeline.pieces.covered(self._event, scanner))
         policy = StreamPolicy(
             threshold=self._snapshot.severity_threshold,
             window_bytes=window_bytes,
-            hear=self._short.hear,
+            hear=self._pieces.hear,
             inflated_bytes_max=limits.inflated_bytes_max,
             inflate_ratio_max=limits.inflate_ratio_max,
         )

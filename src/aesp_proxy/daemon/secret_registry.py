@@ -127,7 +127,7 @@ def _packed(one: Entry) -> list[object]:
         [each.wrapping, each.length, each.window, list(each.grams), each.digest]
         for each in one.spellings
     ]
-    return [one.name, one.source, one.fingerprint, spellings]
+    return [one.name, one.source, one.fingerprint, spellings, list(one.parts)]
 
 
 def entries_of(frame: dict[str, object]) -> list[Entry]:
@@ -140,12 +140,13 @@ def entries_of(frame: dict[str, object]) -> list[Entry]:
 
 def _unpacked(one: object) -> Entry:
     match one:
-        case [str(name), str(source), str(fingerprint), [*spellings]]:
+        case [str(name), str(source), str(fingerprint), [*spellings], [*parts]]:
             return Entry(
                 name=name,
                 source=source,
                 fingerprint=fingerprint,
                 spellings=tuple(_spelling(each) for each in spellings),
+                parts=tuple(part for part in parts if isinstance(part, int)),
             )
         case _:
             raise InputError("the supervisor registers what is no entry")

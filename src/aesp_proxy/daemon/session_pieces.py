@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
+from aesp_proxy.decide.secrets.covered import CoveredMemory, CoveredUnit
+from aesp_proxy.decide.secrets.head import percent_decoded
 from aesp_proxy.decide.secrets.pieces import PieceMemory, Unit
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.decide.secrets.slots import UNIT_BYTES_MAX
@@ -22,9 +24,10 @@ Event = EgressConnect | EgressRequest | DnsQuery
 
 
 class _Session:
-    __slots__ = ("familiar", "memory")
+    __slots__ = ("covered", "familiar", "memory")
 
     def __init__(self) -> None:
+        self.covered = CoveredMemory()
         self.familiar = Familiar()
         self.memory = PieceMemory()
 
@@ -42,10 +45,24 @@ class SessionPieces:
         session = self._session(event.principal.principal_id)
         name = event.host.name
         units = list(name_units(name)) if session.familiar.is_new(name) else []
+        said = [name.encode("utf-8", "replace")] if units else []
         if isinstance(event, EgressRequest):
             target = event.target.encode("utf-8", "surrogateescape")
-            units += head_units(name, target, session.familiar.changed(event.headers))
-        return _completed(session.memory, units, scanner)
+            fields = session.familiar.changed(event.headers)
+            units += head_units(name, target, fields)
+            said += [target, percent_decoded(target), *(value for _, value in fields)]
+        found = _completed(session.memory, units, scanner)
+        if not found and scanner.exact is not None and scanner.exact.has_parts:
+            covered = session.covered.open(scanner.exact)
+            covered.hear(b"\n".join(said))
+            found = covered.told()
+        return found
+
+    def covered(self, event: Event, scanner: SecretScanner) -> CoveredUnit | None:
+        """Return what hears a body or messages for parts of registered values, if there are any."""
+        if scanner.exact is None or not scanner.exact.has_parts:
+            return None
+        return self._session(event.principal.principal_id).covered.open(scanner.exact)
 
     def clear(self) -> None:
         """Forget all pieces of all sessions."""
@@ -84,21 +101,28 @@ def _completed(
     return found
 
 
-class ShortText:
-    """What a body or message says, as far as it is short enough to be a piece."""
+class BodyPieces:
+    """What of a body, or of messages, could be a piece: all of it while it is short."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_covered", "_text")
 
-    def __init__(self) -> None:
+    def __init__(self, covered: CoveredUnit | None) -> None:
+        self._covered = covered
         self._text = bytearray()
 
     def hear(self, data: bytes) -> None:
         """Take what was scanned; over the bound no more is kept than shows that it is over."""
         if len(self._text) <= UNIT_BYTES_MAX:
             self._text += data[: UNIT_BYTES_MAX + 1]
+        if self._covered is not None:
+            self._covered.hear(data)
+
+    def told(self) -> tuple[Finding, ...]:
+        """Return the registered values that are told with what was heard until now."""
+        return () if self._covered is None else self._covered.told()
 
     def take(self) -> bytes:
-        """Return what was heard since the last call."""
+        """Return what was heard since the last call, cut off where it is too long."""
         text = bytes(self._text)
         self._text.clear()
         return text

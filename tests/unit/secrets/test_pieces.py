@@ -174,6 +174,102 @@ def test_honest_traffic_completes_nothing(watching: SecretScanner, seed: int) ->
             assert not told(pieces, watching, ("one.test", f"/search/{beginning}", (), b""))
 
 
+LONG = "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=60))
+HAY = "".join(random.Random(8).choices(string.ascii_letters + string.digits, k=400))
+
+
+def scattered(secret: str, size: int) -> list[Sent]:
+    """Pieces out of order, each in another place, between letters that look like more of it."""
+    made = []
+    for number, piece in enumerate(cut(secret, size)):
+        hidden = HAY[number * 9 : number * 9 + 20] + piece + HAY[number * 7 : number * 7 + 11]
+        place = list(PLACES.values())[number % 5]
+        made.append(place(number, hidden))
+        made.append(("api.test", "/v1/messages", (), json.dumps({"said": HAY * 90}).encode()))
+        made[-1] = (*made[-1][:3], made[-1][3] + hidden.encode()) if number % 2 else made[-2]
+    return random.Random(size).sample(made, len(made))
+
+
+def heard(pieces: SessionPieces, scanner: SecretScanner, sent: Sent) -> set[str]:
+    """Send one request with a body of any length; return the rules of what it completes."""
+    host, target, fields, body = sent
+    event = request(host, target, fields)
+    found = list(pieces.head(event, scanner))
+    unit = pieces.covered(event, scanner)
+    assert unit is not None
+    for at in range(0, len(body), 5_000):
+        unit.hear(body[at : at + 5_000])
+        found += unit.told()
+    return {one.rule for one in found}
+
+
+@pytest.fixture(scope="module")
+def knowing(pack: tuple[Rule, ...]) -> SecretScanner:
+    exact = ExactIndex(KEY)
+    for name, value in (("V", VALUE), ("L", LONG)):
+        made = entry(name, "t", value.encode(), hasher=Hasher(KEY), fingerprint_key=KEY)
+        exact.add([made])
+    return SecretScanner(pack, KEY, exact=exact)
+
+
+@pytest.mark.parametrize("size", [8, 9, 11, 13, 17])
+@pytest.mark.parametrize("name", ["V", "L"])
+def test_scattered_parts_of_a_registered_value_are_put_together(
+    knowing: SecretScanner, name: str, size: int
+) -> None:
+    pieces, found = SessionPieces(), set()
+    for sent in scattered({"V": VALUE, "L": LONG}[name], size):
+        found |= heard(pieces, knowing, sent)
+    assert found == {f"registered:{name}"}
+
+
+def test_a_refused_part_is_refused_again_in_the_same_body(knowing: SecretScanner) -> None:
+    pieces, hay = SessionPieces(), (HAY * 30).encode()
+    first, second = (hay + half.encode() + hay for half in (VALUE[:17], VALUE[17:]))
+    assert not heard(pieces, knowing, ("one.test", "/", (), first))
+    for _ in range(3):
+        assert heard(pieces, knowing, ("two.test", "/", (), second)) == {"registered:V"}
+
+
+def test_in_a_long_body_pieces_of_eleven_bytes_are_found(knowing: SecretScanner) -> None:
+    pieces, hay = SessionPieces(), (HAY * 300).encode()
+    found: set[str] = set()
+    for number, piece in enumerate(cut(LONG, 12)):
+        body = hay[number:] + piece.encode() + hay
+        found |= heard(pieces, knowing, ("one.test", "/", (), body))
+    assert found == {"registered:L"}
+
+
+def test_what_is_said_of_a_value_in_honest_talk_is_no_leak(knowing: SecretScanner) -> None:
+    pieces = SessionPieces()
+    for number in range(5):  # how it begins, and the last four; and whole, which its scan judges
+        for text in (f"uses {LONG[:12]}...", f"ends in {LONG[-4:]}", f"a {number} b {HAY}", LONG):
+            sent = ("api.test", "/v1/messages", (), (HAY * 30 + text).encode())
+            assert not heard(pieces, knowing, sent), text
+
+
+def test_a_conversation_that_is_repeated_is_not_looked_at_again(
+    knowing: SecretScanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    index = knowing.exact
+    assert index is not None
+    find = ExactIndex.parts
+    monkeypatch.setattr(
+        ExactIndex,
+        "parts",
+        lambda self, data, stride=1: looked.append(len(data)) or find(self, data, stride),
+    )
+    pieces, body = SessionPieces(), (HAY * 300).encode()
+    for turn in range(4):
+        unit = pieces.covered(request("api.test", "/"), knowing)
+        assert unit is not None
+        unit.hear((body + b"x" * turn)[: 50_000 + turn])  # cut elsewhere each time
+        unit.hear((body + b"x" * turn)[50_000 + turn :])
+        assert not unit.told()
+    assert sum(looked) < 1.2 * len(body)
+
+
 def test_memory_is_bounded() -> None:
     memory = PieceMemory()
     for number in range(SHAPES_MAX * 2):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.decide.secrets.reference import Candidate
-from aesp_proxy.decide.secrets.registered import TIERS, Entry, Hasher
+from aesp_proxy.decide.secrets.registered import PARTS, TIERS, Entry, Hasher
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.model.decision import Severity
 
@@ -29,6 +29,8 @@ _BEFORE_BYTES: Final = 32
 _CONFIRMS_FREE: Final = 4_096
 _CONFIRM_BYTES: Final = 64
 _PENDING_MAX: Final = 1_024
+WHOLES_MAX: Final = 1_000
+"""Of so many values parts are looked for too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +50,28 @@ class _Named:
     digests: set[bytes] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A value of which parts are known, and how many bytes it has."""
+
+    name: str
+    rule: Rule
+    fingerprint: str
+    size: int
+
+
 class ExactIndex:
     """The registered values of one process; added to and taken from in place, by one thread."""
 
-    __slots__ = ("_by_digest", "_hasher", "_named", "_tables")
+    __slots__ = ("_by_digest", "_hasher", "_named", "_parts", "_tables", "_wholes")
 
     def __init__(self, key: bytes) -> None:
         self._hasher = Hasher(key)
         self._by_digest: dict[bytes, list[_Known]] = {}
         self._named: dict[str, _Named] = {}
         self._tables: tuple[GramTable, ...] = ()
+        self._parts: GramTable | None = None
+        self._wholes: list[Whole] = []
 
     def __len__(self) -> int:
         return len(self._named)
@@ -69,6 +83,7 @@ class ExactIndex:
     def add(self, entries: Iterable[Entry]) -> None:
         """Register ``entries``; a name that is there already gets another value."""
         grams: list[list[tuple[int, int, int]]] = [[] for _ in TIERS]
+        entries = list(entries)
         for entry in entries:
             self._add(entry)
             for spelling in entry.spellings:
@@ -79,6 +94,7 @@ class ExactIndex:
                 ]
         if any(grams):
             self._mark(grams)
+        self._add_parts([entry for entry in entries if entry.parts])
 
     def _add(self, entry: Entry) -> None:
         rule = _rule_of(entry)
@@ -99,6 +115,60 @@ class ExactIndex:
         for table, each in zip(tables, grams, strict=True):
             table.add(each)
         self._tables = tables
+
+    def _add_parts(self, entries: list[Entry]) -> None:
+        known = {(one.name, one.fingerprint) for one in self._wholes}
+        fresh = [one for one in entries if (one.name, one.fingerprint) not in known]
+        fresh = fresh[: WHOLES_MAX - len(self._wholes)]
+        if not fresh:
+            return
+        from aesp_proxy.decide.secrets.grams import GramTable  # noqa: PLC0415 - numpy: 100 ms
+
+        self._parts = self._parts or GramTable(PARTS, self._hasher.multiplier)
+        first = len(self._wholes)
+        self._wholes += [
+            Whole(
+                name=one.name,
+                rule=_rule_of(one),
+                fingerprint=one.fingerprint,
+                size=len(one.parts) + PARTS.gram_bytes - 1,
+            )
+            for one in fresh
+        ]
+        self._parts.add(
+            (part, at, number)
+            for number, one in enumerate(fresh, first)
+            for at, part in enumerate(one.parts)
+        )
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether parts of values are looked for."""
+        return self._parts is not None
+
+    @property
+    def wholes(self) -> int:
+        """How many values are known by parts, forgotten ones too."""
+        return len(self._wholes)
+
+    def parts(self, data: bytes, stride: int = 1) -> list[tuple[int, int]]:
+        """Return the parts of values in ``data``: offset in the value, number of the value.
+
+        With a ``stride`` only every so many positions are looked at; around what is found there
+        all are.
+        """
+        table = self._parts
+        found = [] if table is None else table.marks(data, stride)
+        if table is not None and stride > 1 and found:
+            width = PARTS.gram_bytes + stride
+            around = [data[max(0, at - stride) : at + width] for at, _, _ in found]
+            found += [one for near in around for one in table.marks(near)]
+        return [(at, number) for _, at, number in found]
+
+    def whole(self, number: int) -> Whole | None:
+        """Return the value of this number; None when it was forgotten."""
+        one = self._wholes[number]
+        return one if one.name in self._named else None
 
     def forget(self, name: str) -> bool:
         """Let all values of a name go; False when there is none."""

@@ -128,7 +128,14 @@ class GramTable:
 
     def find(self, data: bytes) -> list[Place]:
         """Return where spellings may begin in ``data``, which may be before its start."""
-        stride = self.tier.stride
+        return list(dict.fromkeys((at - before, length) for at, before, length in self.marks(data)))
+
+    def marks(self, data: bytes, stride: int = 0) -> list[tuple[int, int, int]]:
+        """Return the grams in ``data``: where each stands, and what it was added with.
+
+        They are looked for at every ``stride``-th position, 0 for the tier's own.
+        """
+        stride = stride or self.tier.stride
         count = (len(data) - self.tier.gram_bytes) // stride + 1
         if count <= 0:
             return []
@@ -143,12 +150,12 @@ class GramTable:
             return []
         if marked.count(1) <= _FEW:
             at = [one for one in _all(marked, first) if self._is_tagged(data, one * stride)]
-            return self._look_up(np.array(at), self._grams(hashes[at])) if at else []
+            return self._look_up(np.array(at), self._grams(hashes[at]), stride) if at else []
         some = np.frombuffer(marked, np.bool_).nonzero()[0]
         grams = self._grams(hashes[some])
         tags = self._tags.take(index[some].view(np.int64), None, None, "clip")
         kept = (tags == self._tag(grams)) | (tags == _MANY)
-        return self._look_up(some[kept], grams[kept]) if kept.any() else []
+        return self._look_up(some[kept], grams[kept], stride) if kept.any() else []
 
     def _is_tagged(self, data: bytes, at: int) -> bool:
         tier = self.tier
@@ -162,19 +169,21 @@ class GramTable:
             self.tier.gram_bytes * 8 - self.tier.kept_bits
         )
 
-    def _look_up(self, at: NDArray[np.intp], grams: NDArray[np.uint64]) -> list[Place]:
-        known, stride = self._known, self.tier.stride
+    def _look_up(
+        self, at: NDArray[np.intp], grams: NDArray[np.uint64], stride: int
+    ) -> list[tuple[int, int, int]]:
+        known = self._known
         low = grams << np.uint64(_BOTH_BITS)
         lows = np.searchsorted(known, low).tolist()
         highs = np.searchsorted(known, low + np.uint64(1 << _BOTH_BITS)).tolist()
-        places: dict[Place, None] = {}
+        found: list[tuple[int, int, int]] = []
         for position, gram, first, end in zip(
             at.tolist(), grams.tolist(), lows, highs, strict=True
         ):
             for one in (*known[first:end].tolist(), *self._recent.get(gram, ())):
                 before, length = one >> _PLACE_BITS & _PLACE_MASK, one & _PLACE_MASK
-                places[position * stride - before, length] = None
-        return list(places)
+                found.append((position * stride, before, length))
+        return found
 
 
 def _all(marked: bytes, at: int) -> Iterator[int]:

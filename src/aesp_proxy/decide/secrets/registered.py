@@ -70,6 +70,10 @@ TIERS: Final = (
 )
 
 
+PARTS: Final = Tier(length_min=16, gram_bytes=8, stride=1, kept_bits=40)
+"""How parts of a value are found that are no spelling: each eight bytes of it, anywhere."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
     """One way in which one piece of a value shows.
@@ -89,13 +93,15 @@ class Spelling:
 class Entry:
     """One registered value, without it.
 
-    ``fingerprint`` is the one that a finding of a rule has for the same value.
+    ``fingerprint`` is the one that a finding of a rule has for the same value. ``parts`` are
+    the hashes of each eight bytes of it, in order; none where such could stand in a text.
     """
 
     name: str
     source: str
     fingerprint: str
     spellings: tuple[Spelling, ...]
+    parts: tuple[int, ...] = ()
 
     @property
     def rule_id(self) -> str:
@@ -118,6 +124,14 @@ class Hasher:
     def digest(self, data: bytes) -> bytes:
         """Return the digest by which a whole spelling is confirmed (RFC 7693)."""
         return hashlib.blake2b(data, digest_size=DIGEST_BYTES, key=self._key).digest()
+
+    def parts(self, value: bytes) -> tuple[int, ...]:
+        """Return the hashes of a value's parts, none of one that is short, long or like text."""
+        if not PARTS.length_min <= len(value) <= WHOLE_BYTES_MAX or not _is_strong(value):
+            return ()
+        starts = range(len(value) - PARTS.gram_bytes + 1)
+        width = PARTS.gram_bytes
+        return tuple(PARTS.hash(value[at : at + width], self.multiplier) for at in starts)
 
     def spelling(self, wrapping: str, text: bytes) -> Spelling:
         """Return what is kept of one spelling."""
@@ -150,6 +164,7 @@ def entry(name: str, source: str, value: bytes, *, hasher: Hasher, fingerprint_k
         source=source,
         fingerprint=fingerprint(fingerprint_key, value),
         spellings=tuple(unlike.values()),
+        parts=hasher.parts(value),
     )
 
 

@@ -47,7 +47,7 @@ class SecretScanner:
     be used.
     """
 
-    __slots__ = ("_key", "_locator", "_sight", "rules")
+    __slots__ = ("_key", "_locator", "_sight", "exact", "rules")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class SecretScanner:
         exact: ExactIndex | None = None,
     ) -> None:
         self.rules = tuple(rules)
+        self.exact = exact
         self._key = check_key(fingerprint_key)
         unfit = [rule.id for rule in rules if rule.path_only or rule.required or rule.path]
         if unfit:
