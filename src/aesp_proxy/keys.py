@@ -66,10 +66,10 @@ def make_ca(common_name: str, *, now: datetime, days: int = CA_DAYS) -> tuple[by
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)
-    builder = _dated(name, name, key.public_key(), now, days)
+    builder = _dated(name, name, key.public_key(), now, now + timedelta(days=days))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
-    return _pems(builder.sign(key, SHA256()), key)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM), _key_pem(key)
 
 
 def issue_leaf(
@@ -87,12 +87,37 @@ def issue_leaf(
     ``uris`` become further subject names (an origin's identity). ConfigError for
     a name that no certificate can hold. The leaf never outlives its CA.
     """
+    key = ec.generate_private_key(ec.SECP256R1())
+    cert_pem = certify(
+        ca,
+        key.public_key(),
+        names,
+        purpose=purpose,
+        now=now,
+        not_after=now + timedelta(days=days),
+        common_name=common_name,
+        uris=uris,
+    )
+    return cert_pem, _key_pem(key)
+
+
+def certify(
+    ca: KeyPair,
+    public_key: ec.EllipticCurvePublicKey,
+    names: Sequence[str],
+    *,
+    purpose: Purpose,
+    now: datetime,
+    not_after: datetime,
+    common_name: str = "",
+    uris: Sequence[str] = (),
+) -> bytes:
+    """Issue a certificate for a key that another made, as PEM; see :func:`issue_leaf`."""
     issuer = x509.load_pem_x509_certificate(ca.cert_pem)
     signing_key = _load_private(ca.key_pem, "the CA's private key")
-    key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(common_name or (names[0] if names else "aesp-proxy"))
-    days = min(days, max(0, (issuer.not_valid_after_utc - now).days))
-    builder = _dated(subject, issuer.subject, key.public_key(), now, days)
+    not_after = min(not_after, issuer.not_valid_after_utc)
+    builder = _dated(subject, issuer.subject, public_key, now, not_after)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(_extended(purpose), critical=False)
@@ -104,7 +129,7 @@ def issue_leaf(
     alternatives += [x509.UniformResourceIdentifier(uri) for uri in uris]
     if alternatives:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-    return _pems(builder.sign(signing_key, SHA256()), key)
+    return builder.sign(signing_key, SHA256()).public_bytes(Encoding.PEM)
 
 
 def _name(common_name: str) -> x509.Name:
@@ -124,7 +149,7 @@ def _dated(
     issuer: x509.Name,
     public_key: ec.EllipticCurvePublicKey,
     now: datetime,
-    days: int,
+    not_after: datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -133,7 +158,7 @@ def _dated(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATE)
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_after(not_after)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
@@ -171,9 +196,8 @@ def _alternative(name: str) -> x509.GeneralName:
         raise ConfigError(f"{name!r} cannot be a certificate's name") from error
 
 
-def _pems(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> tuple[bytes, bytes]:
-    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return cert.public_bytes(Encoding.PEM), key_pem
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _load_private(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:

@@ -79,9 +79,10 @@ class Parts:
     receipt_key: ReceiptKey
     limits: ServerLimits
     now_ns: Callable[[], int]
+    more_routes: tuple[Route, ...] = ()
 
 
-class _Refused(Exception):  # noqa: N818 - an answer, not an error
+class Refused(Exception):  # noqa: N818 - an answer, not an error
     """Ends a request with a problem."""
 
     def __init__(self, status: int, code: str, detail: str, **more: int) -> None:
@@ -104,7 +105,7 @@ class Api:
         bytes_max = limits.ingest.batch.batch_bytes_max
         declared = _declared_bytes(request, bytes_max)
         with self._reserve(bytes_max if declared is None else declared):
-            data = await _read_body(request, bytes_max=bytes_max, s_max=limits.body_s_max)
+            data = await read_body(request, bytes_max=bytes_max, s_max=limits.body_s_max)
             answer = await self._submit(data, identity)
         if answer.receipt is not None:
             return Response(answer.receipt, media_type=RECEIPT_TYPE)
@@ -112,7 +113,7 @@ class Api:
         if refusal is None:
             raise UnavailableError("the writer gave no answer")
         more = {} if refusal.resume_from is None else {"resume_from": refusal.resume_from}
-        raise _Refused(refusal.status, refusal.kind.value, refusal.message, **more)
+        raise Refused(refusal.status, refusal.kind.value, refusal.message, **more)
 
     async def identity(self, request: Request) -> Response:
         """Say which key signs receipts, and who the asker is to us."""
@@ -135,7 +136,7 @@ class Api:
         query = parse_query(parameters, now_ns=self._parts.now_ns())
         if peer.role is not Role.READER:
             if query.origin not in {"", peer.name}:
-                raise _Refused(403, "not_a_reader", "a host may ask for its own events only")
+                raise Refused(403, "not_a_reader", "a host may ask for its own events only")
             query = replace(query, origin=peer.name)
         full = parameters.get("full", "0") not in {"", "0", "false"}
         async with self._queries:
@@ -162,7 +163,7 @@ class Api:
             peer.get("fingerprint", b""), now_ns=self._parts.now_ns()
         )
         if identity is None:
-            raise _Refused(403, "unknown_certificate", "this certificate is not enrolled")
+            raise Refused(403, "unknown_certificate", "this certificate is not enrolled")
         return identity
 
     @contextmanager
@@ -208,9 +209,10 @@ def build_app(parts: Parts) -> ASGIApp:
             Route("/v1/events", api.events, methods=["GET"]),
             Route("/health", api.health, methods=["GET"]),
             Route("/ready", api.ready, methods=["GET"]),
+            *parts.more_routes,
         ],
         exception_handlers={
-            _Refused: _answer_refused,
+            Refused: _answer_refused,
             InputError: _answer_input_error,
             UnavailableError: _answer_unavailable,
             RecordError: _answer_unavailable,
@@ -242,11 +244,12 @@ def _declared_bytes(request: Request, bytes_max: int) -> int | None:
         return None
     declared = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else bytes_max + 1
     if declared > bytes_max:
-        raise _Refused(413, "oversize", f"a batch may have {bytes_max} bytes")
+        raise Refused(413, "oversize", f"a batch may have {bytes_max} bytes")
     return declared
 
 
-async def _read_body(request: Request, *, bytes_max: int, s_max: float) -> bytes:
+async def read_body(request: Request, *, bytes_max: int, s_max: float) -> bytes:
+    """Read a body of at most so many bytes in at most so many seconds, or end the request."""
     chunks: list[bytes] = []
     size_bytes = 0
     try:
@@ -254,12 +257,12 @@ async def _read_body(request: Request, *, bytes_max: int, s_max: float) -> bytes
             async for chunk in request.stream():
                 size_bytes += len(chunk)
                 if size_bytes > bytes_max:
-                    raise _Refused(413, "oversize", f"a batch may have {bytes_max} bytes")
+                    raise Refused(413, "oversize", f"a batch may have {bytes_max} bytes")
                 chunks.append(chunk)
     except TimeoutError as error:
-        raise _Refused(408, "slow_body", f"the body did not come in {s_max:.0f} s") from error
+        raise Refused(408, "slow_body", f"the body did not come in {s_max:.0f} s") from error
     except ClientDisconnect as error:
-        raise _Refused(400, "cut_off", "the body ended early") from error
+        raise Refused(400, "cut_off", "the body ended early") from error
     return b"".join(chunks)
 
 
@@ -287,7 +290,7 @@ def _problem(status: int, code: str, detail: str, **more: int) -> Response:
 
 
 async def _answer_refused(_: Request, error: Exception) -> Response:
-    refused = error if isinstance(error, _Refused) else _Refused(500, "internal", str(error))
+    refused = error if isinstance(error, Refused) else Refused(500, "internal", str(error))
     return _problem(refused.status, refused.code, refused.detail, **refused.more)
 
 

@@ -1,8 +1,8 @@
 """Let hosts and readers in: a certificate each, bound to a name in the control store.
 
 A host's batch key and its certificate are registered together, by an operator
-who has access to the data directory. One-time tokens over the network, renewal
-by the host itself and an enterprise's own CA come in a later version.
+who has access to the data directory. Hosts that can reach the aggregator enrol
+themselves: ``admission``.
 
 Rules: the certificate is bound by its fingerprint, so one that this CA signed
 and this store does not know opens nothing; enrolling again replaces the

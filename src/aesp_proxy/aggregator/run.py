@@ -21,6 +21,7 @@ import structlog
 
 from aesp_proxy import keys
 from aesp_proxy.aggregator.api import Parts, build_app
+from aesp_proxy.aggregator.enrol_api import EnrolmentApi
 from aesp_proxy.aggregator.identity import (
     DataDir,
     FileLock,
@@ -128,6 +129,9 @@ def _open_parts(stack: ExitStack, data: DataDir, limits: ServerLimits) -> tuple[
         receipt_key=receipt_key,
         limits=limits,
         now_ns=time.time_ns,
+        more_routes=EnrolmentApi(
+            data=data, receipt_key=receipt_key, limits=limits, now_ns=time.time_ns
+        ).routes(),
     )
     return writer, parts
 

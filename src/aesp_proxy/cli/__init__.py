@@ -46,6 +46,7 @@ _COMMANDS: Final[Table] = {
         "aesp_proxy.cli.doctor:doctor",
         "Say what this machine can enforce, or attack it to see.",
     ),
+    "enroll": ("aesp_proxy.cli.enroll:enroll", "Let this host in at an aggregator, by a token."),
     "audit": ("aesp_proxy.cli.audit:audit", "Read, verify and ship the record."),
     "aggregator": (
         "aesp_proxy.cli.aggregator:aggregator",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from aesp_proxy.cli.aggregator_token import token
 from aesp_proxy.cli.output import line, printable
 from aesp_proxy.errors import ConfigError, InputError
 
@@ -42,6 +43,9 @@ _CELL_CHARS_MAX: Final = 60
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def aggregator() -> None:
     """Serve and query the regional aggregator."""
+
+
+aggregator.add_command(token)
 
 
 @aggregator.command()
@@ -105,8 +109,8 @@ def enroll(
 ) -> None:
     """Let a host or a reader in: issue its certificate and write its directory.
 
-    The operator does this where the data directory is; tokens with which a host
-    enrolls itself over the network come in a later version.
+    The operator does this where the data directory is. A host that can reach this
+    aggregator enrols itself with a token: `aggregator token`, `aesp-proxy enroll`.
     """
     from aesp_proxy.aggregator import enrolment
     from aesp_proxy.aggregator.identity import existing

@@ -117,8 +117,8 @@ class Forward:
 
     dir: Path | None = setting(
         None,
-        "Directory that `aggregator enroll` made, address of the aggregator and all; default is "
-        "`forward` in the state directory, and nothing is shipped when there is none.",
+        "Directory that `enroll` or `aggregator enroll` made, address of the aggregator and all; "
+        "default is `forward` in the state directory, and nothing is shipped when there is none.",
     )
 
 

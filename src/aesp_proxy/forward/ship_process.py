@@ -16,10 +16,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from aesp_proxy.errors import AespError, ConfigError, RecordError, TrustError, UnavailableError
+from aesp_proxy.forward import renewal
 from aesp_proxy.forward.shipper import PAUSE_S_MAX, Shipped, Shipper, pause_s
 from aesp_proxy.forward.spool import Spool
 from aesp_proxy.forward.transport import HttpsTransport, load_destination
@@ -29,6 +31,7 @@ from aesp_proxy.record.state import AuditPaths, audit_paths, load_origin
 IDLE_S: Final = 5.0
 END_S_MAX: Final = 12.0
 END_TIMEOUT_S: Final = 5.0
+RENEW_EVERY_S: Final = 3600.0
 
 
 def take_turn(paths: AuditPaths) -> Lock | None:
@@ -56,16 +59,36 @@ class ShipLoop:
         self._said = ""
         self._ended = False
         self._lock: Lock | None = None
+        self._renew_s = float("-inf")
 
     def run(self) -> None:
         """Ship until the control stream ends, then try for a bounded time to ship the rest."""
         shipper, transport = make_shipper(self._paths, self._forward_dir)
         try:
             while not self._ended:
+                if self._renew(transport):
+                    transport.close()
+                    shipper, transport = make_shipper(self._paths, self._forward_dir)
                 self._wait(self._round(shipper))
             self._finish(shipper, transport)
         finally:
             transport.close()
+
+    def _renew(self, transport: HttpsTransport) -> bool:
+        """Renew the certificate when it is time; whether there is a new one. Never raises."""
+        now_s = time.monotonic()
+        if now_s < self._renew_s:
+            return False
+        self._renew_s = now_s + RENEW_EVERY_S
+        now = datetime.now(UTC)
+        try:
+            if not renewal.is_due(self._forward_dir, now=now):
+                return False
+            renewal.renew(self._forward_dir, transport, now=now)
+        except AespError as error:
+            sys.stderr.write(f"aesp-proxy: {error}\n")
+            return False
+        return True
 
     def _round(self, shipper: Shipper) -> float:
         self._lock = self._lock or take_turn(self._paths)

@@ -22,12 +22,16 @@ from aesp_proxy.record.signature import public_from_pem
 
 ANSWER_BYTES_MAX: Final = 65_536
 TIMEOUT_S: Final = 30.0
-_REMEDY: Final = "enroll this host again with `aesp-proxy aggregator enroll`"
+BATCHES: Final = "batches"
+_REMEDY: Final = "enroll this host again: `aesp-proxy enroll --help`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """An aggregator as a host knows it: where, whose key, and the TLS to use."""
+    """An aggregator as a host knows it: where, whose key, and the TLS to use.
+
+    ``path`` is what the names of its routes are put behind.
+    """
 
     host: str
     port: int
@@ -58,7 +62,7 @@ def load_destination(directory: Path, *, now: datetime | None = None) -> Destina
     """
     url_file = directory / "url"
     text = read_bounded(url_file).decode("ascii", errors="replace").strip()
-    host, port, path = _parse_url(text, str(url_file))
+    host, port, path = parse_url(text, str(url_file))
     cert_file, key_file = directory / "client.pem", directory / "client.key"
     load_pair(cert_file, key_file, now=now or datetime.now(UTC))
     ca_file, public_file = directory / "ca.pem", directory / "aggregator.pub"
@@ -74,7 +78,8 @@ def load_destination(directory: Path, *, now: datetime | None = None) -> Destina
     return Destination(host=host, port=port, path=path, public_key=public_key, tls=tls)
 
 
-def _parse_url(text: str, where: str) -> tuple[str, int, str]:
+def parse_url(text: str, where: str) -> tuple[str, int, str]:
+    """Read an aggregator's URL: host, port, where its routes begin. ConfigError."""
     try:
         parts = urlsplit(text)
         port = parts.port or 443
@@ -82,7 +87,7 @@ def _parse_url(text: str, where: str) -> tuple[str, int, str]:
         raise ConfigError("holds no URL", where=where, remedy=_REMEDY) from error
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.username:
         raise ConfigError("holds no https URL", where=where, remedy=_REMEDY)
-    return parts.hostname, port, parts.path.rstrip("/") + "/v1/batches"
+    return parts.hostname, port, parts.path.rstrip("/") + "/v1/"
 
 
 class HttpsTransport:
@@ -94,20 +99,24 @@ class HttpsTransport:
 
     def post(self, body: bytes) -> Answer:
         """Send one batch; once more on a kept connection that the other end closed."""
+        return self.send(BATCHES, body, CONTENT_TYPE)
+
+    def send(self, name: str, body: bytes, media_type: str) -> Answer:
+        """Send ``body`` to a route of the aggregator, as :meth:`post` does."""
         was_kept = self._connection is not None
         try:
-            return self._post(body)
+            return self._send(name, body, media_type)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not was_kept:
                 raise self._unavailable(error) from error
         try:
-            return self._post(body)
+            return self._send(name, body, media_type)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise self._unavailable(error) from error
 
-    def _post(self, body: bytes) -> Answer:
+    def _send(self, name: str, body: bytes, media_type: str) -> Answer:
         if self._connection is None:
             self._connection = http.client.HTTPSConnection(
                 self._destination.host,
@@ -116,7 +125,7 @@ class HttpsTransport:
                 context=self._destination.tls,
             )
         self._connection.request(
-            "POST", self._destination.path, body=body, headers={"Content-Type": CONTENT_TYPE}
+            "POST", self._destination.path + name, body=body, headers={"Content-Type": media_type}
         )
         response = self._connection.getresponse()
         answer = response.read(ANSWER_BYTES_MAX + 1)

@@ -20,6 +20,7 @@ from aesp_proxy.aggregator.ports import (
     Role,
 )
 from aesp_proxy.aggregator.store.sqlite import open_database, transaction, translate
+from aesp_proxy.aggregator.store.tokens import TOKENS_SCHEMA, Tokens
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.signature import key_id_of
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-VERSION: Final = 1
+VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE origins (
     name TEXT PRIMARY KEY, enrolled_ns INTEGER NOT NULL,
@@ -46,7 +47,7 @@ CREATE TABLE evidence (
 CREATE TABLE refusals (
     origin TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL,
     first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
-    PRIMARY KEY (origin, kind)) STRICT, WITHOUT ROWID
+    PRIMARY KEY (origin, kind)) STRICT, WITHOUT ROWID;
 """
 
 
@@ -54,7 +55,14 @@ class SqliteControl:
     """One connection; use an instance in one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = open_database(path, schema=_SCHEMA, version=VERSION, durability="FULL")
+        self._connection = open_database(
+            path,
+            schema=_SCHEMA + TOKENS_SCHEMA,
+            version=VERSION,
+            durability="FULL",
+            upgrades={1: TOKENS_SCHEMA},
+        )
+        self.tokens = Tokens(self._connection)
         self._origins: dict[str, Origin] = {}
         self._data_version = -1
 
@@ -78,12 +86,45 @@ class SqliteControl:
         rotation, which the old key must sign.
         """
         with transaction(self._connection):
-            self._bind_key(name, public_key, certificate.issued_ns)
-            for tenant in sorted(tenants):
-                self._run("INSERT OR IGNORE INTO origin_tenants VALUES (?, ?)", (name, tenant))
-            self._revoke(certificate.identity, certificate.issued_ns)
-            self._add_certificate(certificate)
+            self.enrol_within(name, public_key=public_key, tenants=tenants, certificate=certificate)
+
+    def enrol_within(
+        self,
+        name: str,
+        *,
+        public_key: bytes,
+        tenants: frozenset[str],
+        certificate: Certificate,
+        labels: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Do what :meth:`enrol` does within the caller's transaction."""
+        self._bind_key(name, public_key, certificate.issued_ns)
+        for tenant in sorted(tenants):
+            self._run("INSERT OR IGNORE INTO origin_tenants VALUES (?, ?)", (name, tenant))
+        for label, value in labels:
+            self._run("INSERT OR REPLACE INTO origin_labels VALUES (?, ?, ?)", (name, label, value))
+        self._revoke(certificate.identity, certificate.issued_ns)
+        self._add_certificate(certificate)
         self._origins.clear()
+
+    def labels(self, name: str) -> dict[str, str]:
+        """Return the labels of an origin, by name."""
+        sql = "SELECT name, value FROM origin_labels WHERE origin = ? ORDER BY name"
+        return dict(self._rows(sql, (name,)))
+
+    def renew(self, certificate: Certificate, *, asked_with: bytes) -> None:
+        """Add a certificate beside the one it was asked for with, and revoke every other.
+
+        The old one stays open, for the answer may be lost. It ends by itself.
+        """
+        identity = certificate.identity
+        with transaction(self._connection):
+            self._run(
+                "UPDATE certificates SET revoked_ns = ? WHERE role = ? AND name = ?"
+                " AND revoked_ns IS NULL AND fingerprint != ?",
+                (certificate.issued_ns, identity.role, identity.name, asked_with),
+            )
+            self._add_certificate(certificate)
 
     def admit_reader(self, certificate: Certificate) -> None:
         """Register a reader's certificate, revoking those of the same name before it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from aesp_proxy.errors import ConfigError, RecordError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 BUSY_TIMEOUT_MS: Final = 5_000
@@ -25,12 +25,18 @@ Durability = Literal["FULL", "NORMAL"]
 
 
 def open_database(
-    path: Path, *, schema: str, version: int, durability: Durability
+    path: Path,
+    *,
+    schema: str,
+    version: int,
+    durability: Durability,
+    upgrades: Mapping[int, str] | None = None,
 ) -> sqlite3.Connection:
     """Open ``path`` for writing, making it with ``schema`` when it is not there.
 
     The connection is in autocommit mode: transactions are explicit (see
     :func:`transaction`) and it may be handed to another thread, one at a time.
+    ``upgrades`` holds the statements that lead from one layout to the next.
     Raises ConfigError for a damaged, foreign or newer file and for a directory
     that cannot be written.
     """
@@ -41,7 +47,7 @@ def open_database(
         raise ConfigError(message, where=str(path), remedy="check owner and mode") from error
     try:
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        _check_or_create(connection, path, schema=schema, version=version)
+        _check_or_create(connection, path, schema=schema, version=version, upgrades=upgrades or {})
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={durability}")
     except sqlite3.Error as error:
@@ -114,7 +120,12 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _check_or_create(
-    connection: sqlite3.Connection, path: Path, *, schema: str, version: int
+    connection: sqlite3.Connection,
+    path: Path,
+    *,
+    schema: str,
+    version: int,
+    upgrades: Mapping[int, str],
 ) -> None:
     found_id = connection.execute("PRAGMA application_id").fetchone()[0]
     found_version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -131,9 +142,24 @@ def _check_or_create(
         return
     if found_id != APPLICATION_ID:
         raise ConfigError("is a database of another program", where=str(path))
+    if found_version in upgrades:
+        found_version = _upgrade(connection, version, upgrades)
     if found_version != version:
         raise ConfigError(
             f"has layout {found_version}, this program knows {version}",
             where=str(path),
             remedy="use the version that wrote it",
         )
+
+
+def _upgrade(connection: sqlite3.Connection, version: int, upgrades: Mapping[int, str]) -> int:
+    """Bring the layout up step by step, all or nothing; two processes may try at once."""
+    connection.execute("BEGIN IMMEDIATE")
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    while found != version and found in upgrades:
+        for statement in upgrades[found].split(";"):
+            connection.execute(statement)
+        found += 1
+    connection.execute(f"PRAGMA user_version={found}")
+    connection.execute("COMMIT")
+    return found

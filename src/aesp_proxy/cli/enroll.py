@@ -1,0 +1,67 @@
+"""``aesp-proxy enroll``: let this host in at an aggregator, with a one-time token."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from aesp_proxy.cli.output import line
+from aesp_proxy.errors import ConfigError
+
+_TOKEN_FILE_BYTES_MAX: Final = 8192
+
+
+@click.command()
+@click.option("--aggregator", "url", required=True, metavar="URL", help="https://NAME:PORT")
+@click.option(
+    "--token",
+    required=True,
+    metavar="TEXT",
+    envvar="AESP_ENROLL_TOKEN",
+    help="What `aggregator token` printed; @FILE or - (standard input) keep it out of `ps`.",
+)
+@click.option("--state", type=click.Path(path_type=Path), help="State directory of this host.")
+@click.option("--forward", type=click.Path(path_type=Path), help="Where to write; STATE/forward.")
+@click.option("--origin", default="", metavar="NAME", help="Name of this host, if it has none yet.")
+def enroll(*, url: str, token: str, state: Path | None, forward: Path | None, origin: str) -> None:
+    """Enrol this host: its keys are made here and stay here.
+
+    The aggregator gives a certificate for mutual TLS and learns this host's audit key; the
+    process that ships renews the certificate in time. Doing it again replaces both TLS key
+    and certificate.
+    """
+    from aesp_proxy.daemon.config_load import default_state_dir
+    from aesp_proxy.forward.enrol import enrol
+    from aesp_proxy.record.enrolment import Token
+
+    directory = state or default_state_dir(os.environ, is_root=os.geteuid() == 0)
+    enrolled = enrol(
+        directory,
+        forward or directory / "forward",
+        url.rstrip("/"),
+        Token.parse(_read_token(token)),
+        origin=origin,
+        now=datetime.now(UTC),
+    )
+    line(
+        f"enrolled as {enrolled.origin} until {enrolled.ends:%Y-%m-%d}; "
+        f"what is shipped from now on goes to {url}"
+    )
+    line(f"a service that runs ships after its restart; its files are in {enrolled.directory}")
+
+
+def _read_token(text: str) -> str:
+    try:
+        if text == "-":
+            return sys.stdin.read(_TOKEN_FILE_BYTES_MAX)
+        if text.startswith("@"):
+            with Path(text[1:]).open(encoding="ascii") as file:
+                return file.read(_TOKEN_FILE_BYTES_MAX)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("cannot be read", where=f"--token {text}") from error
+    return text
