@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from aesp_proxy.daemon.file_gate import JudgedFileGate
-from aesp_proxy.daemon.file_judge import FileJudge
+from aesp_proxy.daemon.file_judge import STRICT, FileJudge, Strictness
 from aesp_proxy.decide.policy.load import load_policy
 from aesp_proxy.decide.secrets.rules import parse_rules
 from aesp_proxy.decide.snapshot import Snapshot, build_snapshot
@@ -57,7 +57,9 @@ def files_snapshot(policy: str = FILES_POLICY, rules: str = TOKEN_RULES) -> Snap
     return build_snapshot(loaded, parsed, fingerprint_key=b"k" * 32, serial=1)
 
 
-def file_judge(snapshot: Snapshot, *, content_bytes_max: int = 1 << 20) -> FileJudge:
+def file_judge(
+    snapshot: Snapshot, *, content_bytes_max: int = 1 << 20, written: Strictness = STRICT
+) -> FileJudge:
     """Make a judge of this snapshot."""
     return FileJudge(
         snapshot=snapshot,
@@ -65,6 +67,7 @@ def file_judge(snapshot: Snapshot, *, content_bytes_max: int = 1 << 20) -> FileJ
         now_ns=time.time_ns,
         content_bytes_max=content_bytes_max,
         guard="files",
+        written=written,
     )
 
 

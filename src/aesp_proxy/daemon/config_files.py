@@ -46,7 +46,7 @@ class Files:
     watch: Watch = Watch()
 
     backend: str = setting(
-        "none",
+        "auto",
         "`auto`: the strictest that this machine has, where the policy speaks of files; `fuse`: a "
         "live view in which every access is decided; `stage`: forbidden files are not there for "
         "the command, and what it writes in the tree is held back until it is published; "
@@ -67,6 +67,11 @@ class Files:
     secrets_read: str = setting(
         "record", "What becomes of a file with a secret in it when it is opened: `refuse`, or "
         "`record` and let it be read, as what leaves is looked at anyhow.",
+        choices=("record", "refuse"),
+    )  # fmt: skip
+    secrets_written: str = setting(
+        "record", "What becomes of a file with a secret in it that is written in a live view: "
+        "`refuse`, or `record` and let it be; a stage with one is never published.",
         choices=("record", "refuse"),
     )  # fmt: skip
     content_bytes_max: int = setting(

@@ -32,7 +32,7 @@ from aesp_proxy.daemon.control import (
     serving_frame,
 )
 from aesp_proxy.daemon.file_gate import JudgedFileGate
-from aesp_proxy.daemon.file_judge import FileJudge
+from aesp_proxy.daemon.file_judge import FileJudge, Strictness
 from aesp_proxy.daemon.policy_source import PolicySource
 from aesp_proxy.daemon.secret_registry import entries_of
 from aesp_proxy.decide.secrets.exact import ExactIndex
@@ -229,6 +229,10 @@ class _Guard:
             now_ns=time.time_ns,
             content_bytes_max=self._settings.files.content_bytes_max,
             guard=self._backend,
+            written=Strictness(
+                notes_secrets=self._settings.files.secrets_written == "record",
+                takes_new_files_of_any_size=True,
+            ),
         )
 
     def heard(self) -> bool:

@@ -24,10 +24,26 @@ from aesp_proxy.normalize.patch_of import patch_of
 _WRITING: Final = frozenset(
     {FileOperation.CREATE, FileOperation.WRITE, FileOperation.DELETE, FileOperation.RENAME}
 )
+_OF_SIZE: Final = frozenset({Reason.PATCH_TOO_LARGE, Reason.PATCH_UNBALANCED})
 _EMPTY: Final = frozenset({FileOperation.CREATE, FileOperation.DELETE})
 
 SECRET: Final = "secret"  # noqa: S105 - a label
 """The label of content with a finding of a kind that has no tag of its own."""
+
+
+class Strictness(NamedTuple):
+    """What is let be of what is written.
+
+    ``notes_secrets``: a secret in it is told and does not refuse, as what leaves is looked
+    at anyhow. ``takes_new_files_of_any_size``: limits of a patch are for changes of what
+    there is, and not for what an installer unpacks.
+    """
+
+    notes_secrets: bool = False
+    takes_new_files_of_any_size: bool = False
+
+
+STRICT: Final = Strictness()
 
 
 class Judged(NamedTuple):
@@ -38,7 +54,10 @@ class Judged(NamedTuple):
 
 
 class FileJudge:
-    """Decides accesses to files by one snapshot; ``guard`` names who refuses by itself."""
+    """Decides accesses to files by one snapshot; ``guard`` names who refuses by itself.
+
+    ``written`` is what it lets be of what is written.
+    """
 
     def __init__(
         self,
@@ -48,8 +67,10 @@ class FileJudge:
         now_ns: Callable[[], int],
         content_bytes_max: int,
         guard: str,
+        written: Strictness = STRICT,
     ) -> None:
         self.snapshot = snapshot
+        self._written = written
         self.principal = principal
         self.content_bytes_max = content_bytes_max
         self._now_ns = now_ns
@@ -101,8 +122,7 @@ class FileJudge:
         event = self.event(FileOperation.OPEN, path, resolved, content)
         decision = decide(event, self.snapshot)
         if decision.reason is Reason.SECRET_FOUND and not refuses:
-            noted = self.refusal(Reason.SECRET_FOUND, decision.message, verdict=Verdict.AUDIT)
-            return Judged(event, replace(noted, findings=decision.findings))
+            decision = self._noted(decision)
         return Judged(event, decision)
 
     def writing(
@@ -121,10 +141,21 @@ class FileJudge:
             told = f"{size} bytes are not read, and so not written: at most {most}"
             return Judged(event, self.refusal(Reason.LIMIT_EXCEEDED, told))
         decision = decide(event, self.snapshot)
+        if decision.reason is Reason.SECRET_FOUND and self._written.notes_secrets:
+            decision = self._noted(decision)
         if decision.verdict.passes and self._reads_patches:
             of_patch = decide(self._patch(event, before or b"", after), self.snapshot)
-            decision = decision if of_patch.verdict.passes else of_patch
+            is_free = before is None and self._written.takes_new_files_of_any_size
+            passes = of_patch.verdict.passes or (is_free and of_patch.reason in _OF_SIZE)
+            if of_patch.reason is Reason.SECRET_FOUND and self._written.notes_secrets:
+                passes = True
+            decision = decision if passes else of_patch
         return Judged(event, decision)
+
+    def _noted(self, decision: Decision) -> Decision:
+        """Tell of a finding, and let it be."""
+        noted = self.refusal(Reason.SECRET_FOUND, decision.message, verdict=Verdict.AUDIT)
+        return replace(noted, findings=decision.findings)
 
     def done(
         self,

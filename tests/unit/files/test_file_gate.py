@@ -9,6 +9,8 @@ from file_lab import TOKEN, TOKEN_RULES, Recorded, file_gate, file_judge, files_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aesp_proxy.daemon.file_gate import JudgedFileGate
+from aesp_proxy.daemon.file_judge import Strictness
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.intercept.file_port import Actor
 from aesp_proxy.model.decision import Reason
@@ -199,3 +201,25 @@ def test_content_is_labelled_by_the_tags_of_what_is_found_in_it(journal):
     gate = file_gate(files_snapshot(rules=rules), journal)
     assert gate.refuse_reading("/w/a", "/w/a", SECRET, 16) is None
     assert ("labels", "phi") in journal.records[0].metadata
+
+
+LETS_BE = Strictness(notes_secrets=True, takes_new_files_of_any_size=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "passes"),
+    [
+        (None, SECRET, True),
+        (b"x\n", SECRET + b"\n", True),
+        (None, b"x\n" * 60, True),
+        (b"", b"x\n" * 60, False),
+    ],
+    ids=["new, with a secret", "changed, with a secret", "new and large", "changed, and large"],
+)
+def test_a_live_view_lets_be_what_does_not_leave_and_what_installers_unpack(
+    snapshot, journal, before, after, passes
+):
+    gate = JudgedFileGate(file_judge(snapshot, written=LETS_BE), journal, reading_refuses=False)
+    denial = gate.refuse_writing("/w/a", "/w/a", before, after, len(after))
+    assert (denial is None) is passes
+    assert bool(journal.records[-1].findings) is (SECRET in after)

@@ -82,7 +82,7 @@ def test_every_ready_policy_loads_and_refuses_secrets_and_drop_sites(path: Path)
         "mcp_tool",
         "secret_leak",
     }
-    for secret in ("/home/x/.ssh/id_rsa", "/w/.env", "/root/x", "/w/server.pem"):
+    for secret in ("/home/x/.ssh/id_rsa", "/w/.env", "/w/server.pem"):
         assert decide(file(secret), snapshot).verdict is Verdict.DENY
     assert decide(request("pastebin.com"), snapshot).verdict is Verdict.DENY
     assert decide(request("127.0.0.1"), snapshot).verdict is Verdict.DENY
