@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import file_attacks
 import pytest
 from fanotify_lab import OTHER, POLICY, WATCHED, Lab, until, unusable
+from honest_files import HEAD, HONEST
 
 pytestmark = pytest.mark.skipif(bool(unusable()), reason=unusable() or "-")
 
@@ -34,6 +37,17 @@ def watched(lab: Lab) -> Lab:
     (lab.inside / "to_env").symlink_to(".env")
     lab.begin()
     return lab
+
+
+@pytest.fixture(scope="module")
+def honest() -> Iterator[Lab]:
+    with ExitStack() as stack:
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True, prefix="aesp")
+        )
+        lab = Lab(stack, Path(folder))
+        lab.begin()
+        yield lab
 
 
 def test_a_forbidden_file_is_opened_under_none_of_its_names_and_by_nobody_watched(watched):
@@ -229,3 +243,54 @@ def test_a_service_of_its_own_takes_the_policy_of_the_daemon(lab):
     assert lab.reads("a.key") == "EPERM"
     watch.terminate()
     assert watch.wait(20) == 0
+
+
+ATTACKED = POLICY.replace('"**/.env", "**/.ssh/**", "**/caf\\u00e9.key"',
+                          ", ".join(f'"{each}"' for each in file_attacks.PATTERNS))  # fmt: skip
+
+
+def test_every_attack_is_stopped_but_those_that_the_table_says(lab):
+    file_attacks.build_all(lab.inside)
+    for path in (lab.inside, *lab.inside.rglob("*")):
+        os.lchown(path, WATCHED, WATCHED)
+    lab.begin(policy=ATTACKED)
+    ran = lab.run(WATCHED, sys.executable, "-I", file_attacks.__file__, str(lab.tree))
+    rows = list(file_attacks.lines_of(ran.stdout))
+    assert {one.name for one, _ in rows} == file_attacks.ATTACKS.keys(), ran.stderr
+    assert [line for _, line in rows if "broken" in line] == []
+    reached = {one.name for one, line in rows if file_attacks.harm(one, lab.inside, line)}
+    read = {one.name for one, line in rows if file_attacks.harm(one, lab.inside, line) == "read"}
+    assert read == {"status", "listed", "io_uring"}
+    named = {one.name for one in file_attacks.ATTACKS.values() if "fanotify" in one.except_for}
+    by_name = {one.name: (line, file_attacks.harm(one, lab.inside, line)) for one, line in rows}
+    assert reached == named, {name: by_name[name] for name in reached ^ named}
+
+
+def test_a_mount_of_its_own_gives_no_file_the_name_of_another(lab):
+    lab.put("open/fine", "fine\n")
+    lab.put("closed/key", "content\n")
+    allowed = f'["{lab.tree}/open/**", "/usr/**", "/lib/**"]'
+    policy = POLICY.replace('file_access_allow: ["/**"]', f"file_access_allow: {allowed}")
+    lab.begin(policy=policy.replace('"**/.env", ', ""))
+    assert lab.reads("open/fine") == "fine"
+    assert lab.reads("closed/key") == "EPERM"
+    moved = f"mount --bind {lab.tree}/closed {lab.tree}/open && cat {lab.tree}/open/key"
+    ran = lab.run(WATCHED, "unshare", "-Urm", "sh", "-c", moved)
+    assert "content" not in ran.stdout
+    assert "Operation not permitted" in ran.stderr
+    refused = [each for each in lab.records() if each["verdict"] == "deny"]
+    assert {each["target_path"] for each in refused} == {f"{lab.tree}/closed/key"}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_program_of_a_watched_user_does_as_it_does_unwatched(honest, name):
+    script, needs = HONEST[name][1], HONEST[name][0]
+    if any(honest.run(0, "which", each).returncode for each in needs.split()):
+        pytest.skip(f"needs {needs}")
+    place = honest.inside / str(len(name))
+    place.mkdir()
+    os.chown(place, WATCHED, WATCHED)
+    words = ["sh", "-c", f"cd {honest.tree}/{len(name)}\n{HEAD}{script}"]
+    ran = honest.run(WATCHED, *words)
+    refused = [each for each in honest.records() if each["verdict"] == "deny"]
+    assert (ran.returncode, refused) == (0, []), ran.stderr

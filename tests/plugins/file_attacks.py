@@ -200,7 +200,7 @@ def _by_handle(folder: Path) -> bytes:
     return os.read(descriptor, 4096)
 
 
-@attack("io_uring")
+@attack("io_uring", fanotify="it can be had; what is opened by it is asked for like the rest")
 def _io_uring(folder: Path) -> bytes:
     parameters = (ctypes.c_char * 120)()
     syscall(425, 4, bytes(parameters))
@@ -234,13 +234,16 @@ def _interpreted(folder: Path) -> bytes:
 attack("hard link that was there")(lambda folder: read(folder / "hl.txt"))
 
 
-@attack("hard link made", there("mine"))
+_NAME_ONLY = "the name changes, and is recorded; the content opens under no name"
+
+
+@attack("hard link made", there("mine"), fanotify=_NAME_ONLY)
 def _linked(folder: Path) -> bytes:
     os.link(folder / ".env", folder / "mine")
     return read(folder / "mine")
 
 
-@attack("hard link of a held one", there("mine"))
+@attack("hard link of a held one", there("mine"), fanotify=_NAME_ONLY)
 def _linked_held(folder: Path) -> bytes:
     held = os.open(folder / ".env", os.O_PATH)
     path = f"/proc/self/fd/{held}".encode()
@@ -249,26 +252,26 @@ def _linked_held(folder: Path) -> bytes:
     return read(folder / "mine")
 
 
-@attack("hard link of an empty name", there("mine"))
+@attack("hard link of an empty name", there("mine"), fanotify=_NAME_ONLY)
 def _linked_empty(folder: Path) -> bytes:
     held = os.open(folder / ".env", os.O_PATH)
     syscall(nr(265, 37), held, b"", AT_FDCWD, os.fsencode(folder / "mine"), AT_EMPTY_PATH)
     return read(folder / "mine")
 
 
-@attack("renamed out", intact(".env"))
+@attack("renamed out", intact(".env"), fanotify=_NAME_ONLY)
 def _renamed(folder: Path) -> bytes:
     (folder / ".env").rename(folder / "mine")
     return read(folder / "mine")
 
 
-@attack("its directory renamed", intact(".ssh/id_rsa"))
+@attack("its directory renamed", intact(".ssh/id_rsa"), fanotify=_NAME_ONLY)
 def _renamed_directory(folder: Path) -> bytes:
     (folder / ".ssh").rename(folder / "mine")
     return read(folder / "mine" / "id_rsa")
 
 
-@attack("exchanged with another", intact(".env"))
+@attack("exchanged with another", intact(".env"), fanotify=_NAME_ONLY)
 def _exchanged(folder: Path) -> bytes:
     names = os.fsencode(folder / ".env"), os.fsencode(folder / "ok.txt")
     syscall(nr(316, 276), AT_FDCWD, names[0], AT_FDCWD, names[1], 2)
@@ -440,7 +443,11 @@ def _hooks_renamed_in(folder: Path) -> None:
     (folder / "mine").rename(folder / "repo" / ".git")
 
 
-@attack("git's programs configured", has(".git/config", "fsmonitor"))
+@attack(
+    "git's programs configured",
+    has(".git/config", "fsmonitor"),
+    fanotify="what is written is looked at when it is closed, and recorded",
+)
 def _configured(folder: Path) -> None:
     write(folder / ".git" / "config", os.O_APPEND, b"[core]\n\tfsmonitor = /tmp/x\n")
 

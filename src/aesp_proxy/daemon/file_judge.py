@@ -168,6 +168,9 @@ class FileJudge:
     ) -> Judged:
         """Judge what has happened: what would have been refused is told as gravely, but passed."""
         judged = self.access(operation, path, resolved, is_directory=is_directory)
+        # What was there before is not known: all that names a program counts as new.
+        if content is not None and (why := protects(resolved, b"", content)):
+            judged = Judged(judged.event, self.refusal(Reason.PATH_FORBIDDEN, why))
         if judged.decision.verdict.passes and content is not None:
             event = self.event(operation, path, resolved, content)
             judged = Judged(event, decide(event, self.snapshot))

@@ -157,9 +157,7 @@ class _Watch:
             later=self._later,
             overflowed=self._overflowed,
         )
-        self._answers = Judge(
-            self._gate, self._groups, self._watched, mounts, self._forbidden.names
-        )
+        self._answers = Judge(self._gate, self._groups, self._watched, mounts, self._forbidden)
         self._listener = Listener(
             self._groups,
             self._answers,

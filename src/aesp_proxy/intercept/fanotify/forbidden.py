@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
+from aesp_proxy.decide.protected import protects
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.intercept.fanotify.marks import Groups
 
@@ -20,12 +21,16 @@ type Inode = tuple[int, int]
 class Forbidden:
     """Marks inodes, and knows under which name each is forbidden; safe for a second thread.
 
+    ``trusted`` are those that others run or trust, by a name: no agent writes to them under
+    another.
+
     More than ``entries_max`` names are not walked.
     """
 
     def __init__(self, hides: Callable[[str], bool], groups: Groups, *, entries_max: int) -> None:
         self._hides, self._groups, self._entries_max = hides, groups, entries_max
         self.names: dict[Inode, str] = {}
+        self.trusted: dict[Inode, str] = {}
         self.unmarked = 0
 
     def survey(self, trees: tuple[str, ...]) -> int:
@@ -46,12 +51,16 @@ class Forbidden:
                     )
                 if forbidden:
                     self.mark(path)
+                else:
+                    self._note_trusted(path)
         return entries
 
     def appeared(self, path: str) -> None:
         """Mark what has got a name, where the name forbids it."""
         if self._hides(path):
             self.mark(path)
+        else:
+            self._note_trusted(path)
 
     def moved(self, path: str, *, freed: bool) -> None:
         """Look at what was renamed, and at all below it.
@@ -61,14 +70,28 @@ class Forbidden:
         for each, forbidden in _below(path, self._hides, itself=True):
             if forbidden:
                 self.mark(each)
-            elif freed:
+                continue
+            self._note_trusted(each)
+            if freed:
                 self._free(each)
 
+    def trusted_name(self, inode: Inode) -> str:
+        """Return a name of this inode that others run or trust, empty where it has none."""
+        name = self.trusted.get(inode, "")
+        if name and _inode(name) != inode:
+            # Another file has its name, or its number, by now.
+            self.trusted.pop(inode, None)
+            return ""
+        return name
+
+    def _note_trusted(self, path: str) -> None:
+        if protects(path, b"", b"") and (inode := _inode(path)) is not None:
+            self.trusted[inode] = path
+
     def _free(self, path: str) -> None:
-        with contextlib.suppress(OSError):
-            status = os.lstat(path)
-            if (status.st_dev, status.st_ino) in self.names:
-                self.names[status.st_dev, status.st_ino] = path
+        inode = _inode(path)
+        if inode is not None and inode in self.names:
+            self.names[inode] = path
 
     def mark(self, path: str) -> None:
         """Have one object asked for under all its names; nothing where it is gone."""
@@ -84,6 +107,14 @@ class Forbidden:
                 raise
             finally:
                 os.close(descriptor)
+
+
+def _inode(path: str) -> Inode | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _below(

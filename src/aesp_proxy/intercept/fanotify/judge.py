@@ -13,20 +13,19 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from aesp_proxy.act.file import FileDenial
 from aesp_proxy.intercept.fanotify import kernel
+from aesp_proxy.intercept.fanotify.forbidden import Forbidden, Inode
 from aesp_proxy.intercept.fanotify.handles import Mount, identify, path_behind
 from aesp_proxy.intercept.fanotify.kernel import Event
 from aesp_proxy.intercept.fanotify.marks import Groups
 from aesp_proxy.intercept.fanotify.who import Gone, Intent, Watched, intent_of
 from aesp_proxy.intercept.file_port import Actor, FileGate
 from aesp_proxy.model.event import FileOperation
-
-type Inode = tuple[int, int]
 
 _OPERATIONS: Final = {
     Intent.READ: (FileOperation.OPEN,),
@@ -75,7 +74,7 @@ class Opened:
 
 
 class Judge:
-    """Answers for one watch. ``forbidden`` maps marked inodes to a name that forbids them."""
+    """Answers for one watch."""
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class Judge:
         groups: Groups,
         watched: Watched,
         mounts: Iterable[Mount],
-        forbidden: Mapping[Inode, str],
+        forbidden: Forbidden,
     ) -> None:
         self._gate, self._groups, self._watched = gate, groups, watched
         self._mounts = {each.number: each for each in mounts}
@@ -140,7 +139,7 @@ class Judge:
 
     def _is_forbidden_no_more(self, opened: Opened, event: Event, actor: Actor) -> bool:
         """Answer for a marked inode: by its forbidden name, as the policy is by now."""
-        name = self._forbidden.get(opened.inode)
+        name = self._forbidden.names.get(opened.inode)
         if name is None:
             what = "a forbidden file, whose name is being found out"
             self._gate.refuse_unsupported(opened.path, what, actor)
@@ -209,8 +208,10 @@ class Judge:
 
     def _refuse(self, opened: Opened, intent: Intent, actor: Actor) -> FileDenial | None:
         gate, path, resolved = self._gate, opened.path, opened.resolved
+        trusted = self._trusted(opened)
         for operation in _OPERATIONS[intent]:
-            denial = gate.refuse_access(operation, path, resolved, actor)
+            place = trusted or resolved if operation is FileOperation.WRITE else resolved
+            denial = gate.refuse_access(operation, path, place, actor)
             if denial is not None:
                 return denial
         if intent is Intent.WRITE or not opened.is_file:
@@ -223,7 +224,13 @@ class Judge:
         """Tell whether it may be kept as clean: who opens it for writing is not asked either."""
         if opened.is_roots:
             return True
+        if self._trusted(opened):
+            return False
         return self._gate.permits(FileOperation.WRITE, opened.path, opened.resolved)
+
+    def _trusted(self, opened: Opened) -> str:
+        """Return another name of a file that others run or trust."""
+        return self._forbidden.trusted_name(opened.inode) if opened.status.st_nlink > 1 else ""
 
 
 def _of(event: Event, otherwise: FileOperation) -> FileOperation:
