@@ -287,10 +287,11 @@ def test_an_honest_program_of_a_watched_user_does_as_it_does_unwatched(honest, n
     script, needs = HONEST[name][1], HONEST[name][0]
     if any(honest.run(0, "which", each).returncode for each in needs.split()):
         pytest.skip(f"needs {needs}")
-    place = honest.inside / str(len(name))
+    number = str([*HONEST].index(name))
+    place = honest.inside / number
     place.mkdir()
     os.chown(place, WATCHED, WATCHED)
-    words = ["sh", "-c", f"cd {honest.tree}/{len(name)}\n{HEAD}{script}"]
+    words = ["sh", "-c", f"cd {honest.tree}/{number}\n{HEAD}{script}"]
     ran = honest.run(WATCHED, *words)
     refused = [each for each in honest.records() if each["verdict"] == "deny"]
     assert (ran.returncode, refused) == (0, []), ran.stderr

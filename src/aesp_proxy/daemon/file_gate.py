@@ -215,7 +215,7 @@ class JudgedFileGate:
             record = self._by(decision_record(event, decision, time_ns=event.time_ns), actor)
             record = self._noted(record, decision, size)
             record = replace(record, metadata=(*record.metadata, *notes))
-            record_id = self._journal.append(self._clean(record))
+            record_id = self._journal.append(self._clean(_in_utf8(record)))
         except RecordError:
             return self._denied(self._failed(Reason.RECORD_FAILED, "it could not be recorded"))
         except Exception as error:  # noqa: BLE001 - net 3: a decision that fails in a new way denies
@@ -290,3 +290,14 @@ def _sole_patterns(judge: FileJudge) -> PathGlobs | None:
         return None
     forbidding = [guard for guard in snapshot.guards if isinstance(guard, ForbiddenPath)]
     return forbidding[0].patterns if len(forbidding) == 1 else None
+
+
+def _in_utf8(record: Record) -> Record:
+    """Spell bytes of a name that are not UTF-8 as escapes: no record holds them otherwise."""
+    told = (record.resource, record.target_path, record.message)
+    if all(map(str.isascii, told)):
+        return record
+    resource, path, message = (
+        text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for text in told
+    )
+    return replace(record, resource=resource, target_path=path, message=message)

@@ -37,7 +37,6 @@ from aesp_proxy.intercept.fanotify.listener import Later, Listener, Progress
 from aesp_proxy.intercept.fanotify.marks import Groups
 from aesp_proxy.intercept.fanotify.who import Watched, selection_word
 from aesp_proxy.intercept.fanotify.witness import Witness
-from aesp_proxy.intercept.file_port import NOBODY
 from aesp_proxy.model.event import FileOperation
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.model.record import Outcome, Record, RecordKind
@@ -206,7 +205,8 @@ class _Watch:
             self._groups.spare(str(directory))
         self._gate.hides(_WARM)
         self._gate.permits(FileOperation.WRITE, _WARM, _WARM)
-        self._gate.refuse_reading(_WARM, _WARM, b"warm" * 4_096, 1 << 14, NOBODY)
+        judge = self._judge(self._gate.snapshot)
+        judge.reading(_WARM, _WARM, b"warm" * 4_096, refuses=False)
         name = self._gate.snapshot.policy_name
         whom = f"{self._names} names below {', '.join(self._trees)}"
         marked = len(self._forbidden.names)

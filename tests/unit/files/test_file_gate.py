@@ -16,6 +16,7 @@ from aesp_proxy.intercept.file_port import Actor
 from aesp_proxy.model.decision import Reason
 from aesp_proxy.model.event import FileOperation as Op
 from aesp_proxy.model.record import Outcome
+from aesp_proxy.record.canonical import pack_row
 
 SECRET = TOKEN.encode()
 HOOK = "/w/.git/hooks/pre-commit"
@@ -223,3 +224,19 @@ def test_a_live_view_lets_be_what_does_not_leave_and_what_installers_unpack(
     denial = gate.refuse_writing("/w/a", "/w/a", before, after, len(after))
     assert (denial is None) is passes
     assert bool(journal.records[-1].findings) is (SECRET in after)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/t/caf\udcff", "/t/\udc80/.env", "/t/caf\u00e9 \udcff\n.txt"],
+    ids=["end", "below", "both"],
+)
+def test_a_name_that_is_no_utf_8_is_recorded_as_a_journal_takes_it(name):
+    journal = Recorded()
+    gate = file_gate(journal=journal)
+    gate.refuse_access(Op.OPEN, name, name)
+    gate.note_done(Op.CREATE, name, name, size=1)
+    assert len(journal.records) == 2
+    for record in journal.records:
+        assert pack_row(record, "host", 1, 1)
+        assert "\\x" in record.target_path
