@@ -25,7 +25,11 @@ HOMES = {
         "cli/run.py",
         "cli/daemon.py",
     ),
-    "inotify_simple": ("daemon/service/watch.py", "intercept/capture/watch.py"),
+    "inotify_simple": (
+        "daemon/service/watch.py",
+        "intercept/capture/watch.py",
+        "intercept/fuse/watch.py",
+    ),
     "click": ("cli",),
     "rich": ("cli",),
     "starlette": ("aggregator",),

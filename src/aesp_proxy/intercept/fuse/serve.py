@@ -17,6 +17,7 @@ from aesp_proxy.intercept.file_port import FileGate, Given
 from aesp_proxy.intercept.fuse.nodes import Inode
 from aesp_proxy.intercept.fuse.roots import outermost
 from aesp_proxy.intercept.fuse.session import Session
+from aesp_proxy.intercept.fuse.tracked import tracked_paths
 from aesp_proxy.intercept.fuse.tree import Tree
 from aesp_proxy.intercept.fuse.watch import Watch
 from aesp_proxy.intercept.stage.survey import survey
@@ -72,6 +73,7 @@ def view_of(
     if forbidden is not None:
         tree.forbidden = forbidden
     tree.forbidden.update(found.inodes)
+    tree.shown = tracked_paths(root, found.hidden)
     return Session(device, tree)
 
 

@@ -52,7 +52,8 @@ class Tree:
     """The view of ``root``.
 
     ``covers`` are paths below it that show another file or directory of the host, or
-    themselves, and cannot be changed. ``forbidden`` are files that have a forbidden name.
+    themselves, and cannot be changed. ``forbidden`` are files that have a forbidden name,
+    ``shown`` paths of which such a name is seen all the same.
     ``device`` is the session where big files may be read by the kernel itself, else -1.
     """
 
@@ -64,6 +65,7 @@ class Tree:
         self.nodes = Nodes(root)
         self.covers = dict(covers or {})
         self.forbidden: set[Inode] = set()
+        self.shown: frozenset[str] = frozenset()
         self.handles: dict[int, Handle] = {}
         self.notices: list[bytes] = []
         self.keep_ns = _SECOND
@@ -122,7 +124,7 @@ class Tree:
         if self.gate.hides(path):
             if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
                 self.forbidden.add((found.st_dev, found.st_ino))
-            return True
+            return path not in self.shown
         if found.st_nlink > 1 and self.forbidden and not stat.S_ISDIR(found.st_mode):
             return (found.st_dev, found.st_ino) in self.forbidden
         return False

@@ -103,7 +103,7 @@ def _is_hidden(tree: Tree, path: str, directory: Node, found: os.DirEntry[str]) 
     if path in tree.covers:
         return False
     if tree.gate.hides(path):
-        return True
+        return path not in tree.shown
     # Other names of forbidden files: on this file system, told without looking at each.
     return bool(tree.forbidden) and (directory.inode[0], found.inode()) in tree.forbidden
 
