@@ -17,7 +17,7 @@ from aesp_proxy.intercept.notify.kernel import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
     """A call, and the memory of who made it. Strings are read when they are asked for."""
 

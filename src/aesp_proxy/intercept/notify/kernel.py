@@ -28,6 +28,7 @@ _IS_VALID: Final = 0x40082102
 _ADD_DESCRIPTOR: Final = 0x40182103
 _SET_FLAGS: Final = 0x40082104
 _SYNC_WAKE_UP: Final = 1
+_ADDFD_SEND: Final = 2
 _CONTINUE: Final = 1
 _GET_SIZES: Final = 3
 
@@ -185,15 +186,16 @@ class Listener:
             if failure.errno != errno.ENOENT:
                 raise
 
-    def inject(self, id_: int, descriptor: int, *, close_on_exec: bool) -> None:
+    def inject(self, id_: int, descriptor: int, *, close_on_exec: bool, alone: bool) -> None:
         """End the call with a descriptor of ours, which the caller gets as its own; closes it.
 
-        Ours is closed before the caller goes on: what closes with the last descriptor (a pipe,
-        a lock, a program that is being written) closes when the caller closes its own.
+        ``alone`` closes ours before the caller goes on, for what matters when it closes (a
+        pipe, a lock, a program that is being written): the caller is then woken twice.
         OSError when the caller cannot have it (EMFILE); nothing when the call is gone.
         """
         flags = os.O_CLOEXEC if close_on_exec else 0
-        packed = bytearray(_ADDED.pack(id_, 0, descriptor, 0, flags))  # else no number comes back
+        how = 0 if alone else _ADDFD_SEND
+        packed = bytearray(_ADDED.pack(id_, how, descriptor, 0, flags))  # bytes bring no number
         try:
             number = fcntl.ioctl(self.descriptor, _ADD_DESCRIPTOR, packed)
         except OSError as failure:
@@ -202,7 +204,8 @@ class Listener:
             raise
         finally:
             os.close(descriptor)
-        self.answer(id_, value=number)
+        if alone:
+            self.answer(id_, value=number)
 
     def close(self) -> None:
         """Close it: every call that is held, or will be, ends in ENOSYS."""

@@ -40,10 +40,14 @@ _PROMPT_DEVICES: Final = frozenset({1, 5, 136, 137, 138, 139, 140, 141, 142, 143
 
 @dataclass(slots=True)
 class Opened:
-    """What the caller gets; the descriptor is ours and closed after."""
+    """What the caller gets; the descriptor is ours and closed after.
+
+    ``writes`` is whether it is one to write by.
+    """
 
     descriptor: int
     close_on_exec: bool
+    writes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ class Opening:
         if flags & _TEMPORARY:
             self._asking.inside(found, held.actor)
             os.umask(umask_of(held.thread))
-            return Opened(os.open(found.handle, flags | _OURS, how.mode), close_on_exec)
+            return Opened(os.open(found.handle, flags | _OURS, how.mode), close_on_exec, True)
         access = flags & _ACCESS_MODE
         writes = access != os.O_RDONLY or bool(flags & os.O_TRUNC)
         self._asking.opening(found, held.actor, reads=access != os.O_WRONLY, writes=writes)
@@ -135,7 +139,7 @@ class Opening:
         name = found.handle
         if kind == stat.S_IFCHR and found.status.st_rdev == _THE_TERMINAL:
             name = _terminal_of(held.thread)
-        return Opened(os.open(name, flags), close_on_exec)
+        return Opened(os.open(name, flags), close_on_exec, writes)
 
     # making ---------------------------------------------------------------------------
 
@@ -184,7 +188,7 @@ class Opening:
         os.umask(umask_of(held.thread))
         flags = how.flags | os.O_EXCL | os.O_NOFOLLOW | _OURS
         made = os.open(place.name, flags, how.mode, dir_fd=place.descriptor)
-        return Opened(made, bool(how.flags & os.O_CLOEXEC))
+        return Opened(made, bool(how.flags & os.O_CLOEXEC), True)
 
 
 def _may_wait(found: Found, flags: int) -> bool:

@@ -19,15 +19,21 @@ _PUBLIC: Final = frozenset(
     {"", "task", "stat", "statm", "status", "cmdline", "comm", "cgroup", "oom_score", "loginuid",
      "sessionid", "limits", "net", "attr"}
 )  # fmt: skip
+_STATUS_BYTES_MAX: Final = 65_536
 _ANCESTORS_MAX: Final = 4096
 _TERMINAL_AT: Final = 4  # tty_nr of proc_pid_stat(5), counted after the name
 
 
 def fields_of(thread: int) -> dict[str, str]:
     """Return what ``/proc/THREAD/status`` says; OSError when it is gone."""
-    with open(f"/proc/{thread}/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
-        pairs = (line.partition(":") for line in file)
-        return {name: value.strip() for name, _, value in pairs}
+    status = os.open(f"/proc/{thread}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(status, _STATUS_BYTES_MAX).decode("ascii", "replace")
+    finally:
+        os.close(status)
+    # The name in it may hold anything but a new line.
+    pairs = (line.partition(":\t") for line in text.split("\n"))
+    return {name: value for name, _, value in pairs}
 
 
 def terminal_of(thread: int) -> int:

@@ -289,6 +289,7 @@ class _Walk:
 
     def _go(self, path: bytes, *, follow: bool) -> None:
         names = list(reversed(self._names(path)))
+        self._leap(names)
         while names:
             name = names.pop()
             if name in (b"", b"."):
@@ -308,8 +309,27 @@ class _Walk:
                 raise
             if step is not None and (follow or not is_last):
                 names += reversed(self._names(self._followed(name, step)))
+                self._leap(names)
             elif step is not None:
                 self._stand(step)
+
+    def _leap(self, names: list[bytes]) -> None:
+        """Go to the directory of the last name in one call, where no link is on the way.
+
+        Whatever stands against it, the steps say.
+        """
+        if len(names) < 2 or b".." in names:
+            return
+        try:
+            path = b"/".join(reversed(names[1:]))
+            held = openat2(self.held, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
+        except OSError:
+            return
+        if os.fstat(held).st_dev in self._processes.devices:
+            os.close(held)
+            return
+        self._stand(held)
+        del names[1:]
 
     def _names(self, path: bytes) -> list[bytes]:
         if path[:1] == b"/":

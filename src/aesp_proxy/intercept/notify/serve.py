@@ -119,7 +119,10 @@ class Server:
                 self._waiting.add(notification.id, answer)
             case Opened():
                 self._listener.inject(
-                    notification.id, answer.descriptor, close_on_exec=answer.close_on_exec
+                    notification.id,
+                    answer.descriptor,
+                    close_on_exec=answer.close_on_exec,
+                    alone=answer.writes,
                 )
 
     def _begin(self, thread: int) -> None:

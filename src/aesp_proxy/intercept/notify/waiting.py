@@ -65,7 +65,8 @@ class Waiting:
         try:
             descriptor = self._opened(id_, waits)
             if descriptor is not None:
-                listener.inject(id_, descriptor, close_on_exec=waits.close_on_exec)
+                close_on_exec = waits.close_on_exec
+                listener.inject(id_, descriptor, close_on_exec=close_on_exec, alone=True)
         except OSError as error:
             with contextlib.suppress(OSError):
                 listener.answer(id_, error=error.errno or errno.EIO)
