@@ -38,6 +38,7 @@ NETS = {
     "daemon/worker.py",
     "decide/engine.py",
     "intercept/notify/serve.py",
+    "intercept/fuse/session.py",
     "intercept/resolver/server.py",
 }
 NET_FOLDERS = ("intercept/egress/",)

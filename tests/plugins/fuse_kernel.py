@@ -18,6 +18,8 @@ from aesp_proxy.intercept.fuse.serve import view_of
 
 ENTRY = struct.Struct("=QQQQII" + "QQQQQQIIIIIIIIII")
 OPEN = struct.Struct("=QIi")
+NOTIFY_INVALID = 2
+NOTIFY_EPOCH = 8
 
 
 class RefusedError(OSError):
@@ -44,7 +46,7 @@ class Kernel:
         self._theirs = theirs
         self.view = view_of(str(root), theirs.fileno(), gate, entries_max=10_000, **options)
         self._unique = 0
-        body = struct.pack("=IIIII44x", 7, 40, 131072, 0xFFFFFFFF & ~(1 << 31), 0)
+        body = struct.pack("=IIIII44x", 7, 45, 131072, 0xFFFFFFFF & ~(1 << 31), 0)
         self.welcome = self.ask(Op.INIT, 0, body)
 
     def raw(self, data: bytes) -> bytes | None:
@@ -133,16 +135,37 @@ class Kernel:
 
     def names(self, node: int) -> list[str]:
         """List a directory, without itself and its parent."""
-        found, offset = [], 0
-        while True:
-            body = struct.pack("=QQIIQII", 0, offset, 512, 0, 0, 0, 0)
-            data = self.ask(Op.READDIR, node, body)
-            if not data:
-                return sorted(set(found) - {".", ".."})
-            while data:
-                _, offset, length, _ = struct.unpack_from("=QQII", data)
-                found.append(os.fsdecode(data[24 : 24 + length]))
-                data = data[24 + (length + 7 & ~7) :]
+        found: list[str] = []
+        some, offset = self.part(node, 0)
+        while some:
+            found += some
+            some, offset = self.part(node, offset)
+        return sorted(set(found) - {".", ".."})
+
+    def part(self, node: int, offset: int) -> tuple[list[str], int]:
+        """List some names of a directory; return them and the place of the next."""
+        body = struct.pack("=QQIIQII", 0, offset, 512, 0, 0, 0, 0)
+        data, found = self.ask(Op.READDIR, node, body), []
+        while data:
+            _, offset, length, _ = struct.unpack_from("=QQII", data)
+            found.append(os.fsdecode(data[24 : 24 + length]))
+            data = data[24 + (length + 7 & ~7) :]
+        return found, offset
+
+    def notices(self) -> list[tuple[int, int | None]]:
+        """Return what was told without being asked: kind, and the node that it is about."""
+        found: list[tuple[int, int | None]] = []
+        self.ours.setblocking(False)
+        try:
+            while True:
+                data = self.ours.recv(4096)
+                kind = struct.unpack_from("=i", data, 4)[0]
+                node = struct.unpack_from("=Q", data, 16)[0] if kind == NOTIFY_INVALID else None
+                found.append((kind, node))
+        except BlockingIOError:
+            return found
+        finally:
+            self.ours.setblocking(True)
 
     def end(self) -> None:
         """Close both ends."""

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 from file_lab import FILES_POLICY, TOKEN, Recorded, file_gate, file_judge, files_snapshot
-from fuse_kernel import Kernel, RefusedError
+from fuse_kernel import NOTIFY_EPOCH, NOTIFY_INVALID, Kernel, RefusedError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aesp_proxy.errors import UnavailableError
+from aesp_proxy.intercept.fuse import session
+from aesp_proxy.intercept.fuse.operations import moves
 from aesp_proxy.intercept.fuse.protocol import HEADER, Op
 
 SECRET = TOKEN.encode()
@@ -265,6 +268,121 @@ def test_covers_show_other_files_and_cannot_be_changed(tree, tmp_path):
         assert refused(kernel.ask, Op.UNLINK, 1, b"good\0") == errno.EACCES
     finally:
         kernel.end()
+
+
+def test_a_reader_of_a_new_file_reads_on_when_its_writer_is_gone(kernel):
+    node, handle = kernel.create(1, "new")
+    reader = kernel.open(node)
+    kernel.write(node, handle, b"whole")
+    assert kernel.read(node, reader) == b"whole"
+    assert kernel.close(node, handle) == 0
+    assert kernel.read(node, reader) == b"whole"
+    assert kernel.close(node, reader) == 0
+
+
+def test_a_reader_of_what_was_refused_reads_no_more(kernel):
+    node, handle = kernel.create(1, "new")
+    reader = kernel.open(node)
+    kernel.write(node, handle, SECRET)
+    assert kernel.close(node, handle) == errno.EPERM
+    assert refused(kernel.read, node, reader) == errno.EPERM
+
+
+def test_opening_to_read_and_cut_off_cuts_off(kernel, tree):
+    node = kernel.walk("good")
+    kernel.close(node, kernel.open(node, os.O_RDONLY | os.O_TRUNC))
+    assert (tree / "good").read_bytes() == b""
+
+
+def test_what_is_written_to_loses_its_privilege(kernel, tree):
+    (tree / "good").chmod(0o6755)
+    node = kernel.walk("good")
+    handle = kernel.open(node, os.O_WRONLY)
+    kernel.write(node, handle, b"G")
+    kernel.close(node, handle)
+    assert (tree / "good").stat().st_mode & 0o7777 == 0o755
+
+
+def test_who_lists_a_directory_sees_each_name_once_whatever_goes_meanwhile(kernel, tree):
+    for number in range(60):
+        (tree / "sub" / f"f{number}").touch()
+    sub = kernel.walk("sub")
+    seen, offset = kernel.part(sub, 0)
+    for name in set(seen) - {".", ".."}:
+        kernel.ask(Op.UNLINK, sub, name.encode() + b"\0")
+    kernel.names(sub)
+    while True:
+        names, offset = kernel.part(sub, offset)
+        if not names:
+            break
+        seen += names
+    assert sorted(seen) == sorted({*(f"f{number}" for number in range(60)), "deep", ".", ".."})
+
+
+def test_a_directory_with_too_much_below_is_moved_by_programs(kernel, tree, monkeypatch):
+    monkeypatch.setattr(moves, "_BELOW_MAX", 3)
+    for number in range(4):
+        (tree / "sub" / f"f{number}").touch()
+    assert refused(kernel.rename, (1, "sub"), (1, "moved")) == errno.EXDEV
+    assert (tree / "sub").is_dir()
+
+
+def test_attributes_are_content_and_of_the_user_only(kernel, tree):
+    node = kernel.walk("good")
+
+    def put(name: bytes, value: bytes) -> bytes:
+        head = struct.pack("=II", len(value), 0)
+        return kernel.ask(Op.SETXATTR, node, head + name + b"\0" + value)
+
+    put(b"user.note", b"fine")
+    assert os.getxattr(tree / "good", "user.note") == b"fine"
+    assert refused(put, b"user.note", SECRET) == errno.EPERM
+    for name in (b"security.capability", b"trusted.overlay.opaque", b"system.posix_acl_access"):
+        assert refused(put, name, b"x") == errno.EOPNOTSUPP
+
+
+def test_another_name_of_a_covered_file_cannot_be_written_either(tree):
+    os.link(tree / "good", tree / "twin")
+    kernel = Kernel(tree, file_gate(), covers={str(tree / "good"): str(tree / "good")})
+    try:
+        assert refused(kernel.open, kernel.walk("twin"), os.O_WRONLY) == errno.EACCES
+    finally:
+        kernel.end()
+
+
+def test_what_others_change_is_told_to_the_kernel_and_our_own_changes_are_not(kernel, tree):
+    node = kernel.walk("good")
+    kernel.view.catch_up()
+    assert kernel.notices() == []
+    (tree / "good").write_text("changed")
+    kernel.view.catch_up()
+    assert kernel.notices() == [(NOTIFY_INVALID, node)]
+    (tree / "other").touch()
+    kernel.view.catch_up()
+    assert kernel.notices() == [(NOTIFY_INVALID, 1), (NOTIFY_EPOCH, None)]
+    (tree / "other").unlink()
+    kernel.view.catch_up()
+    assert kernel.notices() == []  # the kernel was never told of it
+    kernel.put(1, "mine", b"mine")
+    kernel.view.catch_up()
+    assert NOTIFY_EPOCH not in {kind for kind, _ in kernel.notices()}
+
+
+def test_a_directory_that_was_removed_or_replaced_ends_the_guard(kernel, tree):
+    kernel.view.check_root()
+    tree.rename(tree.with_name("away"))
+    tree.mkdir()
+    with pytest.raises(UnavailableError, match="removed"):
+        kernel.view.check_root()
+
+
+def test_what_fails_in_a_new_way_is_refused_and_the_next_request_served(kernel, monkeypatch):
+    def broken(*_: object) -> bytes:
+        raise KeyError("new")
+
+    monkeypatch.setitem(session.OPERATIONS, Op.STATFS, broken)
+    assert refused(kernel.ask, Op.STATFS, 1) == errno.EIO
+    assert kernel.names(1) == ["good", "sub"]
 
 
 @settings(

@@ -49,7 +49,7 @@ class Node:
 
     __slots__ = (
         "aliases", "backed", "backing", "cached", "draft", "fd", "gone", "inode", "is_new", "kind",
-        "listing", "lookups", "name", "number", "parent", "path_at", "path_text", "pending",
+        "listings", "lookups", "name", "number", "parent", "path_at", "path_text", "pending",
         "refused", "sealed", "seen", "target", "told", "watch", "writers",
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ class Node:
         self.seen: Signature | None = None
         self.told: Signature | None = None
         self.watch = -1
-        self.listing: list[Entry] = []
+        self.listings: dict[int, list[Entry]] = {}
         self.aliases: set[tuple[int, str]] = set()
         self.path_at = -1
         self.path_text = ""

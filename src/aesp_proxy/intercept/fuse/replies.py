@@ -170,6 +170,14 @@ def opened(handle: int, flags: int, backing: int = 0) -> bytes:
     return _OPEN.pack(handle, flags, backing)
 
 
+OPENED_BYTES: Final = _OPEN.size
+
+
+def handle_of(payload: bytes) -> int:
+    """Return the handle in a payload of ``opened``."""
+    return int(_OPEN.unpack(payload)[0])
+
+
 def written(size: int) -> bytes:
     """Return the payload of WRITE."""
     return _PAIR.pack(size, 0)

@@ -78,7 +78,10 @@ def view_of(
 
 
 def serve_trees(views: Sequence[Session], control: int | None, heard: Callable[[], bool]) -> None:
-    """Serve until all sessions are over, or until ``heard`` says False."""
+    """Serve until all sessions are over, or until ``heard`` says False.
+
+    UnavailableError when a directory was removed while it was served.
+    """
     os.umask(0)
     _raise_descriptors()
     poll = select.poll()
@@ -98,6 +101,7 @@ def serve_trees(views: Sequence[Session], control: int | None, heard: Callable[[
             elif descriptor in watched:
                 watched[descriptor].catch_up()
             elif not open_views[descriptor].step():
+                open_views[descriptor].check_root()
                 poll.unregister(descriptor)
                 del open_views[descriptor]
 

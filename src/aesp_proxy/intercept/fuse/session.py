@@ -7,15 +7,19 @@ reading of a request is a blocking call, so a session without requests costs not
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Callable
 from typing import Final
 
-from aesp_proxy.errors import InputError
+from aesp_proxy.errors import InputError, UnavailableError
 from aesp_proxy.intercept.fuse import protocol, replies
 from aesp_proxy.intercept.fuse.operations import attributes, changes, content, moves, names
+from aesp_proxy.intercept.fuse.others import caught_up
 from aesp_proxy.intercept.fuse.protocol import Body, Header, Init, Op
 from aesp_proxy.intercept.fuse.tree import Tree
+
+_log = logging.getLogger(__name__)
 
 type Operation = Callable[[Tree, Header, Body], bytes | None]
 
@@ -111,11 +115,15 @@ class Session:
             payload = self._answer(head, request[protocol.HEADER.size :])
         except OSError as error:
             self._fail(head, error.errno or errno.EIO)
-        except (InputError, ValueError, RecursionError, MemoryError):
+        except InputError:
             self._fail(head, errno.EINVAL)
+        except Exception:  # noqa: BLE001 - net 4
+            # What goes wrong in a new way is refused, and everybody else is served.
+            _log.exception("a request of the kernel could not be served")
+            self._fail(head, errno.EIO)
         else:
-            if payload is not None:
-                self._send(head, payload)
+            if payload is not None and not self._send(head, payload):
+                self._take_back(head, payload)
         tree = self._tree
         if tree.notices:
             for notice in tree.notices:
@@ -165,6 +173,20 @@ class Session:
         """Close what the tree holds; the device is whoever's it is."""
         self._tree.close()
 
+    def check_root(self) -> None:
+        """Raise UnavailableError where the directory is not what it was.
+
+        The kernel takes a view off wherever it hangs when its directory is removed: what
+        comes in its place is seen by the agent with nothing before it.
+        """
+        tree = self._tree
+        try:
+            found = os.stat(tree.root)  # noqa: PTH116 - of a path as it is
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != tree.nodes.root.inode:
+            raise UnavailableError("the guarded directory was removed", where=tree.root)
+
     def refresh(self) -> None:
         """Have the kernel ask again for what it was told by a policy that is gone."""
         if self._generation == self._tree.gate.generation:
@@ -182,7 +204,7 @@ class Session:
 
     def catch_up(self) -> None:
         """Tell the kernel what others have changed on disk."""
-        changed, names = self._tree.caught_up()
+        changed, names = caught_up(self._tree)
         for number in changed:
             self.notify(replies.forget_attributes(number))
         if names and self._minor >= _EPOCH_MINOR:
@@ -196,14 +218,23 @@ class Session:
             if error.errno not in (errno.ENOENT, errno.ENOTCONN, errno.ENODEV, errno.EINVAL):
                 raise
 
-    def _send(self, head: Header, payload: bytes) -> None:
+    def _take_back(self, head: Header, payload: bytes) -> None:
+        """Close what was opened for somebody who was interrupted, and never heard of it."""
+        if head.operation == Op.OPEN:
+            self._tree.drop(replies.handle_of(payload))
+        elif head.operation in (Op.CREATE, Op.TMPFILE):
+            self._tree.drop(replies.handle_of(payload[-replies.OPENED_BYTES :]))
+
+    def _send(self, head: Header, payload: bytes) -> bool:
+        """Answer; False when who asked was interrupted, and waits no more."""
         try:
             if len(payload) < _INLINE_BYTES:
                 os.write(self.device, replies.answer(head.unique, payload))
             else:
                 os.writev(self.device, (replies.head(head.unique, len(payload)), payload))
         except FileNotFoundError:
-            return  # who asked was interrupted, and waits no more
+            return False
+        return True
 
     def _fail(self, head: Header, number: int) -> None:
         if head.operation in _UNANSWERED:

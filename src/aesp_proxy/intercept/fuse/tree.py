@@ -6,7 +6,6 @@ the gate refuses becomes an OSError with the number that the gate gives.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -14,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.intercept.file_port import Actor, FileGate
-from aesp_proxy.intercept.fuse.drafts import Draft, content_of
+from aesp_proxy.intercept.fuse.drafts import content_of
 from aesp_proxy.intercept.fuse.nodes import Inode, Node, Nodes, Signature, signature
-from aesp_proxy.intercept.fuse.replies import Status, forget_attributes, status_of
+from aesp_proxy.intercept.fuse.replies import Status, status_of
 from aesp_proxy.intercept.fuse.watch import Watch
 from aesp_proxy.model.event import FileOperation
 
@@ -64,6 +63,7 @@ class Tree:
         self.gate = gate
         self.nodes = Nodes(root)
         self.covers = dict(covers or {})
+        self._covered_inodes = {_inode(source) for source in self.covers.values()}
         self.forbidden: set[Inode] = set()
         self.shown: frozenset[str] = frozenset()
         self.handles: dict[int, Handle] = {}
@@ -104,7 +104,10 @@ class Tree:
         found = os.stat(name, dir_fd=self.directory(parent), follow_symlinks=False)
         if not parent.sealed and self.is_hidden(path, found):
             raise HiddenError(errno.ENOENT, "hidden")
-        return self.nodes.enter(parent, name, found), found
+        node = self.nodes.enter(parent, name, found)
+        if found.st_nlink > 1 and node.inode in self._covered_inodes:
+            node.sealed = True
+        return node, found
 
     def _covered(self, parent: Node, name: str, path: str) -> tuple[Node, os.stat_result]:
         source = self.covers[path]
@@ -192,9 +195,10 @@ class Tree:
         path = self.nodes.path(node)
         content = content_of(fd, self.gate.content_bytes_max)
         self.allow(self.gate.refuse_reading(path, path, content, found.st_size, actor))
-        self._is_clean(node.inode, mark)
+        self.is_clean(node.inode, mark)
 
-    def _is_clean(self, inode: Inode, mark: tuple[Signature, int]) -> None:
+    def is_clean(self, inode: Inode, mark: tuple[Signature, int]) -> None:
+        """Keep in mind that what a file holds may be read as long as it stays so."""
         if len(self._clean) >= _CLEAN_MAX:
             self._clean.clear()
         self._clean[inode] = mark
@@ -204,118 +208,6 @@ class Tree:
     ) -> None:
         """Ask about what a file would become."""
         self.allow(self.gate.refuse_writing(path, path, before, after, size, actor))
-
-    # drafts -----------------------------------------------------------------------
-
-    def begin(self, node: Node, actor: Actor, *, empty: bool = False) -> Draft:
-        """Return the draft of a file that is written to; ``empty`` when it is cut off first."""
-        draft = node.draft
-        if draft is None:
-            above, _ = self.nodes.place(node)
-            draft = Draft(above, stat.S_IMODE(os.fstat(node.target).st_mode) | 0o600)
-            node.draft = draft
-        if empty:
-            draft.resize(0)
-            draft.note(0, 1 << 62)
-            draft.is_untouched = True
-        elif not draft.is_dirty and draft.kept != signature(os.fstat(node.target)):
-            self._check_size(node, actor)
-            draft.fill(node.target)
-        return draft
-
-    def _check_size(self, node: Node, actor: Actor) -> None:
-        """Ask early about a file that is too big to be looked at in the end."""
-        size = os.fstat(node.target).st_size
-        if size > self.gate.content_bytes_max:
-            self.judge(self.nodes.path(node), b"", None, size, actor)
-
-    def settle(self, node: Node, actor: Actor, *, is_last: bool = True) -> None:
-        """Have what was written looked at, and publish it; OSError when it is refused.
-
-        Without ``is_last`` what was only made or cut off waits: a shell closes one of two
-        descriptors before anything is written, and a refusal must leave what there was.
-        """
-        draft = node.draft
-        if draft is None or not draft.is_dirty or (draft.is_untouched and not is_last):
-            return
-        if node.gone or (node.pending and not node.name):
-            # Nobody can come by it any more; a file without a name is looked at by its link.
-            return
-        try:
-            self._judge_draft(node, draft, self.nodes.paths(node), actor)
-        except OSError as error:
-            self.refuse(node, error.errno or errno.EPERM)
-            raise
-        if node.pending:
-            self._give_name(node, draft, node.parent or self.nodes.root, node.name)
-        else:
-            draft.write_back(node.target)
-        node.refused = 0
-
-    def _judge_draft(self, node: Node, draft: Draft, paths: list[str], actor: Actor) -> None:
-        bytes_max = self.gate.content_bytes_max
-        size = draft.size
-        after = draft.content(bytes_max)
-        before = None if node.pending else content_of(node.target, bytes_max) or b""
-        for path in paths:
-            self.judge(path, before, after, size, actor)
-
-    def name_pending(self, node: Node, parent: Node, name: str, actor: Actor) -> None:
-        """Give a file that has no name its first one, when its content may have it."""
-        draft = node.draft
-        if draft is None:
-            raise OSError(errno.ENOENT, "gone")
-        try:
-            self._judge_draft(node, draft, [self.child(parent, name)], actor)
-        except OSError as error:
-            self.refuse(node, error.errno or errno.EPERM)
-            raise
-        self._give_name(node, draft, parent, name)
-
-    def _give_name(self, node: Node, draft: Draft, parent: Node, name: str) -> None:
-        """Publish a new file: with its whole content at once."""
-        directory = self.nodes.directory(parent)
-        if draft.is_linkable:
-            source = f"/proc/self/fd/{draft.fd}"
-            os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
-            target = draft.fd
-        else:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            target = os.open(name, flags, draft.mode & 0o7777, dir_fd=directory)
-            draft.note(0, 1 << 62)
-            draft.write_back(target)
-            draft.close()
-        if draft.times_ns is not None:
-            os.utime(target, ns=draft.times_ns)
-        found = os.fstat(target)
-        node.inode = (found.st_dev, found.st_ino)
-        node.pending = False
-        node.draft = None
-        node.target = target
-        if node.writers == 0:
-            os.close(target)
-            node.target = -1
-
-    def refuse(self, node: Node, number: int) -> None:
-        """Throw away what was written: nobody reads it, renames it or links it."""
-        node.refused = number
-        if node.draft is not None:
-            node.draft.close()
-            node.draft = None
-        if node.is_new and not node.pending:
-            self._take_back(node)
-        for handle in self.handles.values():
-            if handle.node is node and handle.writes:
-                handle.is_dead = True
-        self.notices.append(forget_attributes(node.number))
-
-    def _take_back(self, node: Node) -> None:
-        """Remove a new file of which a first part was published, and the rest is refused."""
-        with contextlib.suppress(OSError):
-            above, name = self.nodes.place(node)
-            self.nodes.status(node)
-            os.unlink(name, dir_fd=above)
-        node.pending = True
 
     # open files -------------------------------------------------------------------
 
@@ -355,6 +247,16 @@ class Tree:
         self.handles[number] = handle
         return number
 
+    def drop(self, number: int) -> None:
+        """Let go of an open file that nobody ever heard of."""
+        handle = self.handles.pop(number, None)
+        if handle is None:
+            return
+        if handle.fd >= 0:
+            os.close(handle.fd)
+        if handle.writes:
+            self.drop_writer(handle.node)
+
     def handle(self, number: int) -> Handle:
         """Return an open file; EBADF when there is none of this number."""
         found = self.handles.get(number)
@@ -366,33 +268,16 @@ class Tree:
         """Return the descriptor from which an open file is read now."""
         if handle.is_dead:
             raise OSError(errno.EPERM, "refused")
-        draft = handle.node.draft
-        if draft is not None and (draft.is_dirty or handle.node.pending):
+        node = handle.node
+        draft = node.draft
+        if draft is not None and (draft.is_dirty or node.pending):
             return draft.fd
-        return handle.fd if handle.fd >= 0 else handle.node.target
-
-    def caught_up(self) -> tuple[set[int], bool]:
-        """Return the nodes whose attributes have changed on disk, and whether names have."""
-        changed: set[int] = set()
-        names = False
-        for node, name, is_name in self.watch.news() if self.watch is not None else ():
-            if node is None:
-                names = True
-                continue
-            known = self.nodes.known(node, name)
-            found = self._on_disk(node, name)
-            if is_name and not _is_known(known, found):
-                changed.add(node.number)
-                names = True
-            elif known is not None and found is not None and known.told != signature(found):
-                changed.add(known.number)
-        return changed, names
-
-    def _on_disk(self, node: Node, name: str) -> os.stat_result | None:
-        try:
-            return os.stat(name, dir_fd=self.nodes.directory(node), follow_symlinks=False)
-        except OSError:
-            return None
+        if node.pending:
+            raise OSError(errno.EPERM, "refused")
+        if handle.fd < 0 and node.target < 0:
+            # Opened when it was not on disk yet, and its last writer is gone.
+            handle.fd = self.nodes.open(node, os.O_RDONLY)
+        return handle.fd if handle.fd >= 0 else node.target
 
     def renew(self) -> None:
         """Forget what was answered by a policy that is in force no more."""
@@ -414,8 +299,9 @@ class Tree:
             self.watch.close()
 
 
-def _is_known(node: Node | None, found: os.stat_result | None) -> bool:
-    """Whether a name stands for what the kernel was told that it does."""
-    if found is None:
-        return node is None or node.pending
-    return node is not None and node.inode == (found.st_dev, found.st_ino)
+def _inode(path: str) -> Inode | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

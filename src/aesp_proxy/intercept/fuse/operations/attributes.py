@@ -14,6 +14,7 @@ from aesp_proxy.intercept.fuse import protocol, replies
 from aesp_proxy.intercept.fuse.nodes import Node
 from aesp_proxy.intercept.fuse.protocol import Attributes, Body, Header, Valid
 from aesp_proxy.intercept.fuse.tree import Tree
+from aesp_proxy.intercept.fuse.writing import begin, settle
 from aesp_proxy.model.event import FileOperation
 
 _TIMES = Valid.ATIME | Valid.MTIME | Valid.ATIME_NOW | Valid.MTIME_NOW
@@ -67,12 +68,19 @@ def must_be_whole(node: Node) -> None:
 
 def _resize(tree: Tree, node: Node, asked: Attributes, actor: Actor) -> None:
     """Cut off or lengthen: what is open is looked at when it is closed, else at once."""
-    is_open = bool(asked.valid & Valid.FH) and asked.handle in tree.handles
+    handle = tree.handles.get(asked.handle) if asked.valid & Valid.FH else None
+    if handle is not None and handle.writes:
+        begin(tree, node, actor, empty=asked.size == 0).resize(asked.size)
+        return
+    cut_off(tree, node, asked.size, actor)
+
+
+def cut_off(tree: Tree, node: Node, size: int, actor: Actor) -> None:
+    """Cut a file off, or lengthen it, with nothing open that will be closed: at once."""
     tree.open_target(node)
     try:
-        tree.begin(node, actor, empty=asked.size == 0).resize(asked.size)
-        if not is_open:
-            tree.settle(node, actor)
+        begin(tree, node, actor, empty=size == 0).resize(size)
+        settle(tree, node, actor)
     finally:
         tree.drop_writer(node)
 
@@ -157,6 +165,8 @@ def setxattr(tree: Tree, head: Header, body: Body) -> bytes:
     if len(value) > _VALUE_BYTES_MAX:
         raise OSError(errno.E2BIG, "too long a value")
     _decide_xattr(tree, node, name, head)
+    # A value is content like any other.
+    tree.judge(tree.nodes.path(node), b"", value, len(value), Actor(head.pid, head.uid))
     with _reached(tree, node) as path:
         os.setxattr(path, name, value, flags)
     return b""

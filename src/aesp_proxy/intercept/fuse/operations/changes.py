@@ -15,6 +15,7 @@ from aesp_proxy.intercept.fuse.operations.content import how, opened
 from aesp_proxy.intercept.fuse.operations.names import entry
 from aesp_proxy.intercept.fuse.protocol import Body, Header
 from aesp_proxy.intercept.fuse.tree import Handle, HiddenError, Tree
+from aesp_proxy.intercept.fuse.writing import name_pending, settle
 from aesp_proxy.model.event import FileOperation
 
 
@@ -123,11 +124,11 @@ def link(tree: Tree, head: Header, body: Body) -> bytes:
     must_be_whole(node)
     path = _may_make(tree, parent, name, actor)
     if node.pending and not node.name:
-        tree.name_pending(node, parent, name, actor)
+        name_pending(tree, node, parent, name, actor)
     else:
         if node.gone:
             raise OSError(errno.ENOENT, "gone")
-        tree.settle(node, actor)
+        settle(tree, node, actor)
         judge_content(tree, node, path, None, actor)
         above, old = tree.nodes.place(node)
         tree.nodes.status(node)

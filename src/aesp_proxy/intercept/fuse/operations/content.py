@@ -12,9 +12,10 @@ from aesp_proxy.intercept.fuse import protocol, replies
 from aesp_proxy.intercept.fuse.backing import close_backing, open_backing
 from aesp_proxy.intercept.fuse.drafts import Draft
 from aesp_proxy.intercept.fuse.nodes import Node, signature, stale
-from aesp_proxy.intercept.fuse.operations.attributes import must_be_changeable
+from aesp_proxy.intercept.fuse.operations.attributes import cut_off, must_be_changeable
 from aesp_proxy.intercept.fuse.protocol import FMODE_EXEC, Body, Header
 from aesp_proxy.intercept.fuse.tree import Handle, Tree
+from aesp_proxy.intercept.fuse.writing import begin, refuse, settle
 from aesp_proxy.model.event import FileOperation
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -35,37 +36,43 @@ def open_(tree: Tree, head: Header, body: Body) -> bytes:
 def opened(tree: Tree, node: Node, flags: int, actor: Actor) -> Handle:
     """Open a node; OSError when that is refused."""
     writes = flags & os.O_ACCMODE != os.O_RDONLY
-    path = tree.nodes.path(node)
-    if node.inode in tree.forbidden:
-        raise OSError(errno.EACCES, "hidden")
-    if writes or flags & os.O_TRUNC:
-        must_be_changeable(node)
-        for each in tree.nodes.paths(node):
-            tree.decide(FileOperation.WRITE, each, actor)
-    reads = flags & os.O_ACCMODE != os.O_WRONLY
-    if reads and not node.sealed:
-        operation = FileOperation.EXEC if flags & FMODE_EXEC else FileOperation.OPEN
-        tree.decide(operation, path, actor)
+    _decide(tree, node, flags, actor)
     if node.pending:
         if node.draft is None:
             raise stale("refused")
         node.writers += writes
         return Handle(node, -1, writes=writes)
     if not writes:
+        if flags & os.O_TRUNC:
+            cut_off(tree, node, 0, actor)
         return _reader(tree, node, actor)
     if node.backed:
         # The kernel reads the file itself, and would not see the draft.
         raise OSError(errno.ETXTBSY, "read without us")
     tree.open_target(node)
     try:
-        if reads:
+        if flags & os.O_ACCMODE == os.O_RDWR:
             tree.check_reading(node, node.target, os.fstat(node.target), actor)
         if flags & os.O_TRUNC:
-            tree.begin(node, actor, empty=True)
+            begin(tree, node, actor, empty=True)
     except BaseException:
         tree.drop_writer(node)
         raise
     return Handle(node, -1, writes=True)
+
+
+def _decide(tree: Tree, node: Node, flags: int, actor: Actor) -> None:
+    """Ask for what an open means, under each name that the file is known by."""
+    mode = flags & os.O_ACCMODE
+    if node.inode in tree.forbidden:
+        raise OSError(errno.EACCES, "hidden")
+    if mode != os.O_RDONLY or flags & os.O_TRUNC:
+        must_be_changeable(node)
+        for each in tree.nodes.paths(node):
+            tree.decide(FileOperation.WRITE, each, actor)
+    if mode != os.O_WRONLY and not node.sealed:
+        operation = FileOperation.EXEC if flags & FMODE_EXEC else FileOperation.OPEN
+        tree.decide(operation, tree.nodes.path(node), actor)
 
 
 def _reader(tree: Tree, node: Node, actor: Actor) -> Handle:
@@ -129,7 +136,7 @@ def _draft(tree: Tree, number: int, head: Header) -> Draft:
     draft = handle.node.draft
     if draft is not None and draft.is_dirty:
         return draft
-    return tree.begin(handle.node, Actor(head.pid, head.uid))
+    return begin(tree, handle.node, Actor(head.pid, head.uid))
 
 
 def fallocate(tree: Tree, head: Header, body: Body) -> bytes:
@@ -159,7 +166,7 @@ def flush(tree: Tree, head: Header, body: Body) -> bytes:
     if handle.is_dead:
         raise OSError(handle.node.refused or errno.EPERM, "refused")
     if handle.writes:
-        tree.settle(handle.node, Actor(head.pid, head.uid), is_last=False)
+        settle(tree, handle.node, Actor(head.pid, head.uid), is_last=False)
     return b""
 
 
@@ -170,7 +177,7 @@ def fsync(tree: Tree, head: Header, body: Body) -> bytes:
     if handle.is_dead:
         raise OSError(handle.node.refused or errno.EPERM, "refused")
     if handle.writes:
-        tree.settle(handle.node, Actor(head.pid, head.uid))
+        settle(tree, handle.node, Actor(head.pid, head.uid))
     fd = handle.fd if handle.fd >= 0 else handle.node.target
     if fd >= 0:
         (os.fdatasync if data_only else os.fsync)(fd)
@@ -194,10 +201,10 @@ def release(tree: Tree, head: Header, body: Body) -> bytes:
     node = handle.node
     try:
         if handle.writes:
-            tree.settle(node, Actor(head.pid, head.uid))
+            settle(tree, node, Actor(head.pid, head.uid))
     except OSError as error:
         # Nobody hears of it any more; that it was refused stays.
-        tree.refuse(node, error.errno or errno.EIO)
+        refuse(tree, node, error.errno or errno.EIO)
     finally:
         del tree.handles[number]
         if handle.fd >= 0:

@@ -22,12 +22,15 @@ from aesp_proxy.intercept.fuse.operations.attributes import must_be_changeable, 
 from aesp_proxy.intercept.fuse.operations.changes import judge_content
 from aesp_proxy.intercept.fuse.protocol import Body, Header
 from aesp_proxy.intercept.fuse.tree import HiddenError, Tree
+from aesp_proxy.intercept.fuse.writing import settle
 from aesp_proxy.model.event import FileOperation
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _NO_REPLACE: Final = 1
 _EXCHANGE: Final = 2
-_BELOW_MAX: Final = 50_000
+# A directory with more below it is moved by its programs, name by name, as from one file
+# system to another: looking at all of it would hold everybody else up.
+_BELOW_MAX: Final = 2_000
 
 
 class Side(NamedTuple):
@@ -83,7 +86,7 @@ def _may_leave(tree: Tree, side: Side, actor: Actor) -> Node:
     must_be_changeable(node)
     must_be_changeable(side.parent)
     tree.decide(FileOperation.RENAME, side.path, actor)
-    tree.settle(node, actor)
+    settle(tree, node, actor)
     return node
 
 
@@ -135,8 +138,7 @@ def _below(tree: Tree, node: Node, side: Side, actor: Actor) -> None:
     for count, (relative, found, directory) in enumerate(below, 1):
         path = f"{side.path}/{relative}"
         if count > _BELOW_MAX:
-            what = f"more than {_BELOW_MAX} names below a directory that is renamed"
-            tree.allow(tree.gate.refuse_unsupported(side.path, what, actor))
+            raise OSError(errno.EXDEV, "too much below")
         name = relative.rpartition("/")[2]
         if tree.is_hidden(f"{old_path}/{relative}", found) or tree.gate.hides(path):
             raise OSError(errno.EACCES, "holds hidden names")
@@ -184,7 +186,7 @@ def _settle_below(tree: Tree, node: Node, actor: Actor) -> None:
         while one is not None and one is not node:
             one = one.parent
         if one is node and handle.node.pending and handle.node.name:
-            tree.settle(handle.node, actor)
+            settle(tree, handle.node, actor)
 
 
 def _give_way(tree: Tree, side: Side, there: Node, *, exchange: bool, actor: Actor) -> None:
@@ -192,7 +194,7 @@ def _give_way(tree: Tree, side: Side, there: Node, *, exchange: bool, actor: Act
     if there.sealed:
         raise OSError(errno.EACCES, "covered")
     if exchange:
-        tree.settle(there, actor)
+        settle(tree, there, actor)
     elif there.pending:
         tree.nodes.remove(side.parent, side.name)
 

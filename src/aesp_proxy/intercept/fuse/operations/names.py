@@ -6,12 +6,17 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from typing import Final
 
 from aesp_proxy.intercept.fuse import protocol, replies
 from aesp_proxy.intercept.fuse.nodes import Node
 from aesp_proxy.intercept.fuse.protocol import Body, Header
 from aesp_proxy.intercept.fuse.replies import Entry
 from aesp_proxy.intercept.fuse.tree import Tree
+
+_INDEX_BITS: Final = 32
+_INDEX: Final = (1 << _INDEX_BITS) - 1
+_LISTINGS_MAX: Final = 4
 
 
 def lookup(tree: Tree, head: Header, body: Body) -> bytes:
@@ -60,12 +65,20 @@ def readdir(tree: Tree, head: Header, body: Body) -> bytes:
     node = tree.nodes.get(head.node)
     if not node.is_directory:
         raise OSError(errno.ENOTDIR, "no directory")
-    if where.offset == 0 or not node.listing:
-        node.listing = list(_entries(tree, node))
-    rest = enumerate(node.listing[where.offset :], where.offset + 1)
+    number, index = where.offset >> _INDEX_BITS, where.offset & _INDEX
+    entries = node.listings.get(number)
+    if where.offset == 0 or entries is None:
+        # Whoever reads on goes on in the list that he began with, whatever went meanwhile.
+        number = max(node.listings, default=0) + 1
+        entries = list(_entries(tree, node))
+        node.listings[number] = entries
+        while len(node.listings) > _LISTINGS_MAX:
+            del node.listings[min(node.listings)]
+    base = number << _INDEX_BITS
+    rest = enumerate(entries[index:], base + index + 1)
     payload = replies.listing(rest, bytes_max=where.size)
-    if not payload:
-        node.listing = []
+    if not payload and number == min(node.listings):
+        del node.listings[number]
     return payload
 
 
