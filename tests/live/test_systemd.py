@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import fanotify_lab
 import pytest
 from capture_lab import Lab, rules, unusable
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd/aesp-proxy.service"
 CAPTURE = ROOT / "systemd/aesp-proxy-capture.service"
+FILES = ROOT / "systemd/aesp-proxy-files.service"
 PROGRAM = Path(sys.executable).parent / "aesp-proxy"
 EXPOSURE_MAX = 2.0
 WAIT_S = 60.0
@@ -45,14 +47,14 @@ def values(key: str, unit: Path = UNIT) -> list[str]:
 
 
 def test_the_units_are_ones_that_systemd_takes(tmp_path):
-    for unit in (UNIT, CAPTURE):
+    for unit in (UNIT, CAPTURE, FILES):
         text = unit.read_text().replace("/usr/bin/aesp-proxy", str(PROGRAM))
         (tmp_path / unit.name).write_text(text)
     ran = run("systemd-analyze", "verify", "--man=no", *map(str, tmp_path.iterdir()))
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("unit", [UNIT, CAPTURE], ids=["service", "capture"])
+@pytest.mark.parametrize("unit", [UNIT, CAPTURE, FILES], ids=["service", "capture", "files"])
 def test_a_unit_leaves_little_exposed(unit):
     ran = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(unit))
     line = next(text for text in ran.stdout.splitlines() if "Overall exposure" in text)
@@ -199,3 +201,25 @@ def test_what_keeps_the_packet_rules_makes_no_system_call_that_its_unit_forbids(
     made = calls_in(calls)
     assert {"capset", "bind", "sendto"} <= made
     assert made - allowed(CAPTURE) == set()
+
+
+def test_what_watches_files_makes_no_system_call_that_its_unit_forbids(folder):
+    if shutil.which("strace") is None or fanotify_lab.unusable():
+        pytest.skip(fanotify_lab.unusable() or "needs strace")
+    calls = folder / "calls"
+    with ExitStack() as stack:
+        lab = fanotify_lab.Lab(stack, folder)
+        lab.put(".env", "secret\n")
+        lab.begin(wrapper=["strace", "-f", "-qq", "-c", "-U", "name", "-o", str(calls)])
+        assert lab.reads(".env") == "EPERM"
+        os.kill(lab.listener, signal.SIGKILL)
+        fanotify_lab.until(lambda: lab.said.count("are answered by") == 2, "another", s_max=60)
+        assert lab.reads(".env") == "EPERM"
+        lab.does("open(T + '/new', 'w').write('x')")
+        fanotify_lab.until(
+            lambda: any(each["action"] == "file.create" for each in lab.records()), "told"
+        )
+        assert lab.end_of_child() == 0
+    made = calls_in(calls)
+    assert {"capset", "fanotify_mark", "open_by_handle_at"} <= made
+    assert made - allowed(FILES) == set()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from select import poll
@@ -131,11 +132,13 @@ class Lab:
 
     # the watch -----------------------------------------------------------------------
 
-    def begin(self, *settings: str, policy: str | None = None) -> None:
+    def begin(self, *settings: str, policy: str | None = None, wrapper: Sequence[str] = ()) -> None:
         """Start it as a service, and wait until the listener answers."""
         self.configure(policy)
         words = [word for each in settings for word in ("--set", each)]
-        self._start([str(PROGRAM), "files", "watch", "--config", str(self.config), *words])
+        self._start(
+            [*wrapper, str(PROGRAM), "files", "watch", "--config", str(self.config), *words]
+        )
         until(lambda: "are answered by" in self.said or self.watch.poll() is not None, "a watch",
               s_max=_START_S)  # fmt: skip
         assert self.watch.poll() is None, self.said
@@ -181,6 +184,12 @@ class Lab:
         children = _children(self.watch.pid)
         below = [pid for child in children for pid in _children(child)]
         return next((pid for pid in (*children, *below) if _runs(pid, LISTENER)), 0)
+
+    def end_of_child(self) -> int:
+        """Stop a watch that a wrapper has started, in order."""
+        assert self.watch is not None
+        os.kill(_children(self.watch.pid)[0], signal.SIGTERM)
+        return self.watch.wait(20)
 
     def end(self) -> int:
         """Stop it in order."""

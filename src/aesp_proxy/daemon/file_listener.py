@@ -31,7 +31,7 @@ from aesp_proxy.daemon.watching import trees_of, user_names, watched_now
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.fanotify.forbidden import Forbidden
-from aesp_proxy.intercept.fanotify.handles import Mount, places_below
+from aesp_proxy.intercept.fanotify.handles import Mount, places_below, plain_numbers
 from aesp_proxy.intercept.fanotify.judge import Judge
 from aesp_proxy.intercept.fanotify.listener import Later, Listener, Progress
 from aesp_proxy.intercept.fanotify.marks import Groups
@@ -46,6 +46,7 @@ from aesp_proxy.record.state import audit_paths
 _EXIT_CONFIG, _EXIT_RUNTIME = 3, 4
 _READ_BYTES: Final = 1 << 20
 _MOUNTS: Final = Path("/proc/self/mountinfo")
+_HOSTS_MOUNTS: Final = Path("/proc/1/mountinfo")
 _WARM: Final = "/aesp-proxy/warm"
 
 
@@ -156,7 +157,9 @@ class _Watch:
             later=self._later,
             overflowed=self._overflowed,
         )
-        self._answers = Judge(self._gate, self._groups, self._watched, mounts, self._forbidden)
+        self._answers = Judge(
+            self._gate, self._groups, self._watched, mounts, self._forbidden, plain=_plain()
+        )
         self._listener = Listener(
             self._groups,
             self._answers,
@@ -295,6 +298,15 @@ class _Watch:
             )
         )
         self._guard.say({"type": "news", "event": event, "message": message, "holds": True})
+
+
+def _plain() -> frozenset[int]:
+    try:
+        hosts = _HOSTS_MOUNTS.read_text("utf-8", "replace")
+    except OSError:
+        # It may not be asked: what is reached by mounts of another namespace is looked up.
+        hosts = ""
+    return plain_numbers(_MOUNTS.read_text("utf-8", "replace"), hosts)
 
 
 def _journal(settings: Settings) -> Journal:

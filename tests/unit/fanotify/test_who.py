@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aesp_proxy.intercept.capture.ruleset import Cgroup, Selection
-from aesp_proxy.intercept.fanotify.handles import places_below
+from aesp_proxy.intercept.fanotify.handles import places_below, plain_numbers
 from aesp_proxy.intercept.fanotify.who import (
     Gone,
     Intent,
@@ -108,3 +108,21 @@ MOUNTS = """\
 )
 def test_the_file_systems_of_a_tree_are_those_it_lies_on_and_those_mounted_in_it(trees, places):
     assert places_below(trees, MOUNTS) == places
+
+
+HOST = "2 1 8:1 / / rw - ext4 x rw\n3 2 8:2 / /home rw - ext4 y rw\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "numbers"),
+    [
+        ("9 1 8:1 / / ro - ext4 x rw", {9, 2}),
+        ("9 1 8:1 /srv /srv ro - ext4 x rw", {9, 2}),
+        ("9 1 8:1 /srv /other ro - ext4 x rw", {9}),
+        ("9 1 8:1 / /srv ro - ext4 x rw", {9}),
+        ("9 1 8:2 /a /home/a ro - ext4 y rw", {9, 3}),
+        ("9 1 8:3 / / ro - ext4 z rw", {9}),
+    ],
+)
+def test_a_path_by_a_mount_of_the_host_is_ours_where_both_show_it_in_one_place(own, numbers):
+    assert plain_numbers(own, HOST) == numbers

@@ -12,7 +12,7 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from aesp_proxy.intercept.fanotify.kernel import Handle, Place
 
@@ -114,6 +114,46 @@ def places_below(trees: Iterable[str], mounts: str) -> list[str]:
             found.setdefault(place, device)
         found.update((place, device) for place, device in known if _is_below(place, tree))
     return list(found)
+
+
+def plain_numbers(own: str, hosts: str) -> frozenset[int]:
+    r"""Return the ids of mounts by which a file has the path that it has for us.
+
+    Those that we see, and those of the host, where a service manager gave us a namespace
+    of our own; both as proc_pid_mountinfo(5) has them.
+
+    >>> plain_numbers("9 1 8:1 /home /home ro - ext4 x ro", "2 1 8:1 / / rw - ext4 x rw")
+    frozenset({9, 2})
+    """
+    ours = [_View.of(words) for words in map(str.split, own.splitlines()) if len(words) > 4]
+    theirs = [_View.of(words) for words in map(str.split, hosts.splitlines()) if len(words) > 4]
+    same = {each.number for each in theirs if any(each.is_like(view) for view in ours)}
+    return frozenset(same | {view.number for view in ours})
+
+
+class _View(NamedTuple):
+    """A mount: what of a file system is seen, and where."""
+
+    number: int
+    device: str
+    root: str
+    place: str
+
+    @classmethod
+    def of(cls, words: list[str]) -> _View:
+        return cls(int(words[0]), words[2], _unescaped(words[3]), _unescaped(words[4]))
+
+    def is_like(self, other: _View) -> bool:
+        """Whether a file that both show has one path."""
+        if self.device != other.device:
+            return False
+        outer, inner = sorted((self, other), key=lambda view: len(view.root))
+        rest = inner.root.removeprefix(outer.root.rstrip("/"))
+        if not _is_below(inner.root, outer.root):
+            return False
+        return inner.place == (outer.place.rstrip("/") + rest).rstrip("/") or (
+            inner.place == outer.place and rest in ("", "/")
+        )
 
 
 def _is_below(path: str, above: str) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,7 +74,7 @@ class Opened:
 
 
 class Judge:
-    """Answers for one watch."""
+    """Answers for one watch. ``plain`` are the mounts by which a path is a place for all."""
 
     def __init__(
         self,
@@ -83,9 +83,11 @@ class Judge:
         watched: Watched,
         mounts: Iterable[Mount],
         forbidden: Forbidden,
+        *,
+        plain: Container[int],
     ) -> None:
         self._gate, self._groups, self._watched = gate, groups, watched
-        self._mounts = {each.number: each for each in mounts}
+        self._mounts, self._plain = tuple(mounts), plain
         self._forbidden = forbidden
         self._executing: dict[int, Inode] = {}
         self.counts = {"asked": 0, "watched": 0, "refused": 0}
@@ -126,10 +128,9 @@ class Judge:
         status = os.fstat(descriptor)
         path = path_behind(descriptor)
         number, handle = identify(descriptor)
-        if number in self._mounts:
+        if number in self._plain:
             return Opened(descriptor, status, path, path, plain=True)
-        same = (each for each in self._mounts.values() if each.device == status.st_dev)
-        for mount in (*same, *self._mounts.values()):
+        for mount in sorted(self._mounts, key=lambda each: each.device != status.st_dev):
             try:
                 resolved = mount.path_of(handle)
             except OSError:
