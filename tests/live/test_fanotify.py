@@ -295,3 +295,23 @@ def test_an_honest_program_of_a_watched_user_does_as_it_does_unwatched(honest, n
     ran = honest.run(WATCHED, *words)
     refused = [each for each in honest.records() if each["verdict"] == "deny"]
     assert (ran.returncode, refused) == (0, []), ran.stderr
+
+
+def test_it_needs_four_capabilities_and_no_root(lab):
+    lab.put("ok.txt", "content\n")
+    lab.put(".env", "secret\n")
+    (lab.inside / "ok.txt").chmod(0o600)
+    os.chown(lab.folder, OTHER, OTHER)
+    kept = "+sys_admin,+dac_read_search,+sys_ptrace,+lease"
+    user = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", "--no-new-privs",
+            "--bounding-set=-all," + kept, "--inh-caps=-all," + kept,
+            "--ambient-caps=-all," + kept]  # fmt: skip
+    lab.begin(f"scan.cache_dir={lab.folder}/cache", wrapper=user)
+    assert lab.reads("ok.txt") == "content"
+    assert lab.reads(".env") == "EPERM"
+    assert lab.does("open(T + '/new', 'w').write('x')\nprint('wrote')") == "wrote"
+    until(lambda: any(each["action"] == "file.create" for each in lab.records()), "told")
+    status = Path(f"/proc/{lab.listener}/status").read_text()
+    sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
+    # DAC_READ_SEARCH, SYS_PTRACE, LEASE: what it began with is given up.
+    assert {sets[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {"0000000010080004"}
