@@ -217,7 +217,7 @@ def _executed(folder: Path) -> bytes:
     return subprocess.run([folder / "secret" / "tool"], capture_output=True, check=False).stdout
 
 
-@attack("program executed", notify="execve is not held: what it runs is read by the kernel alone")
+@attack("program executed")
 def _program_executed(folder: Path) -> bytes:
     words = [folder / "secret" / "echo", SECRET]
     return subprocess.run(words, capture_output=True, check=False).stdout

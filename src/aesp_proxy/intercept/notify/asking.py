@@ -23,6 +23,7 @@ from aesp_proxy.model.event import FileOperation
 
 SYSTEM_TREES: Final = ("/usr/", "/lib/", "/lib64/", "/bin/", "/sbin/", "/proc/", "/sys/", "/dev/")
 _SHARED_MEMORY: Final = "/dev/shm/"  # noqa: S108 - anybody's, and so looked at
+_READING: Final = frozenset({FileOperation.OPEN, FileOperation.EXEC})
 _KEPT_MAX: Final = 200_000
 _CHUNK: Final = 1 << 20
 # What would name a program in any configuration of git: its content decides, not its name.
@@ -84,6 +85,13 @@ class Asking:
         if reads and stat.S_ISREG(found.status.st_mode) and found.has_name:
             self._content(found, actor)
 
+    def executing(self, found: Found, actor: Actor) -> None:
+        """Decide on a program that is to be run, wherever it lies."""
+        self._keep_up()
+        if found.has_name and stat.S_ISREG(found.status.st_mode):
+            self._names(FileOperation.EXEC, found, actor)
+            self._access(FileOperation.EXEC, found.named, found.path, actor)
+
     def _keep_up(self) -> None:
         if self._gate.generation != self._generation:
             self._generation = self._gate.generation
@@ -123,7 +131,7 @@ class Asking:
 
     def _names(self, operation: FileOperation, found: Found, actor: Actor) -> None:
         """Refuse what nobody may open, under the name, a link on the way, or another name."""
-        self._spare_covers(found.path, actor, reads=operation is FileOperation.OPEN)
+        self._spare_covers(found.path, actor, reads=operation in _READING)
         for name in (found.path, found.named, *found.links):
             if self._gate.hides(name):
                 self._refuse(operation, name, found.path, actor)

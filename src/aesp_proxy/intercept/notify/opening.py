@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aesp_proxy.intercept.notify.asking import Asking
-from aesp_proxy.intercept.notify.calls import Kind
+from aesp_proxy.intercept.notify.calls import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, Kind
 from aesp_proxy.intercept.notify.held import Held
 from aesp_proxy.intercept.notify.kernel import (
     RESOLVE_BENEATH,
@@ -83,6 +83,24 @@ class Opening:
             raise OSError(errno.E2BIG, "an open_how of many pages")
         how = read_how(held.extra_bytes(0, size) if size > 0 else b"")
         return self._open(held, how._replace(flags=how.flags & 0xFFFFFFFF))
+
+    def execute(self, held: Held) -> GoesOn:
+        """Answer execve and execveat: decided by name, and done by the kernel.
+
+        It reads the name again: an agent that changes it meanwhile may run a forbidden
+        program. It has not read it: a script's interpreter has to open that.
+        """
+        path, flags = held.path, held.flags
+        if not path and flags & AT_EMPTY_PATH:
+            found = self._resolver.object(held, held.at)
+        else:
+            follow = not flags & AT_SYMLINK_NOFOLLOW
+            found = self._resolver.find(held, held.at, path, follow=follow)
+        try:
+            self._asking.executing(found, held.actor)
+        finally:
+            found.close()
+        return GoesOn()
 
     def _open(self, held: Held, how: How) -> Opened | Waits | GoesOn:
         flags = how.flags

@@ -147,4 +147,5 @@ class Server:
             Kind.CHOWN: changing.chown,
             Kind.SET_ATTRIBUTE: changing.set_attribute,
             Kind.REMOVE_ATTRIBUTE: changing.remove_attribute,
+            Kind.EXECUTE: opening.execute,
         }

@@ -235,6 +235,9 @@ class _Init:
                 signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             link.send(self.link, "here")
+            if Layer.NOTIFY in self.order.wish.layers:
+                # Who decides whether it may be executed reads its name from here.
+                kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
             kernel.close_on_exec_from(3)
             if self.views:
                 os.chdir(self.directory)
