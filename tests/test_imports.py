@@ -46,6 +46,7 @@ HOMES = {
         "intercept/fanotify/kernel.py",
     ),
     "pathspec": ("cli/scan/targets.py",),
+    "confluent_kafka": ("aggregator/export/sinks/kafka.py",),
 }
 
 

@@ -97,6 +97,21 @@ class DataDir:
         return self.root / "index.sqlite"
 
     @property
+    def export_settings(self) -> Path:
+        """The sinks records are exported to; the operator's, absent for none."""
+        return self.root / "export.yaml"
+
+    @property
+    def exports(self) -> Path:
+        """How far each sink has come, and what it refused."""
+        return self.root / "exports.sqlite"
+
+    @property
+    def export_lock(self) -> Path:
+        """Held by the one exporting process."""
+        return self.root / "export.lock"
+
+    @property
     def serve_lock(self) -> Path:
         """Held by the one serving process."""
         return self.root / "serve.lock"

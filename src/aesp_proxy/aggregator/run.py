@@ -22,6 +22,7 @@ import structlog
 from aesp_proxy import keys
 from aesp_proxy.aggregator.api import Parts, build_app
 from aesp_proxy.aggregator.enrol_api import EnrolmentApi
+from aesp_proxy.aggregator.export.settings import load_settings
 from aesp_proxy.aggregator.identity import (
     DataDir,
     FileLock,
@@ -29,11 +30,11 @@ from aesp_proxy.aggregator.identity import (
     load_receipt_key,
     prepare,
 )
-from aesp_proxy.aggregator.index_keeper import IndexKeeper
 from aesp_proxy.aggregator.indexing import open_index
 from aesp_proxy.aggregator.limits import ServerLimits
 from aesp_proxy.aggregator.local import StoreSearch
 from aesp_proxy.aggregator.process import collect_seldom
+from aesp_proxy.aggregator.process_keeper import ProcessKeeper
 from aesp_proxy.aggregator.serving import TlsServer, allow_many_descriptors, bind, server_context
 from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.ledger import SqliteLedger
@@ -50,7 +51,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """How to serve. ``names`` are the names and addresses hosts reach the server by."""
+    """How to serve. ``names`` are the names and addresses hosts reach the server by.
+
+    ``export`` is the settings file of sinks; default is ``export.yaml`` in ``data``,
+    where it is there.
+    """
 
     data: Path
     host: str = "127.0.0.1"
@@ -59,6 +64,7 @@ class ServeOptions:
     ready_file: Path | None = None
     ready_fd: int | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
+    export: Path | None = None
 
 
 def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
@@ -78,7 +84,8 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
         listener = bind(options.host, options.port)
         stack.callback(listener.close)
         url = _url(names[0], listener.getsockname()[1])
-        writer, parts = _open_parts(stack, data, options.limits)
+        export = _export_settings(options, data)
+        writer, parts = _open_parts(stack, data, options.limits, export)
         keys.write_atomic(data.url, url.encode() + b"\n", mode=0o644)
         server = TlsServer(
             build_app(parts),
@@ -95,8 +102,36 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
             raise UnavailableError("the writer has ended", remedy="see the log and restart")
 
 
-def _open_parts(stack: ExitStack, data: DataDir, limits: ServerLimits) -> tuple[Writer, Parts]:
-    """Open the stores, mend what a crash left, and start writer and indexer."""
+def _export_settings(options: ServeOptions, data: DataDir) -> Path | None:
+    """Return the checked settings file of the sinks, None when nothing is exported."""
+    if options.export is None and not data.export_settings.is_file():
+        return None
+    path = (options.export or data.export_settings).absolute()
+    load_settings(path, environment=os.environ)
+    return path
+
+
+def _keepers(stack: ExitStack, data: DataDir, export: Path | None) -> list[ProcessKeeper]:
+    """Make the keepers of the processes beside the server; ``stack`` stops them."""
+    place = ("--data", str(data.root))
+    keepers = [ProcessKeeper("aesp_proxy.aggregator.index_process", place)]
+    if export is not None:
+        module = "aesp_proxy.aggregator.export.process"
+        keepers.append(ProcessKeeper(module, (*place, "--settings", str(export))))
+    for keeper in keepers:
+        stack.callback(keeper.stop)
+    return keepers
+
+
+def _wake_all(keepers: list[ProcessKeeper]) -> None:
+    for keeper in keepers:
+        keeper.wake()
+
+
+def _open_parts(
+    stack: ExitStack, data: DataDir, limits: ServerLimits, export: Path | None
+) -> tuple[Writer, Parts]:
+    """Open the stores, mend what a crash left, and start writer, indexer and exporter."""
     objects = DirectoryObjects(data.root)
     stack.callback(objects.close)
     ledger = SqliteLedger(data.ledger, objects)
@@ -109,17 +144,17 @@ def _open_parts(stack: ExitStack, data: DataDir, limits: ServerLimits) -> tuple[
     if removed:
         log.warning("unpromised_files_removed", files=removed)
     open_index(data).close()  # there from the first question on
-    keeper = IndexKeeper(data.root)
-    stack.callback(keeper.stop)
+    keepers = _keepers(stack, data, export)
     receipt_key = load_receipt_key(data)
     writer = Writer(
         Stores(ledger=ledger, control=control, objects=objects),
         receipt_key=receipt_key,
         limits=limits.ingest,
         now_ns=time.time_ns,
-        on_stored=keeper.wake,
+        on_stored=lambda: _wake_all(keepers),
     )
-    keeper.start()
+    for keeper in keepers:
+        keeper.start()
     writer.start()
     stack.callback(writer.stop)
     parts = Parts(

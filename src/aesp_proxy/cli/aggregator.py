@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from aesp_proxy.cli.aggregator_export import export_group
 from aesp_proxy.cli.aggregator_token import token
 from aesp_proxy.cli.output import line, printable
 from aesp_proxy.errors import ConfigError, InputError
@@ -46,6 +47,7 @@ def aggregator() -> None:
 
 
 aggregator.add_command(token)
+aggregator.add_command(export_group)
 
 
 @aggregator.command()
@@ -60,6 +62,7 @@ aggregator.add_command(token)
 )
 @click.option("--ready-file", type=_DIR, metavar="FILE", help="Written as JSON when it accepts.")
 @click.option("--ready-fd", type=int, metavar="N", help="One line when it accepts, then closed.")
+@click.option("--export", type=_DIR, metavar="FILE", help="Sinks; default is DATA/export.yaml.")
 def serve(
     *,
     data: Path,
@@ -67,6 +70,7 @@ def serve(
     names: tuple[str, ...],
     ready_file: Path | None,
     ready_fd: int | None,
+    export: Path | None,
 ) -> None:
     """Take batches over HTTPS, verify and store them, answer queries."""
     from aesp_proxy.aggregator.process import log_to_stderr
@@ -77,7 +81,13 @@ def serve(
     log_to_stderr()
     serve_until_told(
         ServeOptions(
-            data=data, host=host, port=port, names=names, ready_file=ready_file, ready_fd=ready_fd
+            data=data,
+            host=host,
+            port=port,
+            names=names,
+            ready_file=ready_file,
+            ready_fd=ready_fd,
+            export=export,
         ),
         announce=lambda url: line(
             f"aggregator: {url} is accepting; let a host in with:"

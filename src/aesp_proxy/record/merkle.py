@@ -59,15 +59,29 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
     IndexError when there is no such leaf.
     """
-    if not 0 <= index < len(leaves):
-        raise IndexError(f"no leaf {index} in a tree of {len(leaves)}")
+    return inclusion_path(levels(leaves), index)
+
+
+def levels(leaves: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """All nodes of the tree, a level each, leaves first: what many paths share."""
+    found: list[Sequence[bytes]] = [leaves]
+    while len(found[-1]) > 1:
+        found.append(_level_above(found[-1]))
+    return found
+
+
+def inclusion_path(tree: Sequence[Sequence[bytes]], index: int) -> list[bytes]:
+    """Audit path for the leaf at ``index`` of a tree that :func:`levels` gave.
+
+    IndexError when there is no such leaf.
+    """
+    if not 0 <= index < len(tree[0]):
+        raise IndexError(f"no leaf {index} in a tree of {len(tree[0])}")
     path: list[bytes] = []
-    nodes: Sequence[bytes] = leaves
-    while len(nodes) > 1:
+    for nodes in tree[:-1]:
         sibling = index ^ 1
         if sibling < len(nodes):
             path.append(nodes[sibling])
-        nodes = _level_above(nodes)
         index //= 2
     return path
 

@@ -1,4 +1,4 @@
-"""Keeps the indexing process alive beside the server, and wakes it.
+"""Keeps a process alive beside the server, and wakes it: the indexing one, the exporting one.
 
 Rules: accepting never waits for it (a wake that does not fit the pipe is not
 needed: one is in it already); when it dies it is started again, a little later
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 RESTART_S_MIN: Final = 0.5
 RESTART_S_MAX: Final = 30.0
@@ -27,15 +27,16 @@ STOP_S_MAX: Final = 20.0
 log = structlog.get_logger(__name__)
 
 
-class IndexKeeper:
-    """Starts, wakes, restarts and stops ``index_process``."""
+class ProcessKeeper:
+    """Starts, wakes, restarts and stops one Python module as a process."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+        self._module = module
+        self._arguments = arguments
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._writer, False)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="index-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name=f"keeper-{module}", daemon=True)
 
     def start(self) -> None:
         """Start the process."""
@@ -47,7 +48,7 @@ class IndexKeeper:
             os.write(self._writer, b".")
 
     def stop(self) -> None:
-        """Let it index what is left, then end it."""
+        """Let it do what is left, then end it."""
         self._stopping.set()
         os.close(self._writer)
         if self._thread.is_alive():
@@ -63,15 +64,14 @@ class IndexKeeper:
                         sys.executable,
                         "-I",  # no module from wherever the server was started
                         "-m",
-                        "aesp_proxy.aggregator.index_process",
-                        "--data",
-                        str(self._root),
+                        self._module,
+                        *self._arguments,
                     ],
                     stdin=self._reader,
                     stdout=subprocess.DEVNULL,
                 )
             except OSError as error:
-                log.critical("indexing_not_started", error=str(error))
+                log.critical("process_not_started", module=self._module, error=str(error))
             else:
                 self._watch(process)
             if self._stopping.wait(pause_s):
@@ -86,11 +86,11 @@ class IndexKeeper:
             except subprocess.TimeoutExpired:
                 continue
             if not self._stopping.is_set():
-                log.error("indexing_process_ended", exit_code=code)
+                log.error("process_ended", module=self._module, exit_code=code)
             return
         try:
             process.wait(timeout=STOP_S_MAX)
         except subprocess.TimeoutExpired:
-            log.warning("indexing_cut_short")
+            log.warning("process_cut_short", module=self._module)
             process.kill()
             process.wait()

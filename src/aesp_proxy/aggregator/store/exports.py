@@ -1,0 +1,237 @@
+"""How far each sink has come, what it refused, and how it fares: one SQLite file.
+
+Rules: a cursor moves in the same transaction that keeps what was refused on the way,
+with ``synchronous=FULL``, so a crash repeats deliveries and never skips one; refused
+events are kept as places in the ledger, not as copies, so nothing is stored twice.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from aesp_proxy.aggregator.store.sqlite import open_database, transaction, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+VERSION: Final = 1
+LIVE: Final = "live"
+BACKFILL: Final = "backfill"
+REASON_CHARS_MAX: Final = 500
+_SCHEMA: Final = """
+CREATE TABLE lanes (
+    sink TEXT NOT NULL, lane TEXT NOT NULL, position INTEGER NOT NULL, row INTEGER NOT NULL,
+    until_position INTEGER, PRIMARY KEY (sink, lane)) STRICT, WITHOUT ROWID;
+CREATE TABLE dead_letters (
+    id INTEGER PRIMARY KEY, sink TEXT NOT NULL, position INTEGER NOT NULL, row INTEGER NOT NULL,
+    event TEXT NOT NULL, reason TEXT NOT NULL, noted_ns INTEGER NOT NULL,
+    queued INTEGER NOT NULL DEFAULT 0, UNIQUE (sink, position, row)) STRICT;
+CREATE TABLE health (
+    sink TEXT PRIMARY KEY, delivered INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0, failing INTEGER NOT NULL DEFAULT 0,
+    last_delivered_ns INTEGER NOT NULL DEFAULT 0, last_error TEXT NOT NULL DEFAULT '',
+    last_error_ns INTEGER NOT NULL DEFAULT 0, next_try_ns INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """Batches up to ``position`` are done, and ``row`` rows of the next one."""
+
+    position: int = 0
+    row: int = 0
+    until_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """An event that a sink refused, as its place in the ledger; ``row`` -1 is a whole batch."""
+
+    position: int
+    row: int
+    event: str
+    reason: str
+    id: int = 0
+    noted_ns: int = 0
+    queued: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a sink fares. ``failing`` counts failures since the last success, 0 is well."""
+
+    sink: str
+    delivered: int = 0
+    refused: int = 0
+    failures: int = 0
+    failing: int = 0
+    last_delivered_ns: int = 0
+    last_error: str = ""
+    last_error_ns: int = 0
+    next_try_ns: int = 0
+
+
+class SqliteExports:
+    """One connection; an instance is used by one thread at a time, files are shared."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = open_database(path, schema=_SCHEMA, version=VERSION, durability="FULL")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def cursor(self, sink: str, lane: str = LIVE) -> Cursor | None:
+        """Return where a lane of a sink stands, None when it was never begun."""
+        rows = self._rows(
+            "SELECT position, row, until_position FROM lanes WHERE sink = ? AND lane = ?",
+            (sink, lane),
+        )
+        if not rows:
+            return None
+        return Cursor(position=rows[0][0], row=rows[0][1], until_position=rows[0][2])
+
+    def begin(self, sink: str, cursor: Cursor, lane: str = LIVE) -> None:
+        """Set a lane to ``cursor``, in place of what it was."""
+        with transaction(self._connection):
+            self._put_cursor(sink, lane, cursor)
+
+    def advance(
+        self,
+        sink: str,
+        lane: str,
+        cursor: Cursor,
+        *,
+        delivered: int,
+        refused: Sequence[DeadLetter],
+        now_ns: int,
+    ) -> None:
+        """Move a lane on and keep what was refused, together; durable on return.
+
+        A lane that has reached its ``until_position`` is ended. RecordError when it
+        cannot be kept: nothing has moved then.
+        """
+        with transaction(self._connection):
+            if cursor.until_position is not None and cursor.position >= cursor.until_position:
+                self._run("DELETE FROM lanes WHERE sink = ? AND lane = ?", (sink, lane))
+            else:
+                self._put_cursor(sink, lane, cursor)
+            self._bury(sink, refused, now_ns)
+            self._note_success(sink, delivered, len(refused), now_ns)
+
+    def settle(
+        self, sink: str, done: Sequence[int], refused: Sequence[DeadLetter], *, now_ns: int
+    ) -> None:
+        """Take replayed letters off (``done``, by id) and put refused ones back, not queued."""
+        with transaction(self._connection):
+            for number in done:
+                self._run("DELETE FROM dead_letters WHERE sink = ? AND id = ?", (sink, number))
+            self._bury(sink, refused, now_ns)
+            self._note_success(sink, len(done), len(refused), now_ns)
+
+    def note_failure(self, sink: str, error: str, *, now_ns: int, next_try_ns: int) -> None:
+        """Keep that a delivery failed and when it is tried again."""
+        with transaction(self._connection):
+            self._run("INSERT OR IGNORE INTO health (sink) VALUES (?)", (sink,))
+            self._run(
+                "UPDATE health SET failures = failures + 1, failing = failing + 1, last_error = ?,"
+                " last_error_ns = ?, next_try_ns = ? WHERE sink = ?",
+                (error[:REASON_CHARS_MAX], now_ns, next_try_ns, sink),
+            )
+
+    def health(self, sink: str) -> Health:
+        """Return how a sink fares."""
+        rows = self._rows(
+            "SELECT delivered, refused, failures, failing, last_delivered_ns, last_error,"
+            " last_error_ns, next_try_ns FROM health WHERE sink = ?",
+            (sink,),
+        )
+        if not rows:
+            return Health(sink=sink)
+        names = Health.__dataclass_fields__.keys() - {"sink"}
+        ordered = [name for name in Health.__dataclass_fields__ if name in names]
+        return Health(sink=sink, **dict(zip(ordered, rows[0], strict=True)))
+
+    def dead_letters(self, sink: str, *, limit: int, queued: bool = False) -> list[DeadLetter]:
+        """Return what a sink refused, oldest first; ``queued`` for those to be tried again."""
+        rows = self._rows(
+            "SELECT id, position, row, event, reason, noted_ns, queued FROM dead_letters"
+            " WHERE sink = ? AND queued >= ? ORDER BY id LIMIT ?",
+            (sink, int(queued), limit),
+        )
+        return [
+            DeadLetter(
+                id=row[0],
+                position=row[1],
+                row=row[2],
+                event=row[3],
+                reason=row[4],
+                noted_ns=row[5],
+                queued=bool(row[6]),
+            )
+            for row in rows
+        ]
+
+    def dead_count(self, sink: str) -> int:
+        """Return how many refused events are kept for a sink."""
+        rows = self._rows("SELECT count(*) FROM dead_letters WHERE sink = ?", (sink,))
+        return int(rows[0][0])
+
+    def queue_dead(self, sink: str, ids: Sequence[int] = ()) -> int:
+        """Have letters tried again, all or those of ``ids``; return how many were marked."""
+        marked = 0
+        with transaction(self._connection):
+            if not ids:
+                sql = "UPDATE dead_letters SET queued = 1 WHERE sink = ?"
+                return self._connection.execute(sql, (sink,)).rowcount
+            for number in ids:
+                marked += self._connection.execute(
+                    "UPDATE dead_letters SET queued = 1 WHERE sink = ? AND id = ?", (sink, number)
+                ).rowcount
+        return marked
+
+    def _put_cursor(self, sink: str, lane: str, cursor: Cursor) -> None:
+        self._run(
+            "INSERT INTO lanes VALUES (?, ?, ?, ?, ?) ON CONFLICT (sink, lane) DO UPDATE SET"
+            " position = excluded.position, row = excluded.row,"
+            " until_position = excluded.until_position",
+            (sink, lane, cursor.position, cursor.row, cursor.until_position),
+        )
+
+    def _bury(self, sink: str, letters: Sequence[DeadLetter], now_ns: int) -> None:
+        for letter in letters:
+            self._run(
+                "INSERT INTO dead_letters (sink, position, row, event, reason, noted_ns)"
+                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sink, position, row) DO UPDATE SET"
+                " reason = excluded.reason, noted_ns = excluded.noted_ns, queued = 0",
+                (
+                    sink,
+                    letter.position,
+                    letter.row,
+                    letter.event,
+                    letter.reason[:REASON_CHARS_MAX],
+                    now_ns,
+                ),
+            )
+
+    def _note_success(self, sink: str, delivered: int, refused: int, now_ns: int) -> None:
+        self._run("INSERT OR IGNORE INTO health (sink) VALUES (?)", (sink,))
+        self._run(
+            "UPDATE health SET delivered = delivered + ?, refused = refused + ?, failing = 0,"
+            " next_try_ns = 0, last_delivered_ns = iif(? > 0, ?, last_delivered_ns)"
+            " WHERE sink = ?",
+            (delivered, refused, delivered, now_ns, sink),
+        )
+
+    def _run(self, sql: str, values: Sequence[object]) -> None:
+        self._connection.execute(sql, values)
+
+    def _rows(self, sql: str, values: Sequence[object]) -> list[Any]:
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from error
