@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint long live bench docs clean
+.PHONY: help setup demo test check lint long live mutate bench docs clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,12 +26,15 @@ lint: setup
 	@.venv/bin/lint-imports --no-cache
 	@$(PY) docs/generate.py --check
 
-long: setup ## Compare conditions and HTTP/1 with other engines, many thousand times (minutes)
+long: setup ## Compare with other engines and play many histories of the record (minutes)
 	@sh .ci/packages.sh
-	@$(PY) -m pytest -q -s -m long tests/differential
+	@$(PY) -m pytest -q -s -m long tests/differential tests/faults
 
 live: setup ## Run the tests that need root, kernel features or Debian packages
 	@sh .ci/live.sh
+
+mutate: setup ## Put known bugs in, one at a time, and say which the tests miss (minutes)
+	@$(PY) tests/faults/mutate.py
 
 bench: ## Measure against real peers, side by side (BENCH=--quick for a short run)
 	@PYTHON='$(PYTHON)' sh .ci/setup.sh --bench

@@ -1,7 +1,7 @@
 """Any order of appending, sealing, failing, dying, shipping and releasing keeps one true chain.
 
 Hypothesis drives a host with failing files and a region whose answers get lost;
-30 orders here, more with ``AESP_EXAMPLES``.
+30 orders here, 5,000 in the long run, as many as ``AESP_EXAMPLES`` says.
 """
 
 from __future__ import annotations
@@ -12,9 +12,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from aesp_proxy.errors import AespError, RecordError, UnavailableError
 from aesp_proxy.forward.shipper import Shipper
@@ -34,6 +42,7 @@ from aesp_proxy.record.state import ensure_origin, prepare
 from aesp_proxy.record.verify import Pins, verify_place
 
 EXAMPLES = int(os.environ.get("AESP_EXAMPLES", "30"))
+MANY = int(os.environ.get("AESP_EXAMPLES", "5000"))
 KEY = signer_from_pem(new_private_pem())
 _failures = st.none() | st.tuples(st.integers(0, 30), st.booleans())
 
@@ -267,10 +276,20 @@ def make_record(number: int):
     )
 
 
+def orders(count: int) -> settings:
+    return settings(
+        max_examples=count,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 TestHost = HostMachine.TestCase
-TestHost.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+TestHost.settings = orders(EXAMPLES)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_thousands_of_orders() -> None:
+    run_state_machine_as_test(HostMachine, settings=orders(MANY))
