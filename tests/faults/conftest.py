@@ -40,11 +40,15 @@ QUICK = QuickFiles()
 
 @dataclass
 class FaultyFiles(QuickFiles):
-    """Fails operation number ``fail_at``: before it is done or after; as an error or a death."""
+    """Fails operation number ``fail_at``: before it is done or after; as an error or a death.
+
+    ``is_torn``: half of what is written gets there; other operations are not done.
+    """
 
     fail_at: int = -1
     is_done: bool = False
     is_crash: bool = False
+    is_torn: bool = False
     code: int = 5
     calls: list[str] = field(default_factory=list)
 
@@ -62,6 +66,8 @@ class FaultyFiles(QuickFiles):
         return self._step("create", lambda: QUICK.create(path))  # type: ignore[return-value]
 
     def write(self, descriptor: int, data: bytes) -> int:  # type: ignore[override]
+        if self.is_torn and len(self.calls) == self.fail_at:
+            os.write(descriptor, data[: len(data) // 2])
         return self._step("write", lambda: os.write(descriptor, data))  # type: ignore[return-value]
 
     def fdatasync(self, descriptor: int) -> None:  # type: ignore[override]
