@@ -39,6 +39,9 @@ if __name__ == "__main__":
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))  # noqa: PTH120
 
 from aesp_proxy.launch.isolation import enclosure, inside
+from aesp_proxy.launch.isolation.layers import Layer
+from aesp_proxy.launch.isolation.lending import Lender
+from aesp_proxy.launch.isolation.listeners import Kind
 from aesp_proxy.launch.isolation.wish import WORDS, read_wish
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -142,6 +145,7 @@ class _Reaper:
         self.control_fd = control_fd
         self.dispositions = {int(number): signal.getsignal(number) for number in RELAYED}
         self.order = inside.Order(read_wish(words), command, self.dispositions)
+        self.lender: Lender | None = None
         self.pid = 0
         self.code: int | None = None
         self.end_at: float | None = None
@@ -166,6 +170,8 @@ class _Reaper:
         except OSError as error:
             self._write(f"broken {error.errno}")
             return 1
+        if Layer.NOTIFY in self.order.wish.layers:
+            self.lender = Lender()
         self._report()
         if self._read_line() == "go":
             self._run_command()
@@ -173,7 +179,7 @@ class _Reaper:
         return 0
 
     def _run_command(self) -> None:
-        failure = self.enclosure.start()
+        failure = self.enclosure.start(self.lender)
         self.pid = self.enclosure.command_pid
         if failure:
             self._write(f"failed {failure}")
@@ -191,6 +197,8 @@ class _Reaper:
     def _report(self) -> None:
         """Hand out what was prepared inside."""
         line, descriptors = self.enclosure.prepared
+        if self.lender is not None:
+            line, descriptors = f"{line} {Kind.MEMORY}", [*descriptors, self.lender.theirs.detach()]
         with socket.socket(fileno=os.dup(self.control_fd)) as control, contextlib.suppress(OSError):
             socket.send_fds(control, [line.encode() + b"\n"], descriptors)
         for descriptor in descriptors:
@@ -205,10 +213,15 @@ class _Reaper:
         watched = [self.wakeup_read, self.enclosure.fileno()]
         if not self.orphaned:
             watched.append(self.control_fd)
+        lender = self.lender
+        if lender is not None and lender.is_open:
+            watched.append(lender.fileno())
         ready, _, _ = select.select(watched, [], [], timeout_s)
         if self.wakeup_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wakeup_read, 512)
+        if lender is not None and lender.fileno() in ready:
+            lender.answer()
         if self.enclosure.fileno() in ready:
             self.code = self.enclosure.ended()
         if self.control_fd in ready:

@@ -52,6 +52,10 @@ RESOLVE_CACHED: Final = 32
 _NOTIFICATION: Final = struct.Struct("=QIIiIQ6Q")
 _ANSWER: Final = struct.Struct("=QqiI")
 _ADDED: Final = struct.Struct("=QIIII")
+# What is asked of a lender, and how an answer begins.
+_QUESTION: Final = struct.Struct("=iQI")
+_ERROR: Final = struct.Struct("=i")
+_WORD_MASK: Final = (1 << 64) - 1
 _HOW: Final = struct.Struct("=QQQ")
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -217,9 +221,14 @@ class _Piece(ctypes.Structure):
 
 
 class Memory:
-    """Reads what other processes have in memory: process_vm_readv(2)."""
+    """Reads what other processes have in memory: process_vm_readv(2).
 
-    def __init__(self) -> None:
+    ``lender`` is a socket on which an ancestor of theirs reads it (``launch.isolation
+    .lending``) where the kernel lets nobody else, -1 for none.
+    """
+
+    def __init__(self, lender: int = -1) -> None:
+        self._lender = lender
         self._buffer = ctypes.create_string_buffer(PATH_MAX + 1)
         self._address = ctypes.addressof(self._buffer)
         self._ours, self._theirs = _Piece(self._address, 0), _Piece(0, 0)
@@ -242,10 +251,23 @@ class Memory:
         self._ours.length = self._theirs.length = length
         self._theirs.start = address
         ours, theirs = self._pieces
-        got = _checked(self._read(thread, ours, 1, theirs, 1, 0), "process_vm_readv")
+        got = self._read(thread, ours, 1, theirs, 1, 0)
+        if got < 0:
+            error = ctypes.get_errno()
+            if error == errno.EPERM and self._lender >= 0:
+                return self._borrowed(thread, address, length)
+            raise OSError(error, f"process_vm_readv: {os.strerror(error)}")
         if got != length:
             raise OSError(errno.EFAULT, "memory that is not there")
         return ctypes.string_at(self._address, length)
+
+    def _borrowed(self, thread: int, address: int, length: int) -> bytes:
+        os.write(self._lender, _QUESTION.pack(thread, address & _WORD_MASK, length))
+        answer = os.read(self._lender, _ERROR.size + length)
+        error = _ERROR.unpack_from(answer)[0] if len(answer) >= _ERROR.size else errno.EPERM
+        if error:
+            raise OSError(error, f"lent memory: {os.strerror(error)}")
+        return answer[_ERROR.size :]
 
     def string(self, thread: int, address: int) -> bytes:
         """Return the string there, without its NUL; ENAMETOOLONG when it has no end."""

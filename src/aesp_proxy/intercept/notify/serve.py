@@ -36,6 +36,7 @@ from aesp_proxy.intercept.notify.resolve import Resolver
 from aesp_proxy.intercept.notify.waiting import Waiting
 
 KIND: Final = "notify"
+LENDER: Final = "memory"
 _TEND_MS: Final = 500
 _LOG: Final = logging.getLogger(__name__)
 type Answer = Opened | Waits | GoesOn | None
@@ -48,17 +49,21 @@ def serve(gate: FileGate, given: Given) -> None:
     if len(descriptors) != 1:
         raise UnavailableError("no listener for system calls was handed over", where="notify")
     give_up_privileges()
-    Server(gate, Listener(descriptors[0]), given).run()
+    lenders = [number for kind, number in given.descriptors if kind == LENDER]
+    memory = Memory(lenders[0] if lenders else -1)
+    Server(gate, Listener(descriptors[0]), given, memory).run()
 
 
 class Server:
     """One listener and all that it takes to answer."""
 
-    def __init__(self, gate: FileGate, listener: Listener, given: Given) -> None:
+    def __init__(
+        self, gate: FileGate, listener: Listener, given: Given, memory: Memory | None = None
+    ) -> None:
         self._gate = gate
         self._listener = listener
         self._given = given
-        self._memory = Memory()
+        self._memory = memory or Memory()
         self._calls: dict[int, Call] = by_number(column_of(os.uname().machine))
         self._waiting = Waiting(listener)
         self._handlers: dict[Kind, Handler] = {}

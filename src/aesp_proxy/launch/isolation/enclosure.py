@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from aesp_proxy.launch.isolation import inside, link, namespaces
+from aesp_proxy.launch.isolation.lending import Lender
 
 
 class Prepared(NamedTuple):
@@ -37,11 +39,20 @@ class Enclosure:
         """Return what to wait on for ``ended``."""
         return self._link.fileno()
 
-    def start(self) -> int:
-        """Let the command start; return 0, or the errno of a failed exec."""
+    def start(self, lender: Lender | None = None) -> int:
+        """Let the command start; return 0, or the errno of a failed exec.
+
+        Whether it may be executed is asked by the ``lender`` meanwhile.
+        """
         with contextlib.suppress(OSError):
             link.send(self._link, "go")
         while True:
+            while lender is not None and lender.is_open:
+                own = self._link.fileno()
+                ready, _, _ = select.select([own, lender.fileno()], [], [])
+                if own in ready:
+                    break
+                lender.answer()
             message = link.receive(self._link)
             match message.words:
                 case ["here"]:

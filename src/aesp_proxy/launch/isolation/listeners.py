@@ -36,9 +36,11 @@ class Kind(StrEnum):
     """A session of the kernel's FUSE, already mounted: no socket."""
     NOTIFY = "notify"
     """A listener for system calls (seccomp_unotify(2)): no socket."""
+    MEMORY = "memory"
+    """Where to ask for the memory of the command's processes (``lending``): not the proxy's."""
 
 
-NO_SOCKETS: Final = frozenset({Kind.FUSE, Kind.NOTIFY})
+NO_SOCKETS: Final = frozenset({Kind.FUSE, Kind.NOTIFY, Kind.MEMORY})
 
 
 class Listener(NamedTuple):
