@@ -29,6 +29,7 @@ HOMES = {
         "daemon/service/watch.py",
         "intercept/capture/watch.py",
         "intercept/fuse/watch.py",
+        "intercept/observe/watches.py",
     ),
     "click": ("cli",),
     "rich": ("cli",),

@@ -65,7 +65,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--files",
-    type=click.Choice(["auto", "fuse", "stage", "notify", "none"]),
+    type=click.Choice(["auto", "fuse", "stage", "notify", "observe", "none"]),
     help="How accesses to files are decided (files.backend).",
 )
 @click.option(
@@ -227,8 +227,8 @@ def _walled(
         walled.close()
         raise
     _say_open(walled.open, quiet=start.quiet)
-    if walled.backend:
-        _say(f"files: {walled.backend}: {files.promise(walled.backend)}", quiet=start.quiet)
+    if backend := files.backend_of(walled):
+        _say(f"files: {backend}: {files.promise(backend)}", quiet=start.quiet)
     port = walled.listener.getsockname()[1]
     settings = replace(start.settings, listen=replace(start.settings.listen, port=port))
     try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _STRICTEST_FIRST: Final = ("fuse", "notify")
 # A stage needs no process: nothing of it is decided before its end.
-_SERVED: Final = frozenset({"fuse", "notify"})
+_SERVED: Final = frozenset({"fuse", "notify", "observe"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,19 @@ class RunFiles:
     """What is to be tried, strictest first; ``rows`` are for the list of the view.
 
     ``settings`` name the guarded directories in full. ``required`` is where the policy
-    says that there must be one, empty where it does not.
+    says that there must be one, empty where it does not. ``observes``: what happens is
+    recorded, which stands everywhere and stops nothing.
     """
 
     settings: Settings
     backends: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     required: str = ""
+    observes: bool = False
+
+    def backend_of(self, walled: Walled) -> str:
+        """Return the backend that a run has, empty for none."""
+        return walled.backend or ("observe" if self.observes else "")
 
     def guard(self, walled: Walled, view: Path, *, log: Path) -> FileGuard | None:
         """Start the file guard of what stands; ConfigError where one must and none does.
@@ -49,13 +55,14 @@ class RunFiles:
                 where=self.required,
                 remedy="`aesp-proxy doctor` says what this machine lacks",
             )
-        if walled.backend not in _SERVED:
+        backend = self.backend_of(walled)
+        if backend not in _SERVED:
             return None
         from aesp_proxy.daemon.process import start_file_guard
         from aesp_proxy.launch.isolation.view import read
 
         covers = [(row[2], row[1]) for row in read(str(view)) if row[0] == "cover"]
-        return start_file_guard(walled.backend, walled.descriptors, log=log, covers=covers)
+        return start_file_guard(backend, walled.descriptors, log=log, covers=covers)
 
     def promise(self, backend: str) -> str:
         """Say what it guarantees, and below which directories."""
@@ -92,7 +99,8 @@ def files_for(settings: Settings) -> RunFiles:
     rows = tuple(("fuse", each) for each in outermost((str(tree), *besides)))
     return RunFiles(
         settings=replace(settings, files=named),
-        backends=backends,
+        backends=() if wanted == "observe" else backends,
+        observes=wanted == "observe",
         rows=rows if "fuse" in backends else (),
         required=required,
     )

@@ -50,8 +50,9 @@ class Files:
         "`auto`: the strictest that this machine has, where the policy speaks of files; `fuse`: a "
         "live view in which every access is decided; `stage`: forbidden files are not there for "
         "the command, and what it writes in the tree is held back until it is published; "
-        "`notify`: system calls are decided, with no privilege; `none`: files are as they are.",
-        choices=("auto", "fuse", "stage", "notify", "none"),
+        "`notify`: system calls are decided, with no privilege; `observe`: what happens is "
+        "recorded, and nothing is stopped; `none`: files are as they are.",
+        choices=("auto", "fuse", "stage", "notify", "observe", "none"),
     )
     tree: str = setting(
         "", "Directory that is guarded; default is the one in which `run` was started."

@@ -8,6 +8,7 @@ kernel itself then opens it a million times without asking.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,7 @@ from aesp_proxy.errors import RecordError
 from aesp_proxy.intercept.file_port import NOBODY, Actor
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
 from aesp_proxy.model.event import FileOperation
-from aesp_proxy.model.record import Record, RecordId
+from aesp_proxy.model.record import Outcome, Record, RecordId, RecordKind
 from aesp_proxy.record.compose import decision_record
 
 _KEPT_MAX: Final = 200_000
@@ -194,6 +195,24 @@ class JudgedFileGate:
             size=size,
             notes=((ENFORCED_KEY, "no"),),
         )
+
+    def note_gap(self, what: str) -> None:
+        """Record that something may not have been seen; see ``file_port``."""
+        record = Record(
+            kind=RecordKind.LIFECYCLE,
+            time_ns=self._judge.event(FileOperation.OPEN, "/", "/").time_ns,
+            event_type="files.overflow",
+            action="files.watch",
+            outcome=Outcome.FAILURE,
+            verdict="",
+            reason="",
+            guard="",
+            severity="error",
+            message=what,
+            resource="",
+        )
+        with contextlib.suppress(RecordError):
+            self._journal.append(record)
 
     # recording --------------------------------------------------------------------
 

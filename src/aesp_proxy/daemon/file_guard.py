@@ -46,6 +46,7 @@ from aesp_proxy.record.journal import Journal, JournalOptions, Mode
 SERVES: Final = {
     "fuse": "aesp_proxy.intercept.fuse.serve",
     "notify": "aesp_proxy.intercept.notify.serve",
+    "observe": "aesp_proxy.intercept.observe.serve",
 }
 """The backends that run here: the module whose ``serve`` is a ``Serve``."""
 

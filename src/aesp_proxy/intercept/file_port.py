@@ -27,7 +27,34 @@ class Actor:
 NOBODY = Actor()
 
 
-class FileGate(Protocol):
+class FileWitness(Protocol):
+    """The pipeline, as it sees what has happened already and could not be stopped."""
+
+    def permits(self, operation: FileOperation, path: str, resolved: str) -> bool:
+        """Tell whether an access would pass by its name; not recorded. False on every doubt."""
+
+    def note_done(
+        self,
+        operation: FileOperation,
+        path: str,
+        resolved: str,
+        actor: Actor = NOBODY,
+        *,
+        size: int,
+        content: bytes | None = None,
+        is_directory: bool = False,
+    ) -> None:
+        """Record what was done, and what would have been decided of it.
+
+        Of a rename, ``path`` is the old name and ``resolved`` the new one. ``content`` is
+        what was written, where it is known. Never raises; what cannot be recorded is lost.
+        """
+
+    def note_gap(self, what: str) -> None:
+        """Record that something may have happened that was not seen. Never raises."""
+
+
+class FileGate(FileWitness, Protocol):
     """The pipeline, as a backend for files sees it."""
 
     generation: int
@@ -84,9 +111,6 @@ class FileGate(Protocol):
     def refuse_unsupported(self, path: str, what: str, actor: Actor = NOBODY) -> FileDenial:
         """Refuse and record what this backend has no answer for: ``what``, in a few words."""
 
-    def permits(self, operation: FileOperation, path: str, resolved: str) -> bool:
-        """Tell whether an access would pass by its name; not recorded. False on every doubt."""
-
 
 GUARANTEES: Final = {
     "fuse": "every lookup, opening and change below the trees is decided; forbidden names are not "
@@ -126,27 +150,3 @@ class Given:
 
 type Serve = Callable[[FileGate, Given], None]
 """A backend: a blocking loop, until ``heard`` says False or what it serves is gone."""
-
-
-class FileWitness(Protocol):
-    """The pipeline, as it sees what has happened already and could not be stopped."""
-
-    def permits(self, operation: FileOperation, path: str, resolved: str) -> bool:
-        """Tell whether an access would have passed by its name."""
-
-    def note_done(
-        self,
-        operation: FileOperation,
-        path: str,
-        resolved: str,
-        actor: Actor = NOBODY,
-        *,
-        size: int,
-        content: bytes | None = None,
-        is_directory: bool = False,
-    ) -> None:
-        """Record what was done, and what would have been decided of it.
-
-        Of a rename, ``path`` is the old name and ``resolved`` the new one. ``content`` is
-        what was written, where it is known. Never raises; what cannot be recorded is lost.
-        """
