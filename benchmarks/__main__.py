@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import harness, machine, report
 from benchmarks.report import Part
 
-NAMES = ("decide", "policy", "replay", "scan", "quality", "egress", "record", "aggregator")
+NAMES = ("decide", "policy", "replay", "scan", "quality", "egress", "record", "aggregator", "files")
 FOLDER = Path(__file__).resolve().parent
 RUN_S_MAX = 900.0
 
