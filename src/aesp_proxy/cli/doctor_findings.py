@@ -12,10 +12,12 @@ from typing import Final
 from aesp_proxy.daemon.capturing import ELSEWHERE, captures, wish_of
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.policy_files import load_snapshot
+from aesp_proxy.daemon.watching import trees_of, watched_now, watches
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.forward.transport import load_destination
 from aesp_proxy.launch.probe.capture import capture_findings
 from aesp_proxy.launch.probe.clients import client_findings
+from aesp_proxy.launch.probe.files import file_findings
 from aesp_proxy.launch.probe.finding import Finding, Group, Level
 from aesp_proxy.launch.probe.isolation import isolation_findings
 from aesp_proxy.launch.probe.machine import machine_findings
@@ -32,6 +34,7 @@ def findings(settings: Settings) -> list[Finding]:
         *machine_findings(connections_max=settings.limits.connections_max),
         *isolation_findings(degraded=degraded, is_root=os.geteuid() == 0),
         *_capture(settings),
+        *_files(settings),
         state_finding(settings.state_dir),
         ca_finding(settings.ca_dir, now=now),
         _policy(settings),
@@ -55,6 +58,22 @@ def _capture(settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield from capture_findings(wish, rules=rules)
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    """Yield whether opens of files can be decided; nothing is marked."""
+    named = watches(settings)
+    try:
+        if named:
+            watched_now(settings)
+        trees = trees_of(settings) if named else ()
+    except ConfigError as error:
+        yield Finding(
+            group=Group.FILES, name="settings", level=Level.MISSING, found=str(error),
+            meaning="`daemon` refuses to start", remedy=error.remedy or "mend files.watch.*",
+        )  # fmt: skip
+        return
+    yield from file_findings(trees, named=named)
 
 
 def _setup(name: str, level: Level, found: str, meaning: str, remedy: str = "") -> Finding:

@@ -22,6 +22,7 @@ class Group(StrEnum):
     MACHINE = "machine"
     ISOLATION = "isolation of `run`"
     CAPTURE = "capture by `daemon`"
+    FILES = "files of agents that run already"
     SETUP = "setup"
     CLIENTS = "clients"
     LATER = "not used by this version"
