@@ -24,6 +24,7 @@ from aesp_proxy.normalize.patch_of import patch_of
 _WRITING: Final = frozenset(
     {FileOperation.CREATE, FileOperation.WRITE, FileOperation.DELETE, FileOperation.RENAME}
 )
+_OF_CONTENT: Final = frozenset({Reason.SECRET_FOUND, Reason.UNSCANNABLE})
 _OF_SIZE: Final = frozenset({Reason.PATCH_TOO_LARGE, Reason.PATCH_UNBALANCED})
 _EMPTY: Final = frozenset({FileOperation.CREATE, FileOperation.DELETE})
 
@@ -121,7 +122,7 @@ class FileJudge:
         """
         event = self.event(FileOperation.OPEN, path, resolved, content)
         decision = decide(event, self.snapshot)
-        if decision.reason is Reason.SECRET_FOUND and not refuses:
+        if decision.reason in _OF_CONTENT and not refuses:
             decision = self._noted(decision)
         return Judged(event, decision)
 
@@ -141,20 +142,20 @@ class FileJudge:
             told = f"{size} bytes are not read, and so not written: at most {most}"
             return Judged(event, self.refusal(Reason.LIMIT_EXCEEDED, told))
         decision = decide(event, self.snapshot)
-        if decision.reason is Reason.SECRET_FOUND and self._written.notes_secrets:
+        if decision.reason in _OF_CONTENT and self._written.notes_secrets:
             decision = self._noted(decision)
         if decision.verdict.passes and self._reads_patches:
             of_patch = decide(self._patch(event, before or b"", after), self.snapshot)
             is_free = before is None and self._written.takes_new_files_of_any_size
             passes = of_patch.verdict.passes or (is_free and of_patch.reason in _OF_SIZE)
-            if of_patch.reason is Reason.SECRET_FOUND and self._written.notes_secrets:
+            if of_patch.reason in _OF_CONTENT and self._written.notes_secrets:
                 passes = True
             decision = decision if passes else of_patch
         return Judged(event, decision)
 
     def _noted(self, decision: Decision) -> Decision:
         """Tell of a finding, and let it be."""
-        noted = self.refusal(Reason.SECRET_FOUND, decision.message, verdict=Verdict.AUDIT)
+        noted = self.refusal(decision.reason, decision.message, verdict=Verdict.AUDIT)
         return replace(noted, findings=decision.findings)
 
     def done(

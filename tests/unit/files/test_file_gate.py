@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 
 import pytest
 from file_lab import TOKEN, TOKEN_RULES, Recorded, file_gate, file_judge, files_snapshot
@@ -240,3 +241,18 @@ def test_a_name_that_is_no_utf_8_is_recorded_as_a_journal_takes_it(name):
     for record in journal.records:
         assert pack_row(record, "host", 1, 1)
         assert "\\x" in record.target_path
+
+
+BOMB = gzip.compress(bytes(8 << 20))
+
+
+def test_what_cannot_be_looked_through_is_told_where_secrets_are_and_else_refuses(
+    snapshot, journal
+):
+    lets_be = JudgedFileGate(file_judge(snapshot, written=LETS_BE), journal, reading_refuses=False)
+    assert lets_be.refuse_reading("/w/a.gz", "/w/a.gz", BOMB, len(BOMB)) is None
+    assert lets_be.refuse_writing("/w/a.gz", "/w/a.gz", None, BOMB, len(BOMB)) is None
+    assert [record.reason for record in journal.records] == ["unscannable"] * 2
+    strict = file_gate(snapshot, reading_refuses=True)
+    assert strict.refuse_reading("/w/a.gz", "/w/a.gz", BOMB, len(BOMB)) is not None
+    assert strict.refuse_writing("/w/a.gz", "/w/a.gz", None, BOMB, len(BOMB)) is not None
