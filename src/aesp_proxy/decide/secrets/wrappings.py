@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 from collections.abc import Iterator
 from typing import Final
@@ -34,11 +35,16 @@ def spellings(piece: bytes) -> tuple[tuple[str, bytes], ...]:
 def _all(piece: bytes) -> Iterator[tuple[str, bytes]]:
     yield PLAIN, piece
     yield "lowercase", piece.lower()  # what a name of a host becomes
+    yield "uppercase", piece.upper()
+    yield "swapped case", piece.swapcase()
+    yield "spread", bytes(byte for byte in piece if byte < 128 and chr(byte).isalnum())
     yield "reversed", piece[::-1]
     yield "hex", piece.hex().encode("ascii")
     yield "hex", piece.hex().upper().encode("ascii")
     for shift in range(3):
         yield from _base64(piece, shift)
+    yield "reversed base64", base64.b64encode(piece).rstrip(b"=")[-2::-1]
+    yield "rot13", codecs.encode(piece.decode("latin-1"), "rot13").encode("latin-1")
     yield "percent", quote_from_bytes(piece, safe="").encode("ascii")
     yield "percent", quote_from_bytes(piece, safe="/:@").encode("ascii")
     every = [f"%{byte:02x}" for byte in piece]
