@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint long live mutate bench docs clean
+.PHONY: help setup demo test check lint long soak fuzz live mutate bench docs clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,9 +26,15 @@ lint: setup
 	@.venv/bin/lint-imports --no-cache
 	@$(PY) docs/generate.py --check
 
-long: setup ## Compare with other engines and play many histories of the record (minutes)
+long: setup ## Compare with other engines, play many histories of the record and a soak (minutes)
 	@sh .ci/packages.sh
-	@$(PY) -m pytest -q -s -m long tests/differential tests/faults
+	@$(PY) -m pytest -q -s -m long tests/differential tests/faults tests/soak
+
+soak: setup ## Ten minutes of honest traffic and abuse, in which nothing may grow
+	@SOAK_S=600 $(PY) -m pytest -q -s -m long tests/soak
+
+fuzz: setup ## Run a fuzz target led by coverage (FUZZ="fuzz_http -max_total_time=60")
+	@.uv/bin/uv run -q --with atheris tests/fuzz/run.py $(FUZZ)
 
 live: setup ## Run the tests that need root, kernel features or Debian packages
 	@sh .ci/live.sh
