@@ -50,7 +50,7 @@ TARGETS = {
     ],
     "fuzz_words": [
         "intercept/capture/wish.py", "intercept/notify/kernel.py", "launch/files.py",
-        "launch/isolation/layers.py", "launch/isolation/wish.py",
+        "launch/isolation/layers.py", "launch/isolation/wish.py", "record/enrolment.py",
     ],
 }  # fmt: skip
 """Targets, and the parsers that they run. Others (``fuzz_corporate``) have no such name."""
@@ -69,6 +69,7 @@ WITHOUT = {
     "intercept/egress/tls.py": "OpenSSL's records; what is in them has targets of its own",
     "intercept/egress/tls_settings.py": "the operator's list of ciphers, read by OpenSSL",
     "intercept/fanotify/listener.py": "bytes of the kernel for ``fanotify/kernel``",
+    "intercept/observe/watches.py": "inotify's events, read by inotify-simple",
     "intercept/resolver/upstream.py": "the operator's servers and search domains",
     "intercept/stage/stage.py": "files of the state directory, JSON, refused whole when odd",
     "launch/attack/kernel_calls.py": "tries to read what it must not",

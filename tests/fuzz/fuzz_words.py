@@ -13,6 +13,7 @@ from aesp_proxy.intercept.notify.kernel import read_how, read_notification
 from aesp_proxy.launch.files import read_wish as read_files
 from aesp_proxy.launch.isolation.layers import read_report
 from aesp_proxy.launch.isolation.wish import read_wish as read_isolation
+from aesp_proxy.record.enrolment import EnrolmentRequest, Token
 
 
 def fuzz_one(data: bytes) -> None:
@@ -29,3 +30,7 @@ def fuzz_one(data: bytes) -> None:
         read_notification(data)
     with contextlib.suppress(OSError):
         read_how(data)
+    with contextlib.suppress(InputError):
+        Token.parse(text)
+    with contextlib.suppress(InputError):
+        EnrolmentRequest.decode(data)
