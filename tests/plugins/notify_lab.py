@@ -175,7 +175,9 @@ class Guarded:
         return Ran(code=self.process.returncode, out=out, err=err, records=records)
 
 
-def run_guarded(words: Sequence[str | Path], **options: object) -> Ran:
+def run_guarded(
+    words: Sequence[str | Path | int], *, timeout: float = TIME_S, **options: object
+) -> Ran:
     """Run a command to its end under a server; see ``Guarded``."""
     with Guarded(words, **options) as guarded:  # type: ignore[arg-type]
-        return guarded.finish()
+        return guarded.finish(timeout=timeout)

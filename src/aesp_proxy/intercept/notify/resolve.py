@@ -28,6 +28,7 @@ from aesp_proxy.intercept.notify.kernel import (
     RESOLVE_NO_XDEV,
     openat2,
 )
+from aesp_proxy.intercept.notify.naming import name_of
 from aesp_proxy.intercept.notify.processes import ROOT_INODE, Processes
 
 _HELD: Final = os.O_PATH | os.O_CLOEXEC
@@ -213,16 +214,19 @@ class Resolver:
             raise
         status = os.fstat(held)
         if status.st_dev not in self._processes.devices:
-            return self._found(held, status)
+            return self._found(held, status, start, path)
         os.close(held)
         if scoped:
             raise OSError(errno.EXDEV, "a scope in a procfs")
         return None
 
-    def _found(self, held: int, status: os.stat_result) -> Found:
-        """Say what is held; lets it go when that cannot be said."""
+    def _found(self, held: int, status: os.stat_result, start: int = -1, way: bytes = b"") -> Found:
+        """Say what is held; lets it go when that cannot be said.
+
+        ``way`` led to it from ``start``, without a link.
+        """
         try:
-            path = os.readlink(f"/proc/self/fd/{held}")  # noqa: PTH115 - a descriptor's
+            path = name_of(held, start, way)
         except OSError:
             os.close(held)
             raise
@@ -238,7 +242,7 @@ class Resolver:
         )
 
     def _name(self, held: int) -> str:
-        return self._inside(os.readlink(f"/proc/self/fd/{held}"))  # noqa: PTH115
+        return self._inside(name_of(held))
 
     def _inside(self, path: str) -> str:
         """Return a path as it is from the agent's root."""
