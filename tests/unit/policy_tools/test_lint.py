@@ -270,6 +270,58 @@ def test_a_credential_for_a_host_that_nothing_allows_is_told(lint: Lint) -> None
     assert "credential-unreachable" not in checks(lint(text + allowing))
 
 
+def actions(*entries: str, more: str = "") -> str:
+    listed = "".join(f"      - {{{entry}}}\n" for entry in entries)
+    return hosts('"*.a.example"') + f"  secret_leak:\n{more}    actions:\n{listed}"
+
+
+BELOW = "severity_threshold: error"
+
+
+@pytest.mark.parametrize(
+    ("entries", "more", "told"),
+    [
+        (("rule: github-*, action: record, hosts: [b.example]",), "", "action-unreachable"),
+        (("rule: github-*, action: redact, severity: warning",), BELOW, "action-without-effect"),
+        (("rule: github-*, action: redact",), "redact: true", "action-without-effect"),
+        (
+            ("rule: '*', action: record", "rule: github-pat, action: redact"),
+            "",
+            "action-without-effect",
+        ),
+        (
+            ("rule: github-pat, action: redact", "rule: github-pat, action: redact"),
+            "",
+            "action-without-effect",
+        ),
+        (
+            (
+                "rule: 'git*', action: record, hosts: ['*.a.example']",
+                "rule: github-pat, action: record, hosts: [x.a.example], severity: error",
+            ),
+            "",
+            "action-without-effect",
+        ),
+    ],
+    ids=["host", "below", "redact", "milder", "twice", "within"],
+)
+def test_an_action_that_never_decides_is_told(
+    lint: Lint, entries: tuple[str, ...], more: str, told: str
+) -> None:
+    found = lint(actions(*entries, more=f"    {more}\n" if more else ""))
+    assert checks(found) == [told]
+
+
+def test_actions_that_decide_are_left_alone(lint: Lint) -> None:
+    text = actions(
+        "rule: github-pat, action: record, hosts: [x.a.example]",
+        "rule: github-pat, action: redact",
+        "rule: 'git*', action: redact, severity: error",
+        "rule: 'registered:*', action: record, hosts: ['*.a.example']",
+    )
+    assert checks(lint(text)) == []
+
+
 def test_what_has_no_effect_yet_is_a_note_at_its_place(lint: Lint) -> None:
     (found,) = lint("guards: {mcp_tool: {allow: [a]}}\nsettings: {verbose_logging: true}\n")
     assert (found.check, found.place[1]) == ("loader-note", 4)

@@ -227,6 +227,19 @@ _ROWS: Final = (
         "Allow the host, or take it out of the credential.",
     ),
     _row(
+        "action-unreachable",
+        _WARNING,
+        "An action of secret_leak is for a host that is not allowed.",
+        "Allow the host, or take it out of the action.",
+    ),
+    _row(
+        "action-without-effect",
+        _WARNING,
+        "An action of secret_leak can never apply.",
+        "What it is for is recorded anyway, or masked or recorded by another entry that is as "
+        "mild. Take it out, or widen its severity.",
+    ),
+    _row(
         "guard-off",
         _NOTE,
         "A guard is switched off.",

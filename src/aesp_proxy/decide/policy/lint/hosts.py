@@ -47,7 +47,7 @@ _TENANTS: Final = frozenset({
 
 
 def look_at_hosts(subject: Subject) -> Iterator[LintFinding]:
-    """Yield what is wrong with ``egress_allowlist`` and where credentials may go."""
+    """Yield what is wrong with ``egress_allowlist`` and where secrets may go."""
     section = subject.policy.egress
     if section is None:
         return
@@ -57,7 +57,7 @@ def look_at_hosts(subject: Subject) -> Iterator[LintFinding]:
     yield from _allowed(subject, section.allow, section.block)
     yield from _blocked(subject, section.block)
     if section.default_verdict is Verdict.DENY and not _rules_allow_egress(subject):
-        yield from _credentials(subject, section.allow)
+        yield from _secrets(subject, section.allow)
 
 
 def request_to(rule: HostRule) -> dict[str, object]:
@@ -197,13 +197,19 @@ def _rules_allow_egress(subject: Subject) -> bool:
     )
 
 
-def _credentials(subject: Subject, allow: Sequence[HostRule]) -> Iterator[LintFinding]:
-    for credential in subject.policy.secrets.credentials:
-        for host in credential.hosts:
+def _secrets(subject: Subject, allow: Sequence[HostRule]) -> Iterator[LintFinding]:
+    """Yield the hosts of credentials and of actions that no entry allows."""
+    section = subject.policy.secrets
+    named = [("credential-unreachable", one.rule.value, one.hosts) for one in section.credentials]
+    named += [("action-unreachable", one.rule.value, one.hosts) for one in section.actions]
+    for check, rule, hosts in named:
+        for host in hosts:
             if any(hosts_may_meet(host, other) for other in allow):
                 continue
-            message = f"{credential.rule.value} may go to {host.text}, which no entry allows"
-            yield told("credential-unreachable", message, subject.at(host.source, host.text),
+            message = f"{rule[:80]} may go to {host.text}, which no entry allows"
+            if check == "action-unreachable":
+                message = f"an action for {rule[:80]} names {host.text}, which no entry allows"
+            yield told(check, message, subject.at(host.source, host.text),
                        witness=request_to(host))  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from aesp_proxy.decide.policy.lint.finding import LintFinding
 from aesp_proxy.decide.policy.lint.hosts import look_at_hosts
+from aesp_proxy.decide.policy.lint.leaks import look_at_actions
 from aesp_proxy.decide.policy.lint.pairs import look_at_pairs
 from aesp_proxy.decide.policy.lint.paths import look_at_paths
 from aesp_proxy.decide.policy.lint.rules import look_at_rules
@@ -19,6 +20,7 @@ def lint(subject: Subject, describe: Describe) -> tuple[LintFinding, ...]:
     return ordered((
         *look_at_sections(subject),
         *look_at_hosts(subject),
+        *look_at_actions(subject),
         *look_at_paths(subject),
         *look_at_tools(subject),
         *look_at_rules(subject),
