@@ -21,6 +21,9 @@ from typing import Any
 
 import pytest
 
+from aesp_proxy.daemon.service.ask import ask
+from aesp_proxy.errors import UnavailableError
+
 PROGRAM = Path(sys.executable).parent / "aesp-proxy"
 WAIT_S = 60.0
 POLICY = """\
@@ -242,6 +245,11 @@ def test_it_decides_says_how_it_is_and_ends_in_order(daemon):
     assert told["forwarder"]["on"] is False
     (worker,) = told["workers"]
     assert (worker["allowed"], worker["refused"], worker["epoch"]) == (1, 1, 1)
+    said = ask(daemon.run_dir / "control.sock", {"ask": "refusals", "what": "TWO", "last": 9})
+    assert [each["reason"] for each in said["refusals"]] == ["host_not_allowed"]
+    assert "guards.egress_allowlist.allow" in said["refusals"][0]["remedy"]
+    with pytest.raises(UnavailableError, match="last is a number from 1 to 1000"):
+        ask(daemon.run_dir / "control.sock", {"ask": "refusals", "last": 0})
     assert (daemon.run_dir / "control.sock").stat().st_mode & 0o777 == 0o600
     assert "BEGIN CERTIFICATE" in (daemon.folder / "ca.pem").read_text()
     assert daemon.end() == 0

@@ -18,12 +18,14 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import trio
 
 from aesp_proxy import __version__
 from aesp_proxy.daemon.listener import Given, bind_captured, bind_shared, name_queues
+from aesp_proxy.daemon.refusals import last_refusals
 from aesp_proxy.daemon.service.answer import Question, answer_questions
 from aesp_proxy.daemon.service.capture_slot import CaptureSlot
 from aesp_proxy.daemon.service.files_slot import FilesSlot
@@ -37,8 +39,10 @@ from aesp_proxy.daemon.service.rules_news import RulesNews
 from aesp_proxy.daemon.service.run_dir import RunDir
 from aesp_proxy.daemon.service.sealer_slot import SealerSlot
 from aesp_proxy.daemon.service.worker_slot import WorkerSlot
-from aesp_proxy.errors import AespError
+from aesp_proxy.errors import AespError, InputError
+from aesp_proxy.record.state import audit_paths
 
+_REFUSALS_MAX: Final = 1_000
 _COUNT_S_MAX: Final = 1.0
 _TOLD: Final = ServiceEnd(exit_code=0)
 _NEWS_MAX: Final = 100
@@ -85,6 +89,20 @@ class _Service:
             f"{ready} of {len(self.slots)} workers on port {self.port}, "
             f"policy {active.name!a} serial {active.serial}{kept}{rules}"
         )
+
+    async def refusals(self, question: Question) -> dict[str, object]:
+        """Say what was refused last; ``what`` and ``last`` of the question choose."""
+        last = question.get("last", 5)
+        if not isinstance(last, int) or not 0 < last <= _REFUSALS_MAX:
+            raise InputError(f"last is a number from 1 to {_REFUSALS_MAX}")
+        read = partial(
+            last_refusals,
+            audit_paths(self.plan.settings.state_dir),
+            str(question.get("what", "")),
+            last=last,
+        )
+        found = await trio.to_thread.run_sync(read)
+        return {"refusals": [each.told() for each in found]}
 
     async def status(self, question: Question) -> dict[str, object]:
         """Return what ``aesp-proxy status`` shows, counted now."""
@@ -188,6 +206,7 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
     registering = Registering(plan, plan.registry, service.slots)
     answers = {
         "status": service.status,
+        "refusals": service.refusals,
         "secrets.register": registering.register,
         "secrets.forget": registering.forget,
         "secrets.list": registering.listed,
