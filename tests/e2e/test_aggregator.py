@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -519,10 +520,12 @@ def test_connections_that_say_nothing_are_ended_and_others_served(
     server: Server, host: Host, tmp_path: Path
 ) -> None:
     transport = host.enrol(server.data, tmp_path / "out", server.url)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     silent: list[socket.socket] = []
     address = ("127.0.0.1", server.port)
     try:
-        silent += [socket.create_connection(address, timeout=WAIT_S) for _ in range(150)]
+        silent += [socket.create_connection(address, timeout=WAIT_S) for _ in range(1000)]
         shaken = [open_tls(server, tmp_path / "out") for _ in range(5)]
         silent += shaken
         half = open_tls(server, tmp_path / "out")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from aesp_proxy.aggregator.handshakes import watch
 from aesp_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def server_context(data: DataDir) -> ssl.SSLContext:
         raise ConfigError(
             f"cannot be used for TLS: {error}", where=str(data.server), remedy="remove it"
         ) from error
+    watch(context)
     return context
 
 
