@@ -47,6 +47,8 @@ HOMES = {
         "intercept/fanotify/kernel.py",
     ),
     "pathspec": ("cli/scan/targets.py",),
+    "pyarrow": ("aggregator/extract.py",),
+    "prometheus_client": ("aggregator/metrics.py",),
     "confluent_kafka": ("aggregator/export/sinks/kafka.py",),
 }
 

@@ -17,11 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
+from prometheus_client.parser import text_string_to_metric_families
 from siem_lab import Bulk, Collector, Got, Said, SealingHost, receiving, storing
 
 from aesp_proxy.aggregator import enrolment
+from aesp_proxy.aggregator.client import client_context
 from aesp_proxy.aggregator.identity import DataDir, FileLock
 from aesp_proxy.cli.aggregator import aggregator
 from aesp_proxy.errors import ConfigError, UnavailableError
@@ -248,7 +251,39 @@ def test_the_aggregator_exports_and_a_sink_that_hangs_holds_up_nothing(
             until(lambda: len(bad.requests) >= 1)
             transport.close()
             hanging.set()
+            assert_readers_see_it(data, url, tmp_path)
     assert sorted(bulk.documents) == sorted(host.ids)
+
+
+def assert_readers_see_it(data: DataDir, url: str, tmp_path: Path) -> None:
+    """Figures, counts, proofs and health: for a reader; a host sees its own only."""
+    reader = tmp_path / "reader"
+    enrolment.admit_reader(data, "soc", out=reader, url=url, now=datetime.now(UTC))
+    with httpx.Client(base_url=url, verify=client_context(reader), trust_env=False) as client:
+        until(lambda: "aesp_export_delivered_total" in client.get("/metrics").text)
+        figures = {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(client.get("/metrics").text)
+            for sample in family.samples
+            if sample.labels.get("sink") != "hook"
+        }
+        assert figures["aesp_aggregator_records_accepted_total"] == 11
+        assert figures["aesp_aggregator_log_batches"] == 2
+        until(lambda: client.get("/readyz").json()["batches_not_indexed"] == 0)
+        counted = client.get("/v1/stats", params={"by": "verdict"}).json()
+        assert counted == {"counts": [{"verdict": "deny", "count": 11}]}
+        proof = client.get("/v1/proof", params={"id": "h-one/1/7"}).json()
+        assert (proof["batch"], proof["leaf_index"], proof["tree_size"]) == (2, 1, 6)
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/v1/stats", params={"by": "; DROP"}).status_code == 400
+        assert client.get("/v1/proof", params={"id": "h-one/1/99"}).status_code == 400
+    host = client_context(tmp_path / "out")
+    with httpx.Client(base_url=url, verify=host, trust_env=False) as client:
+        assert client.get("/metrics").status_code == 403
+        assert client.get("/v1/stats", params={"origin": "h-two"}).status_code == 403
+        assert client.get("/v1/stats").json()["counts"][0]["count"] == 11
+        assert client.get("/v1/proof", params={"id": "h-two/1/1"}).status_code == 403
+        assert client.get("/v1/proof", params={"id": "h-one/1/1"}).status_code == 200
 
 
 def test_a_server_with_wrong_sinks_does_not_start(tmp_path: Path):

@@ -90,6 +90,15 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
         self.status, self.code, self.detail, self.more = status, code, detail, more
 
 
+def peer_of(request: Request, control: ControlStore, *, now_ns: int) -> Identity:
+    """Return who asks; Refused when the certificate is not enrolled."""
+    peer = request.scope.get("extensions", {}).get(PEER_EXTENSION, {})
+    identity = control.identity(peer.get("fingerprint", b""), now_ns=now_ns)
+    if identity is None:
+        raise Refused(403, "unknown_certificate", "this certificate is not enrolled")
+    return identity
+
+
 class Api:
     """The routes over their parts; one instance in one event loop."""
 
@@ -158,13 +167,7 @@ class Api:
         )
 
     def _peer(self, request: Request) -> Identity:
-        peer = request.scope.get("extensions", {}).get(PEER_EXTENSION, {})
-        identity = self._parts.control.identity(
-            peer.get("fingerprint", b""), now_ns=self._parts.now_ns()
-        )
-        if identity is None:
-            raise Refused(403, "unknown_certificate", "this certificate is not enrolled")
-        return identity
+        return peer_of(request, self._parts.control, now_ns=self._parts.now_ns())
 
     @contextmanager
     def _reserve(self, size_bytes: int) -> Iterator[None]:
@@ -209,6 +212,8 @@ def build_app(parts: Parts) -> ASGIApp:
             Route("/v1/events", api.events, methods=["GET"]),
             Route("/health", api.health, methods=["GET"]),
             Route("/ready", api.ready, methods=["GET"]),
+            Route("/healthz", api.health, methods=["GET"]),
+            Route("/readyz", api.ready, methods=["GET"]),
             *parts.more_routes,
         ],
         exception_handlers={

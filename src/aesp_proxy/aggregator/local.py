@@ -7,7 +7,7 @@ up himself; when a server is, the asker waits a little for it.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,7 @@ from aesp_proxy.aggregator.identity import DataDir, FileLock
 from aesp_proxy.aggregator.indexing import catch_up, drop_index, full_records, open_index
 from aesp_proxy.aggregator.ports import Evidence, Identity, NotedBatch, Origin, Refusals, Role
 from aesp_proxy.aggregator.query import event_json, next_cursor
+from aesp_proxy.aggregator.record_match import RecordMatch
 from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.index import SqliteIndexReader
 from aesp_proxy.aggregator.store.ledger import open_ledger_reader
@@ -22,7 +23,15 @@ from aesp_proxy.aggregator.store.objects import DirectoryObjects
 from aesp_proxy.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from aesp_proxy.aggregator.ports import BatchSource, EventQuery, ObjectStore
+    from collections.abc import Callable, Iterator
+
+    from aesp_proxy.aggregator.ports import (
+        BatchSource,
+        EventCount,
+        EventQuery,
+        EventRow,
+        ObjectStore,
+    )
 
 CATCH_UP_S_MAX: Final = 5.0
 POLL_S: Final = 0.05
@@ -63,13 +72,22 @@ class StoreSearch:
             ledger = open_ledger_reader(self._data.ledger, self._objects)
             stack.callback(ledger.close)
             behind = ledger.last_position() - index.position()
-            rows = index.find(query)
+            rows = index.find(query, _keep(ledger, query, end_s))
             if full:
                 records = full_records(ledger, rows)
                 shown = [event_json(*pair) for pair in zip(rows, records, strict=True)]
             else:
                 shown = [event_json(row) for row in rows]
         return shown, next_cursor(query, rows), behind
+
+    def count(self, query: EventQuery, by: tuple[str, ...]) -> list[EventCount]:
+        """Return how many matching events there are by ``by``, most first."""
+        end_s = time.monotonic() + self._query_s_max
+        index = SqliteIndexReader(self._data.index, expired=lambda: time.monotonic() > end_s)
+        try:
+            return index.count(query, by)
+        finally:
+            index.close()
 
     def behind(self) -> int:
         """Return how many batches are stored and not indexed yet."""
@@ -81,18 +99,48 @@ class StoreSearch:
             return ledger.last_position() - index.position()
 
 
-def find_events(
-    data: DataDir, query: EventQuery, *, full: bool
-) -> tuple[list[dict[str, Any]], str | None, int]:
-    """Answer a question from the stores; bring the index up first where that can be."""
+@contextmanager
+def open_search(data: DataDir) -> Iterator[StoreSearch]:
+    """Give a way to ask the stores; bring the index up first where that can be."""
     with ExitStack() as stack:
         objects = DirectoryObjects(data.root)
         stack.callback(objects.close)
         ledger = open_ledger_reader(data.ledger, objects)
         stack.callback(ledger.close)
         _bring_up(data, ledger)
-        search = StoreSearch(data, objects, query_s_max=60.0)
+        yield StoreSearch(data, objects, query_s_max=60.0)
+
+
+def find_events(
+    data: DataDir, query: EventQuery, *, full: bool
+) -> tuple[list[dict[str, Any]], str | None, int]:
+    """Answer a question from the stores, as :func:`open_search` does."""
+    with open_search(data) as search:
         return search.find(query, full=full)
+
+
+def count_events(data: DataDir, query: EventQuery, by: tuple[str, ...]) -> list[EventCount]:
+    """Count events from the stores, as :func:`open_search` does."""
+    with open_search(data) as search:
+        return search.count(query, by)
+
+
+def _keep(
+    ledger: BatchSource, query: EventQuery, end_s: float
+) -> Callable[[EventRow], bool] | None:
+    """Return the question to the record of a row, None when the index alone can answer."""
+    if not (query.path or query.rule):
+        return None
+    records = RecordMatch(ledger, query)
+
+    def keep(row: EventRow) -> bool:
+        if time.monotonic() > end_s:
+            raise UnavailableError(
+                "the question took too long", remedy="narrow it in time or agent"
+            )
+        return records.holds(row)
+
+    return keep
 
 
 def rebuild_index(data: DataDir) -> int:

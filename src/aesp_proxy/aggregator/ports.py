@@ -175,8 +175,20 @@ class EventCursor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventCount:
+    """How many events have these values, in the order of what was counted by."""
+
+    count: int
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventQuery:
-    """A question to the index. Empty text asks nothing; times are ``since <= t < until``."""
+    """A question to the index. Empty text asks nothing; times are ``since <= t < until``.
+
+    ``path`` is a whole path, or the beginning of one before a final ``*``; ``rule`` a
+    rule that found something or that applied. Both are looked up in the records.
+    """
 
     since_ns: int | None = None
     until_ns: int | None = None
@@ -188,6 +200,8 @@ class EventQuery:
     session: str = ""
     tenant: str = ""
     kind: str = ""
+    path: str = ""
+    rule: str = ""
     limit: int = 100
     cursor: EventCursor | None = None
 

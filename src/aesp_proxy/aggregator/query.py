@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from aesp_proxy.aggregator.ports import EventCursor, EventQuery, EventRow
+from aesp_proxy.aggregator.ports import EventCount, EventCursor, EventQuery, EventRow
 from aesp_proxy.errors import InputError
 from aesp_proxy.model.decision import Verdict
 from aesp_proxy.model.record import RecordKind
@@ -24,10 +24,38 @@ if TYPE_CHECKING:
     from aesp_proxy.model.record import Record
 
 LIMIT_MAX: Final = 1000
+BY_MAX: Final = 4
+DEFAULT_BY: Final = "reason,guard"
+COUNTED_BY: Final = (
+    "hour",
+    "day",
+    "verdict",
+    "reason",
+    "guard",
+    "action",
+    "outcome",
+    "kind",
+    "host",
+    "agent",
+    "session",
+    "tenant",
+    "origin",
+)
 TEXT_CHARS_MAX: Final = 1024
 CURSOR_CHARS_MAX: Final = 512
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_TEXTS: Final = ("origin", "agent", "host", "verdict", "reason", "session", "tenant", "kind")
+_TEXTS: Final = (
+    "origin",
+    "agent",
+    "host",
+    "verdict",
+    "reason",
+    "session",
+    "tenant",
+    "kind",
+    "path",
+    "rule",
+)
 PARAMETERS: Final = frozenset({*_TEXTS, "since", "until", "limit", "cursor", "full"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INT63_MAX: Final = (1 << 63) - 1
@@ -60,6 +88,34 @@ def parse_query(parameters: Mapping[str, str], *, now_ns: int) -> EventQuery:
         limit=_parse_limit(parameters.get("limit", "100")),
         cursor=parse_cursor(cursor) if cursor else None,
     )
+
+
+def parse_count(
+    parameters: Mapping[str, str], *, now_ns: int
+) -> tuple[EventQuery, tuple[str, ...]]:
+    """Read the parameters of a count: those of a query, ``by`` (words, with commas) and ``top``.
+
+    InputError for what cannot be counted by: paths and rules stand in records only.
+    """
+    rest = {name: text for name, text in parameters.items() if name not in {"by", "top"}}
+    by = tuple(word for word in parameters.get("by", DEFAULT_BY).split(",") if word)
+    for word in by:
+        if word not in COUNTED_BY or len(by) > BY_MAX:
+            known = ", ".join(COUNTED_BY)
+            raise InputError(f"{word[:40]!r} is not one of {known}, {BY_MAX} at most", where="by")
+    for name in ("path", "rule", "cursor", "limit", "full"):
+        if rest.get(name):
+            raise InputError("cannot be part of a count", where=name)
+    query = parse_query(rest, now_ns=now_ns)
+    return replace(query, limit=_parse_limit(parameters.get("top", "20"))), by
+
+
+def count_json(count: EventCount, by: tuple[str, ...]) -> dict[str, Any]:
+    """Return one line of a count as JSON values; hours and days as ISO 8601."""
+    shown: dict[str, Any] = {}
+    for name, text in zip(by, count.values, strict=True):
+        shown[name] = format_time(int(text)) if name in {"hour", "day"} else text
+    return {**shown, "count": count.count}
 
 
 def parse_time(text: str, *, now_ns: int, where: str) -> int:

@@ -33,8 +33,10 @@ from aesp_proxy.aggregator.identity import (
 from aesp_proxy.aggregator.indexing import open_index
 from aesp_proxy.aggregator.limits import ServerLimits
 from aesp_proxy.aggregator.local import StoreSearch
+from aesp_proxy.aggregator.metrics import Meter
 from aesp_proxy.aggregator.process import collect_seldom
 from aesp_proxy.aggregator.process_keeper import ProcessKeeper
+from aesp_proxy.aggregator.read_api import ReadApi
 from aesp_proxy.aggregator.serving import TlsServer, allow_many_descriptors, bind, server_context
 from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.ledger import SqliteLedger
@@ -146,27 +148,32 @@ def _open_parts(
     open_index(data).close()  # there from the first question on
     keepers = _keepers(stack, data, export)
     receipt_key = load_receipt_key(data)
+    meter = Meter()
     writer = Writer(
         Stores(ledger=ledger, control=control, objects=objects),
         receipt_key=receipt_key,
         limits=limits.ingest,
         now_ns=time.time_ns,
         on_stored=lambda: _wake_all(keepers),
+        meter=meter,
     )
     for keeper in keepers:
         keeper.start()
     writer.start()
     stack.callback(writer.stop)
+    search = StoreSearch(data, objects, query_s_max=limits.query_s_max)
+    enrolment = EnrolmentApi(data=data, receipt_key=receipt_key, limits=limits, now_ns=time.time_ns)
+    reading = ReadApi(
+        data=data, search=search, control=control_of_loop, meter=meter, now_ns=time.time_ns
+    )
     parts = Parts(
         sink=writer,
-        search=StoreSearch(data, objects, query_s_max=limits.query_s_max),
+        search=search,
         control=control_of_loop,
         receipt_key=receipt_key,
         limits=limits,
         now_ns=time.time_ns,
-        more_routes=EnrolmentApi(
-            data=data, receipt_key=receipt_key, limits=limits, now_ns=time.time_ns
-        ).routes(),
+        more_routes=(*enrolment.routes(), *reading.routes()),
     )
     return writer, parts
 

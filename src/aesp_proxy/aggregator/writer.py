@@ -13,6 +13,7 @@ again; a fork is evidence on disk before it is an answer.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, assert_never
@@ -28,6 +29,7 @@ from aesp_proxy.aggregator.ingest import (
     Refuse,
     judge,
 )
+from aesp_proxy.aggregator.metrics import Meter
 from aesp_proxy.aggregator.ports import Evidence, batch_key
 from aesp_proxy.errors import AespError, RecordError, UnavailableError
 from aesp_proxy.record.keyring import KeyRing, Rotation, pinned
@@ -138,12 +140,14 @@ class Writer:
         limits: IngestLimits,
         now_ns: Callable[[], int],
         on_stored: Callable[[], None],
+        meter: Meter | None = None,
     ) -> None:
         self._stores = stores
         self._receipt_key = receipt_key
         self._limits = limits
         self._now_ns = now_ns
         self._on_stored = on_stored
+        self._meter = meter or Meter()
         self._queue: deque[Submission] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -195,6 +199,7 @@ class Writer:
 
     def _serve(self, submissions: Sequence[Submission]) -> None:
         """Judge, store and answer one group."""
+        begun_s = time.monotonic()
         group = _Group(self._stores)
         now_ns = self._now_ns()
         judged: list[tuple[Submission, Judgement]] = []
@@ -207,6 +212,7 @@ class Writer:
                 self._stores.ledger.append([accept.batch for accept in group.accepted])
         except (RecordError, UnavailableError) as error:
             log.critical("batches_not_stored", error=str(error), batches=len(group.accepted))
+            self._meter.count("store_failures")
             self._fail_unstored(judged, error)
             return
         for submission, judgement in judged:
@@ -215,6 +221,22 @@ class Writer:
             self._note(group.accepted)
             self._on_stored()
         self._count_refusals(judged, now_ns)
+        self._measure(group, judged)
+        self._meter.served(time.monotonic() - begun_s)
+
+    def _measure(self, group: _Group, judged: Sequence[tuple[Submission, Judgement]]) -> None:
+        self._meter.accepted(
+            batches=len(group.accepted),
+            records=sum(accept.batch.header.count for accept in group.accepted),
+            size_bytes=sum(len(accept.batch.data) for accept in group.accepted),
+        )
+        for _, judgement in judged:
+            if isinstance(judgement, Refuse):
+                self._meter.refused(judgement.kind.value)
+                continue
+            self._meter.count("receipts")
+            if isinstance(judgement, Duplicate):
+                self._meter.count("duplicates")
 
     def _judge(self, submission: Submission, group: _Group, now_ns: int) -> Judgement | None:
         """Judge one batch; None when it has been told that it failed."""

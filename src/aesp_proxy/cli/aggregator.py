@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aesp_proxy.cli.aggregator_export import export_group
+from aesp_proxy.cli.aggregator_read import extract, proof, stats
 from aesp_proxy.cli.aggregator_token import token
 from aesp_proxy.cli.output import line, printable
 from aesp_proxy.errors import ConfigError, InputError
@@ -49,6 +50,9 @@ def aggregator() -> None:
 
 aggregator.add_command(token)
 aggregator.add_command(export_group)
+aggregator.add_command(stats)
+aggregator.add_command(extract)
+aggregator.add_command(proof)
 
 
 @aggregator.command()
@@ -163,6 +167,8 @@ def enroll(
 @click.option("--tenant", metavar="ID")
 @click.option("--origin", metavar="NAME", help="Host the record comes from.")
 @click.option("--kind", metavar="WORD", help="decision, outcome or lifecycle.")
+@click.option("--path", metavar="TEXT", help="Path of URL or file, or its beginning and `*`.")
+@click.option("--rule", metavar="NAME", help="Rule that found something, or that applied.")
 @click.option("--limit", metavar="N", help="Events a page, 1 to 1000; default 100.")
 @click.option("--cursor", metavar="TEXT", help="Go on after an earlier page.")
 @click.option("--full", is_flag=True, help="With the whole record of each event (JSON).")

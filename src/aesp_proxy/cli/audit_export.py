@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self, TextIO
+from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from aesp_proxy.cli.audit import record_dict
 from aesp_proxy.errors import ConfigError
-from aesp_proxy.model.spreadsheet import csv_cell
+from aesp_proxy.model.spreadsheet import csv_value
 from aesp_proxy.record.canonical import FIELDS
 from aesp_proxy.record.reader import StateReader
 
@@ -72,28 +72,11 @@ def export_records(paths: AuditPaths, *, form: str, span: Span, out: Path | None
                 continue
             values = record_dict(record_id, record)
             if form == "csv":
-                writer.writerow([_cell(values[name]) for name in _COLUMNS])
+                writer.writerow([csv_value(values[name]) for name in _COLUMNS])
             else:
                 stream.write(json.dumps(values) + "\n")
             count += 1
     return count
-
-
-def _cell(value: Any) -> str | int:  # noqa: ANN401 - whatever a record holds
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str):
-        return csv_cell(value if value.isprintable() else _escaped(value))
-    return csv_cell(json.dumps(value) if value else "")
-
-
-def _escaped(text: str) -> str:
-    return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in text
-    )
 
 
 @contextmanager

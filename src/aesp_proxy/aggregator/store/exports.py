@@ -85,6 +85,11 @@ class SqliteExports:
         """Close the file."""
         self._connection.close()
 
+    def names(self) -> list[str]:
+        """Return the sinks that have ever begun, by name."""
+        rows = self._rows("SELECT sink FROM lanes UNION SELECT sink FROM health ORDER BY 1", ())
+        return [str(row[0]) for row in rows]
+
     def cursor(self, sink: str, lane: str = LIVE) -> Cursor | None:
         """Return where a lane of a sink stands, None when it was never begun."""
         rows = self._rows(

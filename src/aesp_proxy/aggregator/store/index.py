@@ -19,7 +19,8 @@ from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from aesp_proxy.aggregator.store.index_search import ROW_BITS, search
+from aesp_proxy.aggregator.store.index_search import ROW_BITS, Keep, path_mark, search
+from aesp_proxy.aggregator.store.index_stats import count_events
 from aesp_proxy.aggregator.store.sqlite import open_database, open_reader, transaction, translate
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.canonical import POSITION
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from aesp_proxy.aggregator.ports import BatchPlace, EventQuery, EventRow
+    from aesp_proxy.aggregator.ports import BatchPlace, EventCount, EventQuery, EventRow
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 KNOWN_TEXTS_MAX: Final = 100_000
 CACHE_KIB: Final = 65_536
@@ -48,6 +49,8 @@ TEXT_FIELDS: Final = (
     ("session", "session_id"),
     ("tenant", "tenant_id"),
 )
+# Not columns: only which batches may hold them, and the records say which rows do.
+MARKED_FIELDS: Final = ("path", "rule")
 POSTED: Final = frozenset({"kind", "agent", "host", "verdict", "reason", "session", "tenant"})
 
 _SCHEMA: Final = """
@@ -73,6 +76,8 @@ CREATE TABLE progress (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER
 INSERT INTO progress VALUES (1, 0, 0)
 """
 _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PATH, _FINDINGS = POSITION["target_path"], POSITION["findings"]
+_APPLIED: Final = POSITION["applied_policies"]
 _COLUMNS: Final = itemgetter(
     POSITION["time_ns"], POSITION["status"], *(POSITION[field] for _, field in TEXT_FIELDS)
 )
@@ -85,7 +90,9 @@ class SqliteIndex:
         # NORMAL: a power cut may take the last transactions, never tear one; they are rebuilt.
         self._connection = open_database(path, schema=_SCHEMA, version=VERSION, durability="NORMAL")
         self._connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        self._known: dict[str, dict[str, int]] = {name: {} for name, _ in TEXT_FIELDS}
+        self._known: dict[str, dict[str, int]] = {
+            name: {} for name in (*(name for name, _ in TEXT_FIELDS), *MARKED_FIELDS)
+        }
 
     def close(self) -> None:
         """Close the file."""
@@ -136,10 +143,11 @@ class SqliteIndex:
             alone = repeat(numbers[column[0]], len(column)) if len(found) == 1 else None
             terms.append(alone or map(numbers.__getitem__, column))
             if name in POSTED:
-                self._connection.executemany(
-                    "INSERT INTO postings VALUES (?, ?, ?)",
-                    [(numbers[text], last_ns, place.position) for text in found],
-                )
+                self._post([numbers[text] for text in found], last_ns, place)
+        for name, found in (("path", _path_marks(rows)), ("rule", _rules(rows))):
+            if found:
+                numbers = self._numbers(name, found)
+                self._post([numbers[text] for text in found], last_ns, place)
         base = place.position << ROW_BITS
         self._connection.executemany(
             _INSERT_EVENT,
@@ -150,6 +158,12 @@ class SqliteIndex:
                 *terms,
                 strict=True,
             ),
+        )
+
+    def _post(self, numbers: Iterable[int], last_ns: int, place: BatchPlace) -> None:
+        self._connection.executemany(
+            "INSERT INTO postings VALUES (?, ?, ?)",
+            [(number, last_ns, place.position) for number in numbers],
         )
 
     def _add_place(self, place: BatchPlace, count: int, first_ns: int, last_ns: int) -> None:
@@ -206,12 +220,29 @@ class SqliteIndexReader:
         """Return the position up to which batches are indexed."""
         return _position(self._connection)
 
-    def find(self, query: EventQuery) -> list[EventRow]:
-        """Return matching events, newest first; UnavailableError when it took too long."""
+    def count(self, query: EventQuery, by: tuple[str, ...]) -> list[EventCount]:
+        """Return how many matching events there are by ``by``; UnavailableError when too slow."""
         try:
-            return search(self._connection, query)
+            return count_events(self._connection, query, by)
         except sqlite3.Error as error:
             raise translate(error) from error
+
+    def find(self, query: EventQuery, keep: Keep | None = None) -> list[EventRow]:
+        """Return matching events, newest first; UnavailableError when it took too long."""
+        try:
+            return search(self._connection, query, keep)
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+
+def _path_marks(rows: Sequence[Sequence[Any]]) -> set[str]:
+    return {path_mark(path) for path in {row[_PATH] for row in rows} if path}
+
+
+def _rules(rows: Sequence[Sequence[Any]]) -> set[str]:
+    """Return the rules that found something or applied in a batch."""
+    named = {name for row in rows for name in row[_APPLIED]}
+    return named | {finding[0] for row in rows for finding in row[_FINDINGS]}
 
 
 def _position(connection: sqlite3.Connection) -> int:

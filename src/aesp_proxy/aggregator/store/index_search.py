@@ -8,7 +8,10 @@ belongs on the page.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from hashlib import sha256
 from heapq import nlargest
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aesp_proxy.aggregator.ports import EventCursor, EventQuery, EventRow
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROW_BITS: Final = 20
+Keep = Callable[[EventRow], bool]
 # The rarest first: the first that is asked for drives the walk.
 _FILTERS: Final = ("session", "agent", "host", "tenant", "reason", "verdict", "kind")
 _SHOWN: Final = (
@@ -63,19 +67,56 @@ class _Batch(NamedTuple):
     last_ns: int
 
 
-def search(connection: sqlite3.Connection, query: EventQuery) -> list[EventRow]:
-    """Return the events of one page, newest first, at most ``query.limit``."""
-    terms = _terms(connection, query)
+def search(
+    connection: sqlite3.Connection, query: EventQuery, keep: Keep | None = None
+) -> list[EventRow]:
+    """Return the events of one page, newest first, at most ``query.limit``.
+
+    ``keep`` says of a row whether it is wanted, where the index alone cannot.
+    """
+    terms = filter_terms(connection, query)
     if terms is None:
         return []
     found: list[EventRow] = []
     texts = _Texts(connection)
-    for batch in _batches(connection, query, [number for _, number in terms]):
+    marks = record_terms(connection, query)
+    if marks is None:
+        return []
+    for batch in _batches(connection, query, [*(number for _, number in terms), *marks]):
         if len(found) >= query.limit and batch.last_ns < found[-1].time_ns:
             break
-        rows = _rows(connection, batch, query, terms, texts)
+        rows = _wanted(_rows(connection, batch, query, terms, texts, keep), query, keep)
         found = nlargest(query.limit, [*found, *rows], key=event_place)
     return found
+
+
+def _wanted(rows: Iterator[EventRow], query: EventQuery, keep: Keep | None) -> Iterator[EventRow]:
+    if keep is None:
+        return rows
+    return islice((row for row in rows if keep(row)), query.limit)
+
+
+def record_terms(connection: sqlite3.Connection, query: EventQuery) -> list[int] | None:
+    """Return the marks of batches that may hold the path and rule asked for; None for none."""
+    wanted: list[tuple[str, str]] = []
+    if query.path and not query.path.endswith("*"):
+        wanted.append(("path", path_mark(query.path)))
+    if query.rule:
+        wanted.append(("rule", query.rule))
+    numbers: list[int] = []
+    for field, text in wanted:
+        row = connection.execute(
+            "SELECT id FROM terms WHERE field = ? AND text = ?", (field, text)
+        ).fetchone()
+        if row is None:
+            return None
+        numbers.append(row[0])
+    return numbers
+
+
+def path_mark(path: str) -> str:
+    """Return which of 65,536 marks a path has: paths are too many for a posting each."""
+    return sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:4]
 
 
 def event_place(row: EventRow | EventCursor) -> tuple[int, str, int, int]:
@@ -83,7 +124,7 @@ def event_place(row: EventRow | EventCursor) -> tuple[int, str, int, int]:
     return (row.time_ns, row.origin, row.epoch, row.seq)
 
 
-def _terms(connection: sqlite3.Connection, query: EventQuery) -> list[tuple[str, int]] | None:
+def filter_terms(connection: sqlite3.Connection, query: EventQuery) -> list[tuple[str, int]] | None:
     """Return the filters as (column, number); None when a value was never seen."""
     terms: list[tuple[str, int]] = []
     for name in _FILTERS:
@@ -102,7 +143,7 @@ def _batches(
     connection: sqlite3.Connection, query: EventQuery, terms: list[int]
 ) -> Iterator[_Batch]:
     """Yield the batches that may hold a match, from the newest last event back."""
-    since_ns, before_ns = _bounds(query)
+    since_ns, before_ns = event_bounds(query)
     span_ns_max = connection.execute("SELECT span_ns_max FROM progress").fetchone()[0]
     first = terms[0] if terms else None
     sql = ["SELECT b.position, b.origin, b.epoch, b.first_seq, b.count, b.first_ns, b.last_ns"]
@@ -132,7 +173,7 @@ def _batches(
 _FOREVER_NS: Final = (1 << 63) - 1
 
 
-def _bounds(query: EventQuery) -> tuple[int, int]:
+def event_bounds(query: EventQuery) -> tuple[int, int]:
     """Return the oldest and newest time that may match, both inclusive."""
     since_ns = query.since_ns or 0
     before_ns = _FOREVER_NS if query.until_ns is None else query.until_ns - 1
@@ -147,9 +188,10 @@ def _rows(
     query: EventQuery,
     terms: list[tuple[str, int]],
     texts: _Texts,
+    keep: Keep | None,
 ) -> Iterator[EventRow]:
     """Yield the matching rows of one batch, newest first."""
-    since_ns, _ = _bounds(query)
+    since_ns, _ = event_bounds(query)
     base = batch.position << ROW_BITS
     values: list[object] = [base, base + batch.rows - 1]
     values += _before(batch, query, base)
@@ -158,7 +200,9 @@ def _rows(
     for name, number in terms:
         sql += f" AND {name} = ?"  # a name of _FILTERS, never input
         values.append(number)
-    for row in connection.execute(sql + _ORDER_SQL, [*values, query.limit]):
+    # Who is asked of each row decides how many are needed: -1 is no limit to SQLite.
+    values.append(query.limit if keep is None else -1)
+    for row in connection.execute(sql + _ORDER_SQL, values):
         offset_ns, row_id, status, *numbers = row
         yield EventRow(
             time_ns=batch.first_ns + offset_ns,

@@ -127,6 +127,14 @@ class LedgerReader:
         rows = self._rows("SELECT receipt FROM receipts WHERE origin = ?", (origin,))
         return bytes(rows[0][0]) if rows else None
 
+    def rotations(self, origin: str) -> tuple[Rotation, ...]:
+        """Return the keys that stored batches have named, in order."""
+        rows = self._rows(
+            "SELECT from_batch, public_key FROM rotations WHERE origin = ? ORDER BY from_batch",
+            (origin,),
+        )
+        return tuple(Rotation(from_batch=row[0], public_key=row[1]) for row in rows)
+
     def notices(self, origin: str) -> list[NotedBatch]:
         """Return what was noted about an origin's batches, in order."""
         rows = self._rows(

@@ -1,0 +1,197 @@
+"""Figures of the aggregator in Prometheus' text form; ``docs/metrics.md`` names them.
+
+What happens is counted where it happens (:class:`Meter`, by the writer's thread); what
+stands is read from the stores when it is asked for. No label holds a value of a peer:
+only words of closed sets, and names that the operator gave.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from aesp_proxy import __version__
+from aesp_proxy.aggregator.store.control import SqliteControl
+from aesp_proxy.aggregator.store.exports import SqliteExports
+from aesp_proxy.aggregator.store.index import SqliteIndexReader
+from aesp_proxy.aggregator.store.ledger import open_ledger_reader
+from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.errors import AespError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aesp_proxy.aggregator.identity import DataDir
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Meter:
+    """Counts what the writer does; one thread writes, any reads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._buckets = [0] * (len(BOUNDS_S) + 1)
+        self._seconds = 0.0
+
+    def accepted(self, *, batches: int, records: int, size_bytes: int) -> None:
+        """Count what was stored."""
+        with self._lock:
+            self._counts["batches"] += batches
+            self._counts["records"] += records
+            self._counts["bytes"] += size_bytes
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Count ``receipts``, ``duplicates`` or ``store_failures``."""
+        with self._lock:
+            self._counts[what] += number
+
+    def refused(self, kind: str) -> None:
+        """Count one refused batch by a word of ``ingest.Refusal``."""
+        with self._lock:
+            self._refused[kind] += 1
+
+    def served(self, seconds: float) -> None:
+        """Count one group: judged, stored and answered in so many seconds."""
+        with self._lock:
+            self._buckets[bisect_left(BOUNDS_S, seconds)] += 1
+            self._seconds += seconds
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the families."""
+        with self._lock:
+            counts, refused = Counter(self._counts), dict(self._refused)
+            buckets, seconds = list(self._buckets), self._seconds
+        for what, name, text in _COUNTED:
+            yield CounterMetricFamily(name, text, value=counts[what])
+        family = CounterMetricFamily(
+            "aesp_aggregator_batches_refused", "Batches refused, by reason.", labels=["reason"]
+        )
+        for kind, number in sorted(refused.items()):
+            family.add_metric([kind], number)
+        yield family
+        total, shown = 0, []
+        for bound, number in zip((*map(str, BOUNDS_S), "+Inf"), buckets, strict=True):
+            total += number
+            shown.append((bound, total))
+        yield HistogramMetricFamily(
+            "aesp_aggregator_group_seconds",
+            "Time to judge, store and answer a group of batches.",
+            buckets=shown,
+            sum_value=seconds,
+        )
+
+
+_COUNTED: Final = (
+    ("batches", "aesp_aggregator_batches_accepted", "Batches stored."),
+    ("records", "aesp_aggregator_records_accepted", "Records stored."),
+    ("bytes", "aesp_aggregator_batch_bytes_accepted", "Bytes of batches stored, as they came."),
+    ("duplicates", "aesp_aggregator_batches_duplicate", "Batches that were stored before."),
+    ("receipts", "aesp_aggregator_receipts", "Receipts signed."),
+    ("store_failures", "aesp_aggregator_store_failures", "Groups that could not be stored."),
+)
+_SINKS: Final = (
+    ("delivered", CounterMetricFamily, "aesp_export_delivered", "Events a sink has taken."),
+    ("refused", CounterMetricFamily, "aesp_export_refused", "Events a sink has refused."),
+    ("failures", CounterMetricFamily, "aesp_export_failures", "Deliveries that failed."),
+    ("failing", GaugeMetricFamily, "aesp_export_failing", "Failures since the last success."),
+)
+
+
+class Standings(Collector):
+    """What stands in the stores, read at each scrape."""
+
+    def __init__(self, data: DataDir, meter: Meter) -> None:
+        self._data = data
+        self._meter = meter
+
+    def collect(self) -> Iterator[Any]:
+        """Yield all families; those of a store that cannot be read are left out."""
+        info = GaugeMetricFamily("aesp_build_info", "1, with the version.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        yield from self._meter.collect()
+        readable = GaugeMetricFamily("aesp_aggregator_stores_readable", "1 when all could be read.")
+        try:
+            with ExitStack() as stack:
+                found = [*self._stores(stack)]
+        except AespError:
+            found = []
+        readable.add_metric([], 1 if found else 0)
+        yield readable
+        yield from found
+
+    def _stores(self, stack: ExitStack) -> Iterator[Any]:
+        objects = DirectoryObjects(self._data.root)
+        stack.callback(objects.close)
+        ledger = open_ledger_reader(self._data.ledger, objects)
+        stack.callback(ledger.close)
+        last = ledger.last_position()
+        yield GaugeMetricFamily("aesp_aggregator_log_batches", "Batches ever stored.", value=last)
+        index = SqliteIndexReader(self._data.index)
+        stack.callback(index.close)
+        yield GaugeMetricFamily(
+            "aesp_aggregator_index_behind_batches",
+            "Batches stored and not indexed yet.",
+            value=last - index.position(),
+        )
+        control = SqliteControl(self._data.control)
+        stack.callback(control.close)
+        origins = control.origins()
+        enrolled = GaugeMetricFamily(
+            "aesp_aggregator_origins", "Enrolled hosts, by state.", labels=["state"]
+        )
+        shut_out = sum(origin.quarantined_ns is not None for origin in origins)
+        enrolled.add_metric(["in_quarantine"], shut_out)
+        enrolled.add_metric(["open"], len(origins) - shut_out)
+        yield enrolled
+        if self._data.exports.is_file():
+            exports = SqliteExports(self._data.exports)
+            stack.callback(exports.close)
+            yield from _sinks(exports, last)
+
+
+def _sinks(exports: SqliteExports, last: int) -> Iterator[Any]:
+    names = exports.names()
+    healths = [exports.health(name) for name in names]
+    for field, family_of, metric, text in _SINKS:
+        family = family_of(metric, text, labels=["sink"])
+        for health in healths:
+            family.add_metric([health.sink], getattr(health, field))
+        yield family
+    behind = GaugeMetricFamily(
+        "aesp_export_behind_batches", "Batches stored and not delivered yet.", labels=["sink"]
+    )
+    dead = GaugeMetricFamily(
+        "aesp_export_dead_letters", "Refused events that are kept.", labels=["sink"]
+    )
+    since = GaugeMetricFamily(
+        "aesp_export_last_delivered_timestamp_seconds", "Last delivery, UTC.", labels=["sink"]
+    )
+    for health in healths:
+        cursor = exports.cursor(health.sink)
+        behind.add_metric([health.sink], last - (cursor.position if cursor else 0))
+        dead.add_metric([health.sink], exports.dead_count(health.sink))
+        since.add_metric([health.sink], health.last_delivered_ns / 1e9)
+    yield from (behind, dead, since)
+
+
+def metrics_text(data: DataDir, meter: Meter) -> bytes:
+    """Return all figures in the text form."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Standings(data, meter))
+    return generate_latest(registry)

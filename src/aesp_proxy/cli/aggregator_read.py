@@ -1,0 +1,96 @@
+"""``aesp-proxy aggregator stats``, ``extract`` and ``proof``: counts, files and proofs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aesp_proxy.cli.output import line, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_DIR = click.Path(path_type=Path)
+_DATA = click.option(
+    "--data", type=_DIR, required=True, metavar="DIR", help="The aggregator's data directory."
+)
+_FILTERS = (
+    click.option("--since", metavar="TIME", help="From here on: 2026-01-31T12:00:00Z, or 1h, 7d."),
+    click.option("--until", metavar="TIME", help="Up to here, not included."),
+    click.option("--agent", metavar="ID"),
+    click.option("--host", metavar="NAME", help="Host the agent aimed at."),
+    click.option("--verdict", metavar="WORD", help="allow, audit, redact, ask or deny."),
+    click.option("--reason", metavar="WORD"),
+    click.option("--session", metavar="ID"),
+    click.option("--tenant", metavar="ID"),
+    click.option("--origin", metavar="NAME", help="Host the record comes from."),
+    click.option("--kind", metavar="WORD", help="decision, outcome or lifecycle."),
+)
+
+
+def _filtered[**P, R](command: Callable[P, R]) -> Callable[P, R]:
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_DATA
+@_filtered
+@click.option("--by", metavar="WORDS", help="What to count by, with commas: hour,guard,reason.")
+@click.option("--top", metavar="N", help="Lines, 1 to 1000; default 20.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+def stats(*, data: Path, form: str, **filters: str | None) -> None:
+    """Count events, most first; by reason and guard where nothing is said."""
+    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.local import count_events
+    from aesp_proxy.aggregator.query import count_json, parse_count
+
+    query, by = parse_count(_given(filters), now_ns=time.time_ns())
+    shown = [count_json(count, by) for count in count_events(existing(data), query, by)]
+    if form == "json":
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for item in shown:
+        count = item.pop("count")
+        cells = [printable(str(value)) or "-" for value in item.values()]
+        click.echo("  ".join([f"{count:>10}", *cells]))
+
+
+@click.command()
+@_DATA
+@_filtered
+@click.option("--path", metavar="TEXT", help="Path of URL or file, or its beginning and `*`.")
+@click.option("--rule", metavar="NAME", help="Rule that found something, or that applied.")
+@click.option("--out", type=_DIR, required=True, metavar="FILE", help="New file to write.")
+@click.option("--format", "form", type=click.Choice(["csv", "parquet"]), default="csv")
+def extract(*, data: Path, out: Path, form: str, **filters: str | None) -> None:
+    """Write all events that match to a file, with their whole records."""
+    from aesp_proxy.aggregator.extract import extract_events
+    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.local import open_search
+    from aesp_proxy.aggregator.query import parse_query
+
+    query = parse_query(_given(filters), now_ns=time.time_ns())
+    with open_search(existing(data)) as search:
+        count = extract_events(search, query, out, form=form)
+    line(f"aggregator: {count} events are in {out}")
+
+
+@click.command()
+@_DATA
+@click.argument("event_id", metavar="ORIGIN/EPOCH/SEQ")
+def proof(*, data: Path, event_id: str) -> None:
+    """Print the checked inclusion proof of an event, as JSON."""
+    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.proof import event_proof
+
+    click.echo(json.dumps(event_proof(existing(data), event_id), indent=2))
+
+
+def _given(filters: dict[str, Any]) -> dict[str, str]:
+    return {name: text for name, text in filters.items() if text is not None}
