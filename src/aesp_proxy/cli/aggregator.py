@@ -350,9 +350,10 @@ def _show_report(report: OriginReport) -> None:
         f"{_cell(origin.name)}  batch {report.last_batch} at {last},"
         f" {report.records} records in {report.stored_bytes} bytes"
     )
-    silent_s = (time.time_ns() - report.last_received_ns) // 1_000_000_000
-    if report.last_received_ns and silent_s > _SILENT_S_MAX:
-        click.echo(f"  SILENT for {silent_s} s: a host that runs says something every minute")
+    if report.last_received_ns:
+        silent_s = (time.time_ns() - report.last_received_ns) // 1_000_000_000
+        if silent_s > _SILENT_S_MAX:
+            click.echo(f"  SILENT for {silent_s} s: a host that runs says something every minute")
     if origin.quarantined_ns is not None:
         click.echo(
             f"  QUARANTINE since {format_time(origin.quarantined_ns)}:"
