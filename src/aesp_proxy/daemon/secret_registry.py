@@ -16,6 +16,7 @@ from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import encode_frame
 from aesp_proxy.daemon.fingerprint import load_fingerprint_key
 from aesp_proxy.daemon.secret_sources import Value, collect
+from aesp_proxy.daemon.secret_watch import SourceWatch
 from aesp_proxy.decide.secrets.registered import Entry, Hasher, Spelling, entry, plain_name
 from aesp_proxy.errors import ConfigError, InputError
 
@@ -42,6 +43,7 @@ class Registry:
         self._fingerprint_key = fingerprint_key
         self._hasher = Hasher(self.key)
         self._entries: dict[tuple[str, str, str], Entry] = {}
+        self.watch: SourceWatch | None = None
 
     def add(self, values: Iterable[Value]) -> tuple[list[Entry], list[Refused]]:
         """Register values; return those that are new, and those that are not taken."""
@@ -99,6 +101,7 @@ def registry_of(
     """
     registry = Registry(load_fingerprint_key(settings.state_dir))
     home = Path(environ["HOME"]) if environ.get("HOME") else None
+    registry.watch = SourceWatch(settings.secrets, home, sources)  # before it is read
     values = collect(
         settings.secrets, environ=environ if is_agents else {}, home=home, more=sources
     )

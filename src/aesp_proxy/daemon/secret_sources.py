@@ -29,7 +29,7 @@ WELL_KNOWN: Final = (
     ".docker/config.json", ".config/gh/hosts.yml", ".kube/config",
     ".config/gcloud/application_default_credentials.json",
 )  # fmt: skip
-_SSH: Final = ".ssh"
+SSH: Final = ".ssh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ def _well_known(home: Path | None) -> Iterator[Value]:
     if home is None:
         return
     paths = [home / each for each in WELL_KNOWN]
-    keys = home / _SSH
+    keys = home / SSH
     with contextlib.suppress(OSError):  # no keys, or not ours to read
         paths += sorted(path for path in keys.iterdir() if path.suffix != ".pub")
     for path in paths:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -34,7 +35,9 @@ from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.ending import gone, stop
 from aesp_proxy.daemon.guarding import Guarding
 from aesp_proxy.daemon.process import HelperProcess, Helpers
-from aesp_proxy.daemon.secret_registry import Registry
+from aesp_proxy.daemon.secret_reading import keep_reading
+from aesp_proxy.daemon.secret_registry import Registry, register_frames, told
+from aesp_proxy.decide.secrets.registered import Entry
 from aesp_proxy.errors import InputError, UnavailableError
 
 _READ_BYTES: Final = 65536
@@ -189,6 +192,7 @@ async def _until_over(run: _Run) -> None:
         nursery.start_soon(_watch_worker, run)
         nursery.start_soon(_watch_sealer, run)
         nursery.start_soon(_watch_files, run)
+        nursery.start_soon(_keep_sources, run)
         nursery.start_soon(_let_child_run, run)
         await run.over.wait()
         if run.end is not None and run.end.ended is not Ended.CHILD:
@@ -267,6 +271,28 @@ async def _watch_worker(run: _Run) -> None:
     else:
         how = run.worker.ended()
         run.finish(Ended.WORKER_DIED, 4, f"the proxy {how}, see {run.plan.log}")
+
+
+async def _keep_sources(run: _Run) -> None:
+    """Register what the files of sources say when they change."""
+    registry = run.plan.registry
+    if registry is None:
+        return
+
+    async def give(added: list[Entry]) -> None:
+        for line in told(added, ()):
+            run.plan.notice(line)
+        frames = list(register_frames(added))
+        for frame in frames:
+            await run.stream.send_all(frame)
+        if run.files is not None:
+            await run.files.register(frames)
+
+    await run.ready.wait()
+    if run.files is not None:
+        await run.files.ready.wait()
+    with suppress(trio.BrokenResourceError):  # the worker has died: its end is told elsewhere
+        await keep_reading(registry, give)
 
 
 def _take(run: _Run, message: control.FromWorker) -> None:

@@ -16,6 +16,7 @@ from aesp_proxy.daemon.control import FrameDecoder
 from aesp_proxy.daemon.secret_formats import values_in
 from aesp_proxy.daemon.secret_registry import Registry, entries_of, register_frames, told
 from aesp_proxy.daemon.secret_sources import Value, collect, from_source
+from aesp_proxy.daemon.secret_watch import SourceWatch
 from aesp_proxy.errors import ConfigError, InputError
 
 V = "q9Zt4LmX0vKc7RbYw2NsD5hJ8gFp3TaUe6WiQo1"
@@ -250,3 +251,28 @@ def test_a_registry_hands_over_hashes_that_are_the_same_entries():
 def test_nonsense_registers_nothing(entries: object):
     with pytest.raises(InputError):
         entries_of({"type": "register", "entries": entries})
+
+
+def test_sources_are_read_again_when_their_files_change(tmp_path: Path) -> None:
+    env, keys, home = tmp_path / "app.env", tmp_path / "mounted", tmp_path / "home"
+    env.write_text("APP_SECRET=one-77-aaaaaaaa\n")
+    keys.mkdir()
+    home.mkdir()
+    watch = SourceWatch(Secrets(), home, (f"file:{env}", f"dir:{keys}", "exec:true"))
+    assert watch.changed() == []
+    env.write_text("APP_SECRET=two-77-bbbbbbbbbb\n")
+    (keys / "db").write_text("mounted-88-secret")
+    (home / ".netrc").write_text("machine h login me password netrc-99-secret\n")
+    found = {one.value for one in watch.changed()}
+    assert found == {b"two-77-bbbbbbbbbb", b"mounted-88-secret", b"netrc-99-secret"}
+    assert watch.changed() == []
+
+
+def test_a_source_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
+    env = tmp_path / "app.env"
+    env.write_text("APP_SECRET=one-77-aaaaaaaa\n")
+    watch = SourceWatch(Secrets(sources=""), None, (f"file:{env}",))
+    env.unlink()
+    assert watch.changed() == []
+    env.write_text("APP_SECRET=two-77-bbbbbbbbbb\n")
+    assert [one.value for one in watch.changed()] == [b"two-77-bbbbbbbbbb"]

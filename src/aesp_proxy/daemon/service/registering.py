@@ -9,11 +9,18 @@ from typing import Final
 
 import trio
 
-from aesp_proxy.daemon.secret_registry import Registry, forget_frame, register_frames, told
+from aesp_proxy.daemon.secret_reading import keep_reading
+from aesp_proxy.daemon.secret_registry import (
+    Registry,
+    forget_frame,
+    register_frames,
+    told,
+)
 from aesp_proxy.daemon.secret_sources import Value
 from aesp_proxy.daemon.service.answer import Question
 from aesp_proxy.daemon.service.plan import ServicePlan
 from aesp_proxy.daemon.service.worker_slot import WorkerSlot
+from aesp_proxy.decide.secrets.registered import Entry
 from aesp_proxy.errors import InputError, UnavailableError
 
 _TAKEN_S_MAX: Final = 10.0
@@ -41,6 +48,18 @@ class Registering:
                 {"name": one.name, "source": one.source, "reason": one.reason} for one in refused
             ],
         }
+
+    async def keep_reading(self) -> None:
+        """Register what the files of sources say when they change."""
+        await keep_reading(self._registry, self._take)
+
+    async def _take(self, added: list[Entry]) -> None:
+        for line in told(added, ()):
+            self._plan.notice(line)
+        try:
+            await self._send(list(register_frames(added)))
+        except UnavailableError as error:
+            self._plan.notice(str(error))  # the worker that comes is given them
 
     async def forget(self, question: Question) -> dict[str, object]:
         """Let the values of a name go."""

@@ -214,6 +214,7 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
     nursery.start_soon(answer_questions, run_dir.listener, answers)
     if not await _all_ready(service):
         return
+    nursery.start_soon(registering.keep_reading)
     nursery.start_soon(service.reloading.run)
     nursery.start_soon(service.reloading.watch)
     nursery.start_soon(_beat, service)

@@ -1,0 +1,23 @@
+"""Look at the sources of registered values again and again, and hand on what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from aesp_proxy.daemon.secret_registry import Registry
+from aesp_proxy.decide.secrets.registered import Entry
+
+LOOK_S: Final = 2.0
+
+
+async def keep_reading(registry: Registry, give: Callable[[list[Entry]], Awaitable[None]]) -> None:
+    """Register what changed sources say, for ever; ``give`` hands what is new to workers."""
+    watch = registry.watch
+    while watch is not None:
+        await trio.sleep(LOOK_S)
+        added, _ = registry.add(await trio.to_thread.run_sync(watch.changed))
+        if added:
+            await give(added)
