@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from aesp_proxy import keys
-from aesp_proxy.aggregator.admission import Wanted, make_token
+from aesp_proxy.aggregator.admission import Wanted, make_token, trust
 from aesp_proxy.aggregator.identity import DataDir, prepare
 from aesp_proxy.aggregator.ports import Identity, Role
 from aesp_proxy.aggregator.store.control import SqliteControl
@@ -31,7 +31,7 @@ from aesp_proxy.forward.ship_process import make_shipper
 from aesp_proxy.forward.transport import Answer, HttpsTransport, load_destination
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 from aesp_proxy.record import rotation
-from aesp_proxy.record.csr import make_csr, new_key_pem
+from aesp_proxy.record.csr import asked_key, make_csr, new_key_pem
 from aesp_proxy.record.enrolment import Token, signed_request
 from aesp_proxy.record.journal import Journal
 from aesp_proxy.record.keys import load_signing_key
@@ -71,7 +71,7 @@ class Region:
     def say(self, token: Token, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """Say anything at all with a token's certificate."""
         context = ssl.create_default_context(cafile=self.data.ca)
-        enrolling._load_identity(context, token)
+        enrolling._load_identity(context, token.combined_pem(), "")
         connection = http.client.HTTPSConnection(self.url[8:], timeout=20, context=context)
         with contextlib.closing(connection):
             connection.request(method, path, body=body)
@@ -80,8 +80,21 @@ class Region:
 
 
 @pytest.fixture(scope="module")
-def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
+def enterprise() -> keys.KeyPair:
+    """An authority that the aggregator does not have the key of."""
+    return new_authority()
+
+
+def new_authority() -> keys.KeyPair:
+    cert_pem, key_pem = keys.make_ca("an enterprise", now=now())
+    return keys.KeyPair(cert_pem=cert_pem, key_pem=key_pem)
+
+
+@pytest.fixture(scope="module")
+def region(tmp_path_factory: pytest.TempPathFactory, enterprise: keys.KeyPair) -> Iterator[Region]:
     data = tmp_path_factory.mktemp("region") / "data"
+    (data.parent / "enterprise.pem").write_bytes(enterprise.cert_pem)
+    trust(prepare(data, now=now()), data.parent / "enterprise.pem", now=now())
     ready, told = os.pipe()
     with (data.parent / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -421,3 +434,73 @@ def test_a_key_that_was_changed_before_enrolment_is_said_before_a_token_is_used(
         (state,) = [s for s in control.tokens.all() if s.terms.fingerprint == token.fingerprint]
     assert state.used_ns is None
     assert load_signing_key(audit_paths(host.state)).key_id
+
+
+def signed_by(authority: keys.KeyPair, csr_pem: bytes, *, days: int = 9) -> bytes:
+    """Issue a certificate as an enterprise's own authority does."""
+    return keys.certify(
+        authority,
+        asked_key(csr_pem),
+        ("h-corp",),
+        purpose=keys.Purpose.CLIENT,
+        now=now(),
+        not_after=now() + timedelta(days=days),
+    )
+
+
+def test_a_host_enrols_with_a_certificate_of_the_enterprises_own_authority(
+    region: Region, host: Host, enterprise, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request, certificate, token = (tmp_path / name for name in ("csr", "pem", "token"))
+    asked = ["enroll", "--state", host.state, "--origin", "h-corp"]
+    assert run(*asked, "--request", request, capsys=capsys)[0] == 0
+    certificate.write_bytes(signed_by(enterprise, request.read_bytes()))
+    token.write_text(region.token(tenants=("acme",)).text())
+    told = ["--aggregator", region.url, "--token", f"@{token}", "--certificate", certificate]
+    code, _, err = run(*asked, *told, capsys=capsys)
+    assert (code, "enrolled as h-corp" in err) == (0, True), err
+    assert (host.forward / "client.pem").read_bytes() == certificate.read_bytes()
+    host.seal()
+    assert host.ship() == 1
+    transport = HttpsTransport(load_destination(host.forward))
+    with contextlib.closing(transport), pytest.raises(TrustError, match="an authority of yours"):
+        renewal.renew(host.forward, transport, now=now())
+
+
+def test_a_certificate_of_an_authority_that_nobody_trusts_is_said_not_to_open(
+    region: Region, host: Host
+) -> None:
+    csr = enrolling.request_certificate(host.state, host.forward, origin="")
+    certificate = signed_by(new_authority(), csr)
+    with pytest.raises(TrustError, match="its authority is not trusted there"):
+        enrol(
+            host.state, host.forward, region.url, region.token(),
+            origin="", now=now(), certificate_pem=certificate,
+        )  # fmt: skip
+    assert not (host.forward / "url").exists()
+
+
+def test_a_certificate_for_another_key_is_refused_here_and_there(
+    region: Region, host: Host, enterprise, monkeypatch
+) -> None:
+    certificate = signed_by(enterprise, make_csr(new_key_pem(), "x"))
+    token = region.token()
+    values = {"origin": "", "now": now(), "certificate_pem": certificate}
+    with pytest.raises(ConfigError, match="do not match"):
+        enrol(host.state, host.forward, region.url, token, **values)
+    monkeypatch.setattr(keys, "check_pair", lambda *_, **__: None)
+    with pytest.raises(TrustError, match="for another key than the request"):
+        enrol(host.state, host.forward, region.url, token, **values)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"leaf"], ids=["empty", "noise", "no-authority"])
+def test_what_is_no_authority_is_not_trusted(
+    tmp_path: Path, enterprise: keys.KeyPair, content: bytes
+) -> None:
+    if content == b"leaf":
+        content = signed_by(enterprise, make_csr(new_key_pem(), "x"))
+    (tmp_path / "ca.pem").write_bytes(content)
+    data = prepare(tmp_path / "data", now=now())
+    with pytest.raises(ConfigError):
+        trust(data, tmp_path / "ca.pem", now=now())
+    assert not data.client_ca.exists()

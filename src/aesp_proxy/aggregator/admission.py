@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -31,6 +32,7 @@ from aesp_proxy.record.signature import public_to_pem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 HOST_DAYS: Final = 90
 EXPIRES_MAX: Final = timedelta(days=30)
@@ -118,7 +120,11 @@ def enrol_by_token(
     control = SqliteControl(data.control)
 
     def admit(terms: TokenTerms) -> bytes:
-        certificate, cert_pem = _issue(ca, identity, public_key, now=now)
+        if request.certificate_pem:
+            certificate = _foreign(request.certificate_pem, identity, public_key, now=now)
+            cert_pem = request.certificate_pem
+        else:
+            certificate, cert_pem = _issue(ca, identity, public_key, now=now)
         known = control.origin(request.origin)
         first_key = request.public_key
         if known is not None:
@@ -168,6 +174,44 @@ def _newest_key(data: DataDir, origin: str) -> bytes | None:
     finally:
         connection.close()
     return bytes(rows[0][0]) if rows else None
+
+
+def _foreign(
+    cert_pem: bytes, identity: Identity, public_key: ec.EllipticCurvePublicKey, *, now: datetime
+) -> Certificate:
+    """Take a certificate that another authority has issued; TLS asks whether we trust that."""
+    try:
+        certificate = x509.load_pem_x509_certificate(cert_pem)
+        held = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise InputError("the certificate cannot be read") from error
+    if held != public_key:
+        raise InputError("the certificate is for another key than the request")
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        raise InputError("the certificate is out of date")
+    fingerprint, not_after_ns = fingerprint_of(cert_pem)
+    return Certificate(
+        fingerprint=fingerprint, identity=identity, issued_ns=_ns(now), not_after_ns=not_after_ns
+    )
+
+
+def trust(data: DataDir, ca_file: Path, *, now: datetime) -> None:
+    """Let certificates of another authority into TLS, from the next start on. ConfigError.
+
+    Who they stand for is still what enrolment has registered.
+    """
+    pem = keys.read_bounded(ca_file)
+    try:
+        authorities = x509.load_pem_x509_certificates(pem)
+        for authority in authorities:
+            constraints = authority.extensions.get_extension_for_class(x509.BasicConstraints)
+            if not constraints.value.ca:
+                raise ConfigError("holds a certificate that is no authority's", where=str(ca_file))
+            if now >= authority.not_valid_after_utc:
+                raise ConfigError("holds an authority that has ended", where=str(ca_file))
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise ConfigError("holds no readable authority", where=str(ca_file)) from error
+    keys.write_atomic(data.client_ca, pem, mode=0o644)
 
 
 def renew(

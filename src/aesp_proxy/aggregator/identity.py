@@ -53,6 +53,11 @@ class DataDir:
         return self.root / "ca" / "ca.key"
 
     @property
+    def client_ca(self) -> Path:
+        """An enterprise's authorities, whose certificates clients may have; need not be there."""
+        return self.root / "ca" / "clients.pem"
+
+    @property
     def server(self) -> Path:
         """The server's certificate."""
         return self.root / "tls" / "server.pem"

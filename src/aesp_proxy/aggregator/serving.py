@@ -44,6 +44,8 @@ def server_context(data: DataDir) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_verify_locations(cafile=data.ca)
+        if data.client_ca.exists():
+            context.load_verify_locations(cafile=data.client_ca)
         context.load_cert_chain(data.server, data.server_key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(

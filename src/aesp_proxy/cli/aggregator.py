@@ -16,7 +16,7 @@ import click
 
 from aesp_proxy.cli.aggregator_export import export_group
 from aesp_proxy.cli.aggregator_read import extract, proof, stats
-from aesp_proxy.cli.aggregator_token import token
+from aesp_proxy.cli.aggregator_token import token, trust
 from aesp_proxy.cli.output import line, printable
 from aesp_proxy.errors import ConfigError, InputError
 
@@ -49,6 +49,7 @@ def aggregator() -> None:
 
 
 aggregator.add_command(token)
+aggregator.add_command(trust)
 aggregator.add_command(export_group)
 aggregator.add_command(stats)
 aggregator.add_command(extract)

@@ -78,6 +78,28 @@ def token(
     )
 
 
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="The aggregator's data directory.",
+)
+@click.argument("ca_file", type=click.Path(path_type=Path))
+def trust(*, data: Path, ca_file: Path) -> None:
+    """Let hosts have certificates of the authorities in CA_FILE (PEM), your own.
+
+    Holds from the next start. A certificate still opens nothing until a host has enrolled
+    with it.
+    """
+    from aesp_proxy.aggregator import admission
+    from aesp_proxy.aggregator.identity import existing
+
+    admission.trust(existing(data), ca_file, now=datetime.now(UTC))
+    line("aggregator: trusted from the next start on")
+
+
 def _show(home: DataDir, *, as_json: bool) -> None:
     from aesp_proxy.aggregator.store.control import SqliteControl
 

@@ -17,10 +17,9 @@ _TOKEN_FILE_BYTES_MAX: Final = 8192
 
 
 @click.command()
-@click.option("--aggregator", "url", required=True, metavar="URL", help="https://NAME:PORT")
+@click.option("--aggregator", "url", metavar="URL", help="https://NAME:PORT")
 @click.option(
     "--token",
-    required=True,
     metavar="TEXT",
     envvar="AESP_ENROLL_TOKEN",
     help="What `aggregator token` printed; @FILE or - (standard input) keep it out of `ps`.",
@@ -28,25 +27,56 @@ _TOKEN_FILE_BYTES_MAX: Final = 8192
 @click.option("--state", type=click.Path(path_type=Path), help="State directory of this host.")
 @click.option("--forward", type=click.Path(path_type=Path), help="Where to write; STATE/forward.")
 @click.option("--origin", default="", metavar="NAME", help="Name of this host, if it has none yet.")
-def enroll(*, url: str, token: str, state: Path | None, forward: Path | None, origin: str) -> None:
+@click.option(
+    "--request",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Only make the TLS key and write a certificate request for an authority of yours.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What that authority has issued for it, its chain behind it (PEM).",
+)
+def enroll(
+    *,
+    url: str | None,
+    token: str | None,
+    state: Path | None,
+    forward: Path | None,
+    origin: str,
+    request: Path | None,
+    certificate: Path | None,
+) -> None:
     """Enrol this host: its keys are made here and stay here.
 
     The aggregator gives a certificate for mutual TLS and learns this host's audit key; the
     process that ships renews the certificate in time. Doing it again replaces both TLS key
     and certificate.
     """
+    from aesp_proxy import keys
     from aesp_proxy.daemon.config_load import default_state_dir
-    from aesp_proxy.forward.enrol import enrol
+    from aesp_proxy.forward.enrol import enrol, request_certificate
     from aesp_proxy.record.enrolment import Token
 
     directory = state or default_state_dir(os.environ, is_root=os.geteuid() == 0)
+    place = forward or directory / "forward"
+    if request is not None:
+        pem = request_certificate(directory, place, origin=origin)
+        keys.write_atomic(request, pem, mode=0o644)
+        line(f"have {request} signed, then: aesp-proxy enroll --certificate FILE ...")
+        return
+    if url is None or token is None:
+        raise click.UsageError("give --aggregator and --token")
     enrolled = enrol(
         directory,
-        forward or directory / "forward",
+        place,
         url.rstrip("/"),
         Token.parse(_read_token(token)),
         origin=origin,
         now=datetime.now(UTC),
+        certificate_pem=keys.read_bounded(certificate) if certificate else b"",
     )
     line(
         f"enrolled as {enrolled.origin} until {enrolled.ends:%Y-%m-%d}; "

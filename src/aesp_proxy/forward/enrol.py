@@ -50,9 +50,19 @@ class Enrolled:
 
 
 def enrol(
-    state_dir: Path, directory: Path, url: str, token: Token, *, origin: str, now: datetime
+    state_dir: Path,
+    directory: Path,
+    url: str,
+    token: Token,
+    *,
+    origin: str,
+    now: datetime,
+    certificate_pem: bytes = b"",
 ) -> Enrolled:
     """Enrol the host of ``state_dir`` and write ``directory``.
+
+    ``certificate_pem`` is what an authority of the enterprise has issued for the request of
+    :func:`request_certificate`, its chain behind it.
 
     ConfigError for what is wrong here, TrustError when the aggregator is another than the
     token's or refuses, UnavailableError when it cannot be reached.
@@ -71,7 +81,16 @@ def enrol(
         _refuse_changed_key(paths.batches, key)
     keys.make_private_dir(directory)
     key_pem, csr_pem = _draft(directory, name)
-    request = signed_request(name, csr_pem, key.public_key, key.sign, token=token.fingerprint)
+    if certificate_pem:
+        keys.check_pair(certificate_pem, key_pem, now=now, where="--certificate")
+    request = signed_request(
+        name,
+        csr_pem,
+        key.public_key,
+        key.sign,
+        token=token.fingerprint,
+        certificate_pem=certificate_pem,
+    )
     ca_pem = _authority(host, port, path, token)
     context = ssl.create_default_context(cadata=ca_pem.decode("ascii"))
     body = _ask(host, port, f"{path}enroll", token, context, request.encode())
@@ -79,7 +98,12 @@ def enrol(
     cert_pem = answer["certificate"].encode("ascii", errors="replace")
     receipt_pem = answer["receipt_key"].encode("ascii", errors="replace")
     public_from_pem(receipt_pem, where="the aggregator's answer")
-    check_issued(cert_pem, key_pem, ca_pem, now=now)
+    if not certificate_pem:
+        check_issued(cert_pem, key_pem, ca_pem, now=now)
+    elif cert_pem != certificate_pem:
+        raise TrustError("another certificate came back", where=f"{host}:{port}")
+    else:
+        _probe(host, port, path, ca_pem, cert_pem + key_pem)
     _write(directory, url=url, ca_pem=ca_pem, cert_pem=cert_pem, key_pem=key_pem, pub=receipt_pem)
     ends = x509.load_pem_x509_certificate(cert_pem).not_valid_after_utc
     return Enrolled(origin=name, directory=directory, ends=ends)
@@ -94,6 +118,13 @@ def check_issued(cert_pem: bytes, key_pem: bytes, ca_pem: bytes, *, now: datetim
         x509.load_pem_x509_certificate(cert_pem).verify_directly_issued_by(issuer)
     except (ConfigError, ValueError, TypeError, InvalidSignature) as error:
         raise TrustError("the certificate is not ours to use", where=where) from error
+
+
+def request_certificate(state_dir: Path, directory: Path, *, origin: str) -> bytes:
+    """Make this host's TLS key, or take the one waiting, and ask for a certificate (PEM)."""
+    name = ensure_origin(prepare(state_dir), wanted=origin)
+    keys.make_private_dir(directory)
+    return _draft(directory, name)[1]
 
 
 def _refuse_changed_key(batches: Path, key: SigningKey) -> None:
@@ -140,12 +171,32 @@ def _authority(host: str, port: int, path: str, token: Token) -> bytes:
     return pem
 
 
+def _probe(host: str, port: int, path: str, ca_pem: bytes, pair_pem: bytes) -> None:
+    """Try a certificate of the enterprise's: only TLS itself says whether it is let in."""
+    context = ssl.create_default_context(cadata=ca_pem.decode("ascii"))
+    _load_identity(context, pair_pem, "--certificate")
+    try:
+        _exchange(host, port, f"{path}identity", context, None)
+    except UnavailableError as error:
+        raise TrustError(
+            "the certificate is registered, and its authority is not trusted there",
+            where=f"{host}:{port}",
+            remedy="have `aesp-proxy aggregator trust` done there, then enrol again",
+        ) from error
+
+
 def _ask(
     host: str, port: int, path: str, token: Token, context: ssl.SSLContext, body: bytes | None
 ) -> bytes:
     """Ask once with the token's certificate; the body of a 200, or an error that says why."""
+    _load_identity(context, token.combined_pem(), "--token")
+    return _exchange(host, port, path, context, body)
+
+
+def _exchange(
+    host: str, port: int, path: str, context: ssl.SSLContext, body: bytes | None
+) -> bytes:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    _load_identity(context, token)
     connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
     try:
         with closing(connection):
@@ -170,14 +221,14 @@ def _ask(
     raise TrustError(f"the aggregator refuses: {_reason(data, status)}", where=f"{host}:{port}")
 
 
-def _load_identity(context: ssl.SSLContext, token: Token) -> None:
+def _load_identity(context: ssl.SSLContext, pair_pem: bytes, where: str) -> None:
     # The ssl module loads files only; this one has no name and ends with the descriptor.
-    descriptor = os.memfd_create("token", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
     try:
-        os.write(descriptor, token.combined_pem())
+        os.write(descriptor, pair_pem)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     except (OSError, ssl.SSLError) as error:
-        raise InputError("cannot be used for TLS", where="--token") from error
+        raise InputError("cannot be used for TLS", where=where) from error
     finally:
         os.close(descriptor)
 

@@ -33,11 +33,25 @@ def is_due(directory: Path, *, now: datetime) -> bool:
     return certificate.not_valid_after_utc - now <= life / _LEFT_OF_LIFE
 
 
+def _refuse_foreign(directory: Path) -> None:
+    """Ask nobody for what another authority has issued: its owner renews it."""
+    certificate = x509.load_pem_x509_certificate(keys.read_bounded(directory / "client.pem"))
+    issuer = x509.load_pem_x509_certificate(keys.read_bounded(directory / "ca.pem"))
+    if certificate.issuer != issuer.subject:
+        raise TrustError(
+            f"the certificate is of an authority of yours and ends on "
+            f"{certificate.not_valid_after_utc:%Y-%m-%d}",
+            where=str(directory / "client.pem"),
+            remedy="have the next one issued: `aesp-proxy enroll --request FILE`",
+        )
+
+
 def renew(directory: Path, transport: HttpsTransport, *, now: datetime) -> None:
     """Ask for a new certificate and put it in place.
 
     UnavailableError: later. TrustError: refused, or the answer is not ours to use.
     """
+    _refuse_foreign(directory)
     key_file = directory / "client.key"
     key_pem = keys.read_private(key_file)
     csr_pem = make_csr(key_pem, "renewal", where=str(key_file))

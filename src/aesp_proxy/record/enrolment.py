@@ -95,12 +95,17 @@ def _no_token() -> InputError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolmentRequest:
-    """A host that asks to be let in; ``public_key`` (32 bytes) is its audit key."""
+    """A host that asks to be let in; ``public_key`` (32 bytes) is its audit key.
+
+    ``certificate_pem`` is what another authority has issued for the key of the request;
+    empty: the aggregator's own shall.
+    """
 
     origin: str
     csr_pem: bytes
     public_key: bytes
     proof: bytes
+    certificate_pem: bytes = b""
 
     def encode(self) -> bytes:
         """Write it as JSON."""
@@ -108,6 +113,7 @@ class EnrolmentRequest:
             {
                 "origin": self.origin,
                 "csr": self.csr_pem.decode("ascii"),
+                "certificate": self.certificate_pem.decode("ascii"),
                 "public_key": self.public_key.hex(),
                 "proof": self.proof.hex(),
             }
@@ -116,11 +122,12 @@ class EnrolmentRequest:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read JSON. InputError when it is anything else."""
-        values = read_message(data, ("origin", "csr", "public_key", "proof"))
+        values = read_message(data, ("origin", "csr", "certificate", "public_key", "proof"))
         try:
             request = cls(
                 origin=values["origin"],
                 csr_pem=values["csr"].encode("ascii"),
+                certificate_pem=values["certificate"].encode("ascii"),
                 public_key=bytes.fromhex(values["public_key"]),
                 proof=bytes.fromhex(values["proof"]),
             )
@@ -134,21 +141,32 @@ class EnrolmentRequest:
 
     def is_proved(self, token: bytes) -> bool:
         """Whether the audit key signed this very request for the token of that fingerprint."""
-        message = _signed(self.origin, self.csr_pem, self.public_key, token)
+        message = _signed(self.origin, self.csr_pem + self.certificate_pem, self.public_key, token)
         return is_signed(self.public_key, self.proof, message)
 
 
 def signed_request(
-    origin: str, csr_pem: bytes, public_key: bytes, sign: Signer, *, token: bytes
+    origin: str,
+    csr_pem: bytes,
+    public_key: bytes,
+    sign: Signer,
+    *,
+    token: bytes,
+    certificate_pem: bytes = b"",
 ) -> EnrolmentRequest:
     """Make a request, proved by the audit key for the token of that fingerprint."""
-    proof = sign(_signed(origin, csr_pem, public_key, token))
-    return EnrolmentRequest(origin=origin, csr_pem=csr_pem, public_key=public_key, proof=proof)
+    return EnrolmentRequest(
+        origin=origin,
+        csr_pem=csr_pem,
+        public_key=public_key,
+        proof=sign(_signed(origin, csr_pem + certificate_pem, public_key, token)),
+        certificate_pem=certificate_pem,
+    )
 
 
-def _signed(origin: str, csr_pem: bytes, public_key: bytes, token: bytes) -> bytes:
+def _signed(origin: str, pems: bytes, public_key: bytes, token: bytes) -> bytes:
     # Every part but the last has a fixed length, so no two requests are the same bytes.
-    return PROOF_DOMAIN + token + public_key + sha256(csr_pem).digest() + origin.encode()
+    return PROOF_DOMAIN + token + public_key + sha256(pems).digest() + origin.encode()
 
 
 def read_message(data: bytes, names: tuple[str, ...]) -> dict[str, str]:

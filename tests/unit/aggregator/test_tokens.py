@@ -56,7 +56,7 @@ def test_any_text_is_a_token_or_an_input_error(text: str) -> None:
         Token.parse(text)
 
 
-@given(st.binary() | st.just(b'{"origin":1,"csr":"","public_key":"","proof":""}'))
+@given(st.binary() | st.just(b'{"origin":1,"csr":"","certificate":"","public_key":"","proof":""}'))
 def test_any_bytes_are_a_request_or_an_input_error(data: bytes) -> None:
     with pytest.raises(InputError):
         EnrolmentRequest.decode(data)
