@@ -9,6 +9,7 @@ the watch ends: the kernel lets all pass then.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -40,6 +41,7 @@ _EXIT_CONFIG, _EXIT_RUNTIME = 3, 4
 _READ_BYTES: Final = 1 << 20
 _WAITING_MAX: Final = 100
 _LINK_S: Final = 1.0
+_PRIORITY: Final = -10
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _LISTENER: Final = "aesp_proxy.daemon.file_listener"
 _SPAWNED: Final = "aesp_proxy.daemon.spawned"
@@ -218,6 +220,9 @@ def _watch(wish: Wish, link: Link, is_over: Callable[[], bool], config: bytes) -
     )
     if config:
         guard.policy(config)
+    # Others wait for its answers, as they do for a disk's.
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
     for lack in _mark(groups, places):
         link.tell({"type": "news", "event": "lack", "message": lack, "holds": True})
     # From here on nothing may be opened: this process answers for the others.

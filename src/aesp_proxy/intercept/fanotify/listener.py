@@ -31,6 +31,7 @@ from aesp_proxy.intercept.fanotify.witness import Witness
 
 _LOOK_S: Final = 0.05
 _BEAT_S: Final = 5.0
+_WRITTEN_MAX: Final = 512
 _COUNT: Final = struct.Struct("=Q")
 COUNT_BYTES: Final = _COUNT.size
 
@@ -69,6 +70,7 @@ class Listener:
         self._watched, self._progress = watched, progress
         self._content_bytes_max = content_bytes_max
         self._waiting: deque[tuple[int, Event]] = deque()
+        self._written: deque[Event] = deque()
         self._stopping = False
 
     def run(self, also: Mapping[int, Callable[[], bool]], *, beat: Callable[[], None]) -> None:
@@ -84,18 +86,21 @@ class Listener:
         look_after.start()
         beat_at = 0.0
         while not self._stopping:
-            ready = {descriptor for descriptor, _ in poll.poll(_BEAT_S * 1000)}
+            pause_s = 0.0 if self._written else _BEAT_S
+            ready = {descriptor for descriptor, _ in poll.poll(pause_s * 1000)}
             for group in asks:
                 if group in ready:
                     self._serve(group)
             # Who waits for an answer comes first.
-            if self._groups.names in ready and ready.isdisjoint(asks):
-                self._hear_names()
+            if ready.isdisjoint(asks):
+                self._hear_what_happened(self._groups.names in ready)
             for descriptor in ready & also.keys():
                 self._stopping = self._stopping or not also[descriptor]()
             if (now := time.monotonic()) >= beat_at:
                 beat_at = now + _BEAT_S
                 beat()
+        while self._written:
+            self._hear_written(self._written.popleft())
 
     def _serve(self, group: int) -> None:
         events = read_group(group)
@@ -108,7 +113,9 @@ class Listener:
 
     def _answer(self, group: int, event: Event) -> None:
         if not event.mask & (kernel.OPEN_PERM | kernel.OPEN_EXEC_PERM):
-            self._hear_written(event)
+            self._written.append(event)
+            if len(self._written) > _WRITTEN_MAX:
+                self._hear_written(self._written.popleft())
             return
         respond(group, event, allow=self._judge.allows(group, event))
         self._progress.step(2)
@@ -122,6 +129,12 @@ class Listener:
             pass  # gone, or it cannot be read
         finally:
             os.close(event.descriptor)
+
+    def _hear_what_happened(self, at_names: bool) -> None:  # noqa: FBT001 - one caller
+        if at_names:
+            self._hear_names()
+        elif self._written:
+            self._hear_written(self._written.popleft())
 
     def _hear_names(self) -> None:
         with contextlib.suppress(BlockingIOError, InputError):
