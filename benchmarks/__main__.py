@@ -17,7 +17,10 @@ from pathlib import Path
 from benchmarks import harness, machine, report
 from benchmarks.report import Part
 
-NAMES = ("decide", "policy", "replay", "scan", "quality", "egress", "record", "aggregator", "files")
+NAMES = (
+    "decide", "policy", "replay", "scan", "quality", "egress", "record", "aggregator", "files",
+    "watch",
+)  # fmt: skip
 FOLDER = Path(__file__).resolve().parent
 RUN_S_MAX = 900.0
 
