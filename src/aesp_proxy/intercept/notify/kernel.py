@@ -56,6 +56,7 @@ _ADDED: Final = struct.Struct("=QIIII")
 _QUESTION: Final = struct.Struct("=iQI")
 _ERROR: Final = struct.Struct("=i")
 _WORD_MASK: Final = (1 << 64) - 1
+_STATFS_BYTES: Final = 256  # twice what struct statfs has
 _HOW: Final = struct.Struct("=QQQ")
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -296,6 +297,13 @@ def openat2(at: int, path: bytes, flags: int, *, mode: int = 0, resolve: int = 0
 def renameat2(at: int, name: bytes, at2: int, name2: bytes, flags: int) -> None:
     """Rename with flags (see man 2 rename)."""
     _checked(_renameat2(_RENAMEAT2[_COLUMN], at, name, at2, name2, flags), "renameat2")
+
+
+def kind_of_file_system(held: int) -> int:
+    """Return the magic number of the file system that an object is on: fstatfs(2)."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    _checked(_LIBC.fstatfs(held, buffer), "fstatfs")
+    return int(struct.unpack_from("=q", buffer.raw)[0])
 
 
 def open_by_libc(path: bytes, flags: int) -> int:

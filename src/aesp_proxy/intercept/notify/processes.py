@@ -12,8 +12,9 @@ import errno
 import os
 from typing import Final
 
-from aesp_proxy.errors import InputError
+from aesp_proxy.intercept.notify.kernel import kind_of_file_system
 
+_PROC_SUPER_MAGIC: Final = 0x9FA0  # linux/magic.h
 ROOT_INODE: Final = 1  # of every procfs: linux/proc_ns.h
 _PUBLIC: Final = frozenset(
     {"", "task", "stat", "statm", "status", "cmdline", "comm", "cgroup", "oom_score", "loginuid",
@@ -53,37 +54,51 @@ def umask_of(thread: int) -> int:
 class Processes:
     """The processes of one agent, as the first thread of it that asked shows them.
 
-    ``devices`` are the file systems of processes that the agent sees.
+    A procfs numbers processes as the namespace does that it was mounted in: the agent's own,
+    where there is one, as the agent does; ours, which it sees where it could mount none, as
+    we do. Of any other nothing is known, and only what is public is opened.
     """
 
     def __init__(self, thread: int) -> None:
         self._init = int(fields_of(thread)["PPid"])
         ours, theirs = (os.stat(f"/proc/{each}/ns/pid").st_ino for each in ("self", thread))  # noqa: PTH116
-        self._are_apart = ours != theirs
-        self.devices = _process_devices(thread)
+        self._ours = os.stat("/proc").st_dev  # noqa: PTH116
+        seen = os.stat(f"/proc/{thread}/root/proc").st_dev  # noqa: PTH116
+        self._own = seen if seen != self._ours and ours != theirs else -1
+        self._known: dict[int, bool] = {}
 
-    def words_for(self, name: bytes, thread: int) -> bytes:
-        """Return where ``/proc/self`` or ``/proc/thread-self`` leads for a thread."""
+    def has(self, held: int, device: int) -> bool:
+        """Tell whether what is held, on this device, is of a procfs."""
+        known = self._known.get(device)
+        if known is None:
+            known = self._known[device] = kind_of_file_system(held) == _PROC_SUPER_MAGIC
+        return known
+
+    def words_for(self, name: bytes, thread: int, device: int) -> bytes:
+        """Return where ``self`` or ``thread-self`` of a procfs leads for a thread."""
         fields = fields_of(thread)
-        group, own = (fields[each].split()[-1].encode() for each in ("NStgid", "NSpid"))
+        column = -1 if device == self._own else 0
+        group, own = (fields[each].split()[column].encode() for each in ("NStgid", "NSpid"))
         return group if name == b"self" else group + b"/task/" + own
 
-    def refuse_foreign(self, path: str) -> None:
+    def refuse_foreign(self, path: str, device: int) -> None:
         """Raise PermissionError unless a path in a procfs is the agent's, or is public.
 
         ``path`` is the resolved one, the procfs anywhere in it.
         """
         number, rest = _process_of(path)
-        if number and not self._has(number) and rest.split("/")[-1] not in _PUBLIC:
+        if number and rest.split("/")[-1] not in _PUBLIC and not self._is_own(number, device):
             raise PermissionError(errno.EACCES, "a file of another's process")
 
     def is_link_of_process(self, path: str) -> bool:
         """Tell whether a link in a procfs jumps to an object: it lies under a process."""
         return _process_of(path)[0] != 0
 
-    def _has(self, number: int) -> bool:
-        if self._are_apart:
+    def _is_own(self, number: int, device: int) -> bool:
+        if device == self._own:
             return number != 1
+        if device != self._ours:
+            return False
         seen = number
         for _ in range(_ANCESTORS_MAX):
             try:
@@ -98,23 +113,13 @@ class Processes:
 
 
 def _process_of(path: str) -> tuple[int, str]:
-    """Return the process that a path in a procfs is of, 0 for none, and what is below it."""
+    """Return the process that a path in a procfs is of, 0 for none, and what is below it.
+
+    One that is mounted elsewhere than it should be may begin anywhere in the path.
+    """
     words = path.split("/")
-    for place, word in enumerate(words[1:3], 1):
-        if word.isdecimal():
-            return int(word), "/".join(words[place + 1 :])
+    usual = words[:2] == ["", "proc"]
+    for place in (2,) if usual else range(len(words)):
+        if words[place : place + 1] and words[place].isdecimal():
+            return int(words[place]), "/".join(words[place + 1 :])
     return 0, ""
-
-
-def _process_devices(thread: int) -> frozenset[int]:
-    """Return the device numbers of all file systems of processes that a thread sees."""
-    found = set()
-    with open(f"/proc/{thread}/mountinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-        for line in file:
-            left, _, right = line.partition(" - ")
-            if right.split()[:1] == ["proc"]:
-                major, _, minor = left.split()[2].partition(":")
-                found.add(os.makedev(int(major), int(minor)))
-    if not found:
-        raise InputError("the agent sees no /proc")
-    return frozenset(found)

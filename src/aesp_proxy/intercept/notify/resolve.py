@@ -213,7 +213,7 @@ class Resolver:
                 return None
             raise
         status = os.fstat(held)
-        if status.st_dev not in self._processes.devices:
+        if not self._processes.has(held, status.st_dev):
             return self._found(held, status, start, path)
         os.close(held)
         if scoped:
@@ -231,10 +231,11 @@ class Resolver:
             os.close(held)
             raise
         links: tuple[str, ...] = ()
-        has_name = path[:1] == "/" and status.st_nlink > 0
+        has_name = path[:1] == "/"
         if path.endswith(_DELETED):
-            if has_name:
-                links = (path,)
+            # One name of several was removed, or it is called so: both are asked about.
+            has_name = has_name and status.st_nlink > 0
+            links = (path,) if has_name else ()
             path = path[: -len(_DELETED)]
         path = self._inside(path)
         return Found(
@@ -329,7 +330,7 @@ class _Walk:
             held = openat2(self.held, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
         except OSError:
             return
-        if os.fstat(held).st_dev in self._processes.devices:
+        if self._processes.has(held, os.fstat(held).st_dev):
             os.close(held)
             return
         self._stand(held)
@@ -354,13 +355,14 @@ class _Walk:
     def _step(self, name: bytes) -> int | None:
         """Go to a name; return a descriptor of it when it is a link, which is not gone to."""
         here = os.fstat(self.held)
-        if here.st_dev in self._processes.devices:
+        if self._processes.has(self.held, here.st_dev):
             name = self._in_procfs(name, here)
         held = os.open(name, _HELD | os.O_NOFOLLOW, dir_fd=self.held)
         try:
             status = os.fstat(held)
-            if status.st_dev in self._processes.devices:
-                self._processes.refuse_foreign(self._resolver._name(held))  # noqa: SLF001
+            if self._processes.has(held, status.st_dev):
+                path = self._resolver._name(held)  # noqa: SLF001
+                self._processes.refuse_foreign(path, status.st_dev)
         except BaseException:
             os.close(held)
             raise
@@ -372,7 +374,7 @@ class _Walk:
     def _in_procfs(self, name: bytes, here: os.stat_result) -> bytes:
         """Return the name that means to us what ``self`` means to who asks."""
         if here.st_ino == ROOT_INODE and name in (b"self", b"thread-self"):
-            return self._processes.words_for(name, self._thread)
+            return self._processes.words_for(name, self._thread, here.st_dev)
         return name
 
     def _followed(self, name: bytes, link: int) -> bytes:
@@ -383,7 +385,7 @@ class _Walk:
             self.links.append(path)
             if len(self.links) > _LINKS_MAX:
                 raise OSError(errno.ELOOP, "too many links")
-            in_procfs = status.st_dev in self._processes.devices
+            in_procfs = self._processes.has(link, status.st_dev)
             if in_procfs and self._processes.is_link_of_process(path):
                 if not self._magic:
                     raise OSError(errno.ELOOP, "a link that jumps")
