@@ -48,7 +48,7 @@ HOMES = {
     ),
     "pathspec": ("cli/scan/targets.py",),
     "pyarrow": ("aggregator/extract.py",),
-    "prometheus_client": ("aggregator/metrics.py",),
+    "prometheus_client": ("aggregator/metrics.py", "daemon/service/metrics.py"),
     "confluent_kafka": ("aggregator/export/sinks/kafka.py",),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,10 @@ _PATH: Final = click.Path(path_type=Path)
     show_default=True,
     help="For people, or as JSON.",
 )
-def status(*, config: Path | None, state: str | None, run_dir: str | None, form: str) -> int:
+@click.option("--metrics", is_flag=True, help="Its figures in Prometheus' text form instead.")
+def status(
+    *, config: Path | None, state: str | None, run_dir: str | None, form: str, metrics: bool
+) -> int:
     """Say how the service is: its policy, workers, counts, record.
 
     Only root and the user that the service runs as are answered.
@@ -48,7 +52,11 @@ def status(*, config: Path | None, state: str | None, run_dir: str | None, form:
     if said is None:
         error_line(f"no service runs here: {path}")
         return ExitCode.RUNTIME
-    if form == "json":
+    if metrics:
+        from aesp_proxy.daemon.service.metrics import metrics_text
+
+        click.echo(metrics_text(said, now_s=time.time()), nl=False)
+    elif form == "json":
         click.echo(json.dumps(said, indent=2))
     else:
         for text in _lines(said):

@@ -55,7 +55,8 @@ sides: both are of one version, so it can only be damage.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import ormsgpack
@@ -102,11 +103,12 @@ class Serving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What a worker has under way, and has done since it started."""
+    """What a worker has under way, and has done since it started; ``figures`` are of ``tally``."""
 
     connections: int
     allowed: int
     refused: int
+    figures: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +288,13 @@ def from_worker(frame: dict[str, object]) -> FromWorker:
             "allowed": int(allowed),
             "refused": int(refused),
         }:
-            return Counts(connections=connections, allowed=allowed, refused=refused)
+            figures = frame.get("figures")
+            return Counts(
+                connections=connections,
+                allowed=allowed,
+                refused=refused,
+                figures=figures if isinstance(figures, dict) else {},
+            )
         case {"type": "registered", "names": int(names)}:
             return Registered(names=names)
         case _:

@@ -24,6 +24,7 @@ from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.scrub import scrubbed
 from aesp_proxy.daemon.session import SessionCounter
 from aesp_proxy.daemon.session_pieces import SessionPieces
+from aesp_proxy.daemon.tally import Tally
 from aesp_proxy.decide.engine import content_decision, decide
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError, RecordError
@@ -98,6 +99,7 @@ class Pipeline:
         self._monotonic_ns = monotonic_ns
         self._names = names
         self.budget = budget
+        self.tally = Tally()
         self.pieces = SessionPieces()
         self.now_ns = wall_ns
         self._user_of = user_of
@@ -301,11 +303,16 @@ class Pipeline:
         try:
             if scanner is not None and _may_quote(record):
                 record = scrubbed(record, scanner)
-            return self._journal.append(record)
+            begun_ns = self._monotonic_ns()
+            record_id = self._journal.append(record)
+            self.tally.recorded(record, append_us=(self._monotonic_ns() - begun_ns) // 1000)
         except RecordError:
+            self.tally.unrecorded()
             return None
         except Exception:  # noqa: BLE001 - net 3: a journal that breaks in a new way denies too
+            self.tally.unrecorded()
             return None
+        return record_id
 
     def deny(self, record: Record, decision: Decision, principal: Principal) -> Denial:
         """Record a refusal and give the answer; a refusal stands even unrecorded."""

@@ -173,7 +173,10 @@ class ControlLoop:
     def _counts(self) -> Counts:
         session = self.pipeline.session
         return Counts(
-            connections=self.connections(), allowed=session.egress_count, refused=session.denials
+            connections=self.connections(),
+            allowed=session.egress_count,
+            refused=session.denials,
+            figures=self.pipeline.tally.figures(),
         )
 
     async def _send(self, frame: bytes) -> None:

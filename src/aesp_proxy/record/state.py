@@ -258,6 +258,18 @@ def write_head(paths: AuditPaths, files: Files, head: Head) -> None:
     write_durable(files, paths.head, packed + sha256(packed).digest()[:_HEAD_SUM_BYTES])
 
 
+def journal_bytes(paths: AuditPaths) -> int:
+    """Return how many bytes the journal's segments have: what is not sealed whole yet."""
+    total = 0
+    try:
+        for entry in os.scandir(paths.journal):
+            if entry.name.endswith(SEGMENT_SUFFIX):
+                total += entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return total  # a segment was sealed and removed meanwhile, or there is none yet
+    return total
+
+
 def write_status(paths: AuditPaths, status: dict[str, Any]) -> None:
     """Say how the sealer is; advice for others, so nothing waits for the disk. OSError."""
     draft = paths.status.with_name(f".status.{os.getpid()}.tmp")

@@ -14,7 +14,7 @@ from aesp_proxy.daemon.service.policy import PolicyState
 from aesp_proxy.daemon.service.sealer_slot import SealerSlot
 from aesp_proxy.daemon.service.worker_slot import WorkerSlot
 from aesp_proxy.intercept.file_port import GUARANTEES
-from aesp_proxy.record.state import audit_paths, read_status
+from aesp_proxy.record.state import audit_paths, journal_bytes, read_status
 
 
 def report(
@@ -117,17 +117,20 @@ def _worker(slot: WorkerSlot) -> dict[str, object]:
         "connections": counts.connections if counts else None,
         "allowed": counts.allowed if counts else None,
         "refused": counts.refused if counts else None,
+        "figures": dict(counts.figures) if counts else {},
     }
 
 
 def _record(plan: ServicePlan, sealer: SealerSlot) -> dict[str, object]:
-    said, _ = read_status(audit_paths(plan.settings.state_dir))
+    said, at_s = read_status(audit_paths(plan.settings.state_dir))
     return {
         "sealer_pid": sealer.pid,
         "sealer_restarts": sealer.restarts.total,
         "batches": said.get("batch_no", 0),
         "spool_bytes": said.get("spool_bytes", 0),
         "error": said.get("error", ""),
+        "said_at_s": at_s,
+        "journal_bytes": journal_bytes(audit_paths(plan.settings.state_dir)),
     }
 
 

@@ -1,0 +1,126 @@
+"""The service's figures: counted where records are written, read by Prometheus' own parser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from aesp_proxy.daemon.control import Counts, counts_frame, from_worker
+from aesp_proxy.daemon.service.metrics import metrics_text
+from aesp_proxy.daemon.tally import APPEND_BOUNDS_US, BOUNDS_US, Tally
+from aesp_proxy.model.record import Outcome, Record, RecordKind
+from aesp_proxy.record.state import audit_paths, journal_bytes
+
+DENIED = Record(
+    kind=RecordKind.DECISION,
+    time_ns=1,
+    event_type="policy_violation",
+    action="http.get",
+    outcome=Outcome.DENIED,
+    verdict="deny",
+    reason="host_blocked",
+    guard="egress_allowlist",
+    severity="warning",
+    message="",
+    resource="",
+)
+
+
+def tallied() -> Tally:
+    tally = Tally()
+    for _ in range(3):
+        tally.recorded(DENIED, append_us=7)
+    tally.recorded(replace(DENIED, verdict="allow", outcome=Outcome.SUCCESS), append_us=10**9)
+    ended = replace(DENIED, kind=RecordKind.OUTCOME, outcome=Outcome.SUCCESS, duration_us=3_000)
+    tally.recorded(ended, append_us=1)
+    tally.recorded(replace(DENIED, verdict="evil\n", reason='x"} 1'), append_us=1)
+    tally.unrecorded()
+    return tally
+
+
+def status(**worker: Any) -> dict[str, Any]:
+    plain = {
+        "number": 1, "ready": True, "restarts": 2, "serial": 5, "connections": 9,
+        "figures": tallied().figures(),
+    }  # fmt: skip
+    return {
+        "version": "0.1.0",
+        "state": "running",
+        "workers": [plain | worker],
+        "record": {
+            "batches": 4, "spool_bytes": 100, "journal_bytes": 50, "error": "",
+            "sealer_restarts": 0, "said_at_s": 990.0,
+        },
+    }  # fmt: skip
+
+
+def figures(said: dict[str, Any]) -> dict[str, float]:
+    return {
+        sample.name
+        + "".join(f"{{{value}}}" for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics_text(said, now_s=1000.0))
+        for sample in family.samples
+    }
+
+
+def test_figures_are_read_by_prometheus_own_parser():
+    found = figures(status())
+    assert found["aesp_decisions_total{deny}{1}"] == 3
+    assert found["aesp_decisions_total{allow}{1}"] == 1
+    assert found["aesp_refusals_total{host_blocked}{1}"] == 3
+    assert found["aesp_records_unwritten_total{1}"] == 1
+    assert found["aesp_policy_serial{1}"] == 5
+    assert found["aesp_connections{1}"] == 9
+    assert found["aesp_sealer_silence_seconds"] == 10.0
+    assert found["aesp_record_journal_bytes"] == 50
+    assert found["aesp_service_whole"] == 1
+
+
+def test_a_word_that_nobody_knows_makes_no_label():
+    found = figures(status())
+    assert found["aesp_decisions_total{other}{1}"] == 1
+    assert found["aesp_refusals_total{other}{1}"] == 1
+
+
+def test_durations_stand_in_their_buckets():
+    found = figures(status())
+    assert found["aesp_record_append_seconds_bucket{1e-05}{1}"] == 5
+    assert found["aesp_record_append_seconds_count{1}"] == 6
+    assert found["aesp_exchange_seconds_bucket{0.001}{1}"] == 0
+    assert found["aesp_exchange_seconds_bucket{0.005}{1}"] == 1
+    assert found["aesp_exchange_seconds_sum{1}"] == 0.003
+
+
+def test_a_worker_that_has_said_nothing_yet_has_no_figures():
+    found = figures(status(connections=None, figures={}, ready=False))
+    assert found["aesp_worker_ready{1}"] == 0
+    assert "aesp_connections{1}" not in found
+    assert "aesp_exchange_seconds_count{1}" not in found
+
+
+def test_figures_come_whole_over_the_control_socket():
+    import ormsgpack
+
+    counts = Counts(connections=1, allowed=2, refused=3, figures=tallied().figures())
+    assert from_worker(ormsgpack.unpackb(counts_frame(counts)[4:])) == counts
+    assert len(tallied().figures()["appends"]) == len(APPEND_BOUNDS_US) + 2  # type: ignore[arg-type]
+    assert len(tallied().figures()["exchanges"]) == len(BOUNDS_US) + 2  # type: ignore[arg-type]
+
+
+def test_every_figure_stands_in_the_documentation():
+    page = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
+    text = metrics_text(status(), now_s=1000.0)
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {name for name in names if f"`{name}" not in page} == set()
+
+
+def test_the_journal_is_as_large_as_its_segments(tmp_path: Path):
+    paths = audit_paths(tmp_path)
+    assert journal_bytes(paths) == 0
+    paths.journal.mkdir(parents=True)
+    (paths.journal / "1-1.wal").write_bytes(b"x" * 30)
+    (paths.journal / "1.live").write_bytes(b"y" * 7)
+    assert journal_bytes(paths) == 30
