@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 
 # The clients of docs/clients.md; Node and Java from Debian only where there are none.
 clients="openssh-server rclone ruby libwww-perl liblwp-protocol-https-perl netcat-openbsd"
+# The receiver of docs/siem.md.
+clients="$clients rsyslog-gnutls"
 command -v npm >/dev/null 2>&1 || clients="$clients nodejs npm"
 command -v javac >/dev/null 2>&1 || clients="$clients default-jdk-headless"
 # shellcheck disable=SC2086 # a list of words
