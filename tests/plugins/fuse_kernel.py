@@ -15,6 +15,7 @@ from typing import NamedTuple
 from aesp_proxy.intercept.file_port import FileGate
 from aesp_proxy.intercept.fuse.protocol import HEADER, Op
 from aesp_proxy.intercept.fuse.serve import view_of
+from aesp_proxy.intercept.other_names import OtherNames
 
 ENTRY = struct.Struct("=QQQQII" + "QQQQQQIIIIIIIIII")
 OPEN = struct.Struct("=QIi")
@@ -44,7 +45,10 @@ class Kernel:
         for each in (self.ours, theirs):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self._theirs = theirs
-        self.view = view_of(str(root), theirs.fileno(), gate, entries_max=10_000, **options)
+        names = OtherNames(gate, [str(root)], entries_max=10_000)
+        while not names.is_done:
+            names.step()
+        self.view = view_of(str(root), theirs.fileno(), gate, other_names=names, **options)
         self._unique = 0
         body = struct.pack("=IIIII44x", 7, 45, 131072, 0xFFFFFFFF & ~(1 << 31), 0)
         self.welcome = self.ask(Op.INIT, 0, body)

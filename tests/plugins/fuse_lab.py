@@ -20,6 +20,7 @@ from pathlib import Path
 from file_lab import FILES_POLICY, TOKEN_RULES, Recorded, file_gate, files_snapshot
 
 from aesp_proxy.intercept.fuse.serve import serve_trees, view_of
+from aesp_proxy.intercept.other_names import OtherNames
 from aesp_proxy.launch.isolation import capabilities, fuse_mount, kernel, mounts, seccomp
 
 HERE = Path(__file__)
@@ -154,9 +155,10 @@ def _serve(said: str, records: str) -> None:
         gate.swap(file_judge(files_snapshot(text, TOKEN_RULES)))
         view.refresh()
 
-    view = view_of(tree, device, gate, covers=covers, entries_max=1_000_000)
+    names = OtherNames(gate, [tree], entries_max=1_000_000, apart=list(covers or ()))
+    view = view_of(tree, device, gate, covers=covers, other_names=names)
     signal.signal(signal.SIGUSR1, reload)
-    serve_trees([view], None, lambda: True)
+    serve_trees([view], None, lambda: True, names)
 
 
 def _enter(pid: str, root: str, words: list[str]) -> None:

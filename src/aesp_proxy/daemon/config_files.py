@@ -62,7 +62,7 @@ class Files:
         "colons; default is the home directory.",
     )  # fmt: skip
     entries_max: int = setting(
-        500_000, "Most names in these directories; more are refused at the start.",
+        5_000_000, "Most names in these directories; more are refused at the start.",
         minimum=1, maximum=100_000_000,
     )  # fmt: skip
     secrets_read: str = setting(

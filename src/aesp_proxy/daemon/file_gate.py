@@ -33,6 +33,7 @@ from aesp_proxy.record.compose import decision_record
 _KEPT_MAX: Final = 200_000
 ENFORCED_KEY: Final = "enforced"
 """Metadata of a record: ``no`` where what it tells of had happened before."""
+_PROBES: Final = tuple("/".join(["\x01 nobody's name"] * depth) for depth in range(1, 5))
 _NOT_RECORDED: Final = "not-recorded"
 
 
@@ -63,16 +64,21 @@ class JudgedFileGate:
         self._reading_refuses = reading_refuses
         self._user_of = user_of
         self._hidden: dict[str, bool] = {}
-        self._sole_patterns = _sole_patterns(judge)
+        self._take(judge)
         self._allowed: set[tuple[FileOperation, str, str]] = set()
         self.generation = 1
         self.content_bytes_max = judge.content_bytes_max
         self.counts = {"allowed": 0, "refused": 0}
 
+    def _take(self, judge: FileJudge) -> None:
+        sole = _sole_guard(judge)
+        self._sole_patterns: PathGlobs | None = sole.patterns if sole else None
+        self._sole_exceptions: PathGlobs | None = sole.exceptions if sole else None
+
     def swap(self, judge: FileJudge) -> None:
         """Decide by another policy from now on."""
         self._judge = judge
-        self._sole_patterns = _sole_patterns(judge)
+        self._take(judge)
         self._hidden, self._allowed = {}, set()
         self.generation += 1
 
@@ -97,6 +103,17 @@ class JudgedFileGate:
                 self._hidden.clear()
             self._hidden[path] = known
         return known
+
+    def hides_nothing_below(self, path: str) -> bool:
+        """Tell whether no path below a directory can be hidden; see ``file_port``.
+
+        An exception that matches names nobody has thought of, at several depths, ends in
+        ``**`` and so matches all below.
+        """
+        excepted = self._sole_exceptions
+        return excepted is not None and all(
+            excepted.find(f"{path}/{probe}") is not None for probe in _PROBES
+        )
 
     def refuse_access(
         self,
@@ -294,8 +311,8 @@ class JudgedFileGate:
         )
 
 
-def _sole_patterns(judge: FileJudge) -> PathGlobs | None:
-    """Return the globs that alone can forbid an opening by name; None where more can.
+def _sole_guard(judge: FileJudge) -> ForbiddenPath | None:
+    """Return the guard that alone can forbid an opening by name; None where more can.
 
     A home directory has hundreds of thousands of names, of which few are forbidden: asking
     the engine for each took 20 us, this takes one.
@@ -308,7 +325,7 @@ def _sole_patterns(judge: FileJudge) -> PathGlobs | None:
     if any(isinstance(guard, PathAllowlist) for guard in snapshot.guards):
         return None
     forbidding = [guard for guard in snapshot.guards if isinstance(guard, ForbiddenPath)]
-    return forbidding[0].patterns if len(forbidding) == 1 else None
+    return forbidding[0] if len(forbidding) == 1 else None
 
 
 def _in_utf8(record: Record) -> Record:

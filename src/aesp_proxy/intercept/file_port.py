@@ -69,6 +69,12 @@ class FileGate(FileWitness, Protocol):
         Not recorded, and cheap for what was asked before. True on every doubt.
         """
 
+    def hides_nothing_below(self, path: str) -> bool:
+        """Tell whether no path below a directory can be hidden, so that it need not be read.
+
+        False on every doubt.
+        """
+
     def refuse_access(
         self,
         operation: FileOperation,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aesp_proxy.errors import InputError
-from aesp_proxy.intercept.fuse.tracked import tracked_paths
+from aesp_proxy.intercept.fuse.tracked import Tracked
 from aesp_proxy.normalize.git_index import tracked_names
 
 NAMES = ["a", "config/.env", "secret/deep/x.txt", "secret/y", "ü/\udcff"]
@@ -49,14 +49,10 @@ def test_all_names_of_an_index_are_read_whatever_its_version(repository):
 
 
 def test_what_git_tracks_below_hidden_names_is_seen_and_the_rest_is_not(repository):
-    found = tracked_paths(str(repository), ["secret", "config/.env", ".env"])
-    assert {path[len(str(repository)) + 1 :] for path in found} == {
-        "config/.env",
-        "secret",
-        "secret/deep",
-        "secret/deep/x.txt",
-        "secret/y",
-    }
+    tracked = Tracked(str(repository))
+    names = [".env", "config/.env", "secret", "secret/deep", "secret/deep/x.txt", "secret/y"]
+    seen = [name for name in (*names, "secret/untracked") if tracked.shows(f"{repository}/{name}")]
+    assert seen == names[1:]
 
 
 def test_a_worktree_has_an_index_of_its_own(tmp_path):
@@ -67,7 +63,7 @@ def test_a_worktree_has_an_index_of_its_own(tmp_path):
     git(main, "add", "-A")
     git(main, "-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "m")
     git(main, "worktree", "add", "-q", str(other))
-    assert tracked_paths(str(other), [".env"]) == {f"{other}/.env"}
+    assert Tracked(str(other)).shows(f"{other}/.env")
 
 
 @given(data=st.binary(max_size=300), head=st.booleans(), version=st.integers(0, 5))
@@ -83,4 +79,4 @@ def test_bytes_that_are_no_index_are_refused_or_give_names(data, head, version):
 
 def test_a_tree_without_a_repository_shows_nothing_hidden(tmp_path):
     (tmp_path / ".git").write_text("gitdir: /nowhere")
-    assert tracked_paths(str(tmp_path), [".env"]) == frozenset()
+    assert not Tracked(str(tmp_path)).shows(f"{tmp_path}/.env")

@@ -10,17 +10,15 @@ import os
 import resource
 import select
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Final
 
 from aesp_proxy.intercept.file_port import FileGate, Given
-from aesp_proxy.intercept.fuse.nodes import Inode
 from aesp_proxy.intercept.fuse.roots import outermost
 from aesp_proxy.intercept.fuse.session import Session
-from aesp_proxy.intercept.fuse.tracked import tracked_paths
 from aesp_proxy.intercept.fuse.tree import Tree
 from aesp_proxy.intercept.fuse.watch import Watch
-from aesp_proxy.intercept.stage.survey import survey
+from aesp_proxy.intercept.other_names import OtherNames
 
 _KIND: Final = "fuse"
 _READABLE: Final = select.POLLIN | select.POLLERR | select.POLLHUP
@@ -30,20 +28,31 @@ def serve(gate: FileGate, given: Given) -> None:
     """Serve the views of a run: the ``Serve`` of this backend."""
     roots = outermost(given.trees)
     devices = [descriptor for kind, descriptor in given.descriptors if kind == _KIND]
-    forbidden: set[Inode] = set()
+    other_names = OtherNames(
+        gate,
+        roots,
+        entries_max=given.entries_max,
+        apart=[target for target, _ in given.covers],
+        tend=partial(_heed, given),
+    )
     views = [
         view_of(
             root,
             device,
             gate,
             covers={target: source for target, source in given.covers if _lies_in(target, root)},
-            entries_max=given.entries_max,
-            forbidden=forbidden,
+            other_names=other_names,
         )
         for root, device in zip(roots, devices, strict=True)
     ]
     given.ready()
-    serve_trees(views, given.control, given.heard)
+    serve_trees(views, given.control, given.heard, other_names)
+
+
+def _heed(given: Given) -> None:
+    """Answer the supervisor while all others wait; its end is noticed by who serves."""
+    if select.select([given.control], [], [], 0)[0]:
+        given.heard()
 
 
 def _lies_in(path: str, root: str) -> bool:
@@ -56,30 +65,25 @@ def view_of(
     gate: FileGate,
     *,
     covers: Mapping[str, str] | None = None,
-    entries_max: int,
-    forbidden: set[Inode] | None = None,
+    other_names: OtherNames,
 ) -> Session:
-    """Survey a directory for the files that have a forbidden name, and make its session.
-
-    ``forbidden`` is what several views know of each other's. ConfigError for a directory
-    with more than ``entries_max`` names.
-    """
-    tree = Tree(root, gate, covers=covers)
+    """Make the session of a directory; ``other_names`` is shared by all views of a run."""
+    tree = Tree(root, gate, covers=covers, other_names=other_names)
     with contextlib.suppress(OSError):
         # Without it the kernel keeps what it is told for a second only.
         tree.watch = Watch()
-    apart = frozenset(covers or ())
-    found = survey(Path(root), gate.hides, entries_max=entries_max, apart=apart, notes_links=False)
-    if forbidden is not None:
-        tree.forbidden = forbidden
-    tree.forbidden.update(found.inodes)
-    tree.shown = tracked_paths(root, found.hidden)
     return Session(device, tree)
 
 
-def serve_trees(views: Sequence[Session], control: int | None, heard: Callable[[], bool]) -> None:
+def serve_trees(
+    views: Sequence[Session],
+    control: int | None,
+    heard: Callable[[], bool],
+    other_names: OtherNames | None = None,
+) -> None:
     """Serve until all sessions are over, or until ``heard`` says False.
 
+    ``other_names`` are looked for while there is nothing else to do.
     UnavailableError when a directory was removed while it was served.
     """
     os.umask(0)
@@ -90,7 +94,8 @@ def serve_trees(views: Sequence[Session], control: int | None, heard: Callable[[
     for descriptor in (*open_views, *watched, *(() if control is None else (control,))):
         poll.register(descriptor, select.POLLIN)
     while open_views:
-        for descriptor, event in poll.poll():
+        is_idle = other_names is None or other_names.is_done
+        for descriptor, event in poll.poll(None if is_idle else 0):
             if not event & _READABLE:
                 continue
             if descriptor == control:
@@ -104,6 +109,8 @@ def serve_trees(views: Sequence[Session], control: int | None, heard: Callable[[
                 open_views[descriptor].check_root()
                 poll.unregister(descriptor)
                 del open_views[descriptor]
+        if other_names is not None:
+            other_names.step()
 
 
 def _raise_descriptors() -> None:

@@ -8,7 +8,6 @@ not.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from typing import Final
 
 from aesp_proxy.errors import InputError
@@ -18,57 +17,54 @@ _INDEX_BYTES_MAX: Final = 256 << 20
 _POINTER_BYTES_MAX: Final = 4096
 
 
-def tracked_paths(root: str, hidden: Iterable[str]) -> frozenset[str]:
-    """Return the paths of ``hidden`` names below ``root`` that git tracks, or something below.
+class Tracked:
+    """What git tracks below ``root``: each repository's index is read once.
 
-    What is tracked below a hidden directory is among them. A repository that cannot be
-    read tracks nothing.
+    What is forbidden cannot be added to an index by who does not see it.
     """
-    indexes: dict[str, frozenset[str]] = {}
-    shown: set[str] = set()
-    for name in hidden:
-        path = f"{root}/{name}"
-        home = _repository(root, path)
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._indexes: dict[str, frozenset[str]] = {}
+
+    def shows(self, path: str) -> bool:
+        """Tell whether git tracks a forbidden name, or something below it.
+
+        False where a repository cannot be read.
+        """
+        home = self._repository(path)
         if home is None:
-            continue
-        if home not in indexes:
-            indexes[home] = frozenset(_tracked(home))
-        relative = path[len(home) + 1 :]
-        if relative in indexes[home]:
-            shown.add(path)
-        below = f"{relative}/"
-        for tracked in indexes[home]:
-            if tracked.startswith(below):
-                shown.update(_with_parents(f"{home}/{tracked}", path))
-    return frozenset(shown)
+            return False
+        known = self._indexes.get(home)
+        if known is None:
+            known = self._indexes[home] = _tracked(home)
+        return path[len(home) + 1 :] in known
+
+    def _repository(self, path: str) -> str | None:
+        """Return the working tree that a path lies in, not above the root."""
+        above = path.rpartition("/")[0]
+        while len(above) >= len(self._root):
+            if os.path.lexists(f"{above}/.git"):
+                return above
+            above = above.rpartition("/")[0]
+        return None
 
 
-def _with_parents(path: str, top: str) -> Iterator[str]:
-    """Yield a path and the directories above it, up to ``top``."""
-    while path.startswith(top):
-        yield path
-        path = path.rpartition("/")[0]
-
-
-def _repository(root: str, path: str) -> str | None:
-    """Return the working tree that a path lies in, not above ``root``."""
-    above = path.rpartition("/")[0]
-    while len(above) >= len(root):
-        if os.path.lexists(f"{above}/.git"):
-            return above
-        above = above.rpartition("/")[0]
-    return None
-
-
-def _tracked(home: str) -> Iterator[str]:
+def _tracked(home: str) -> frozenset[str]:
+    """Return the names of an index and of the directories on the way to them."""
     try:
         with open(f"{_git_directory(home)}/index", "rb") as file:  # noqa: PTH123
             data = file.read(_INDEX_BYTES_MAX + 1)
-        if len(data) <= _INDEX_BYTES_MAX:
-            yield from map(os.fsdecode, tracked_names(data))
+        names = tracked_names(data) if len(data) <= _INDEX_BYTES_MAX else frozenset()
     except (OSError, InputError):
         # No index yet, or none that we can read: then its names stay hidden.
-        return
+        return frozenset()
+    found: set[str] = set()
+    for name in map(os.fsdecode, names):
+        while name and name not in found:
+            found.add(name)
+            name = name.rpartition("/")[0]  # noqa: PLW2901 - upwards
+    return frozenset(found)
 
 
 def _git_directory(home: str) -> str:

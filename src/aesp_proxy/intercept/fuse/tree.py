@@ -12,11 +12,14 @@ import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from aesp_proxy.errors import UnavailableError
 from aesp_proxy.intercept.file_port import Actor, FileGate
 from aesp_proxy.intercept.fuse.drafts import content_of
 from aesp_proxy.intercept.fuse.nodes import Inode, Node, Nodes, Signature, signature
 from aesp_proxy.intercept.fuse.replies import Status, status_of
+from aesp_proxy.intercept.fuse.tracked import Tracked
 from aesp_proxy.intercept.fuse.watch import Watch
+from aesp_proxy.intercept.other_names import OtherNames
 from aesp_proxy.model.event import FileOperation
 
 if TYPE_CHECKING:
@@ -51,21 +54,26 @@ class Tree:
     """The view of ``root``.
 
     ``covers`` are paths below it that show another file or directory of the host, or
-    themselves, and cannot be changed. ``forbidden`` are files that have a forbidden name,
-    ``shown`` paths of which such a name is seen all the same.
+    themselves, and cannot be changed. ``other_names`` knows files that have a forbidden
+    name besides, ``tracked`` forbidden names that are seen all the same.
     ``device`` is the session where big files may be read by the kernel itself, else -1.
     """
 
     def __init__(
-        self, root: str, gate: FileGate, *, covers: Mapping[str, str] | None = None
+        self,
+        root: str,
+        gate: FileGate,
+        *,
+        covers: Mapping[str, str] | None = None,
+        other_names: OtherNames | None = None,
     ) -> None:
         self.root = root
         self.gate = gate
         self.nodes = Nodes(root)
         self.covers = dict(covers or {})
         self._covered_inodes = {_inode(source) for source in self.covers.values()}
-        self.forbidden: set[Inode] = set()
-        self.shown: frozenset[str] = frozenset()
+        self.other_names = other_names or OtherNames(gate, (root,), entries_max=0)
+        self.tracked = Tracked(root)
         self.handles: dict[int, Handle] = {}
         self.notices: list[bytes] = []
         self.keep_ns = _SECOND
@@ -126,10 +134,13 @@ class Tree:
         """Whether a name is not to be seen: forbidden itself, or another name of such a file."""
         if self.gate.hides(path):
             if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
-                self.forbidden.add((found.st_dev, found.st_ino))
-            return path not in self.shown
-        if found.st_nlink > 1 and self.forbidden and not stat.S_ISDIR(found.st_mode):
-            return (found.st_dev, found.st_ino) in self.forbidden
+                self.other_names.add((found.st_dev, found.st_ino), path)
+            return not self.tracked.shows(path)
+        if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+            try:
+                return bool(self.other_names.forbidden((found.st_dev, found.st_ino)))
+            except UnavailableError:
+                return True  # nobody can tell
         return False
 
     # status -----------------------------------------------------------------------

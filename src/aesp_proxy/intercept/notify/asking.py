@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from aesp_proxy.act.file import FileDenial
 from aesp_proxy.decide.protected import protects
 from aesp_proxy.errors import AespError
 from aesp_proxy.intercept.file_port import Actor, FileGate
 from aesp_proxy.intercept.notify.resolve import Found, Place
+from aesp_proxy.intercept.other_names import Inode
 from aesp_proxy.model.event import FileOperation
 
 SYSTEM_TREES: Final = ("/usr/", "/lib/", "/lib64/", "/bin/", "/sbin/", "/proc/", "/sys/", "/dev/")
@@ -35,13 +36,6 @@ class RefusedError(OSError):
 
     def __init__(self, denial: FileDenial) -> None:
         super().__init__(denial.errno, "refused")
-
-
-class Inode(NamedTuple):
-    """A file whatever it is called."""
-
-    device: int
-    number: int
 
 
 def _is_systems(path: str) -> bool:

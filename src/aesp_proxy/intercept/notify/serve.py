@@ -30,10 +30,10 @@ from aesp_proxy.intercept.notify.kernel import (
     give_up_privileges,
 )
 from aesp_proxy.intercept.notify.opening import GoesOn, Opened, Opening, Waits
-from aesp_proxy.intercept.notify.other_names import OtherNames
 from aesp_proxy.intercept.notify.processes import Processes
 from aesp_proxy.intercept.notify.resolve import Resolver
 from aesp_proxy.intercept.notify.waiting import Waiting
+from aesp_proxy.intercept.other_names import OtherNames
 
 KIND: Final = "notify"
 LENDER: Final = "memory"
@@ -68,7 +68,10 @@ class Server:
         self._waiting = Waiting(listener)
         self._handlers: dict[Kind, Handler] = {}
         self._uid = os.getuid()
-        self._names = OtherNames(gate, given)
+        self._names = OtherNames(
+            gate, given.trees, entries_max=given.entries_max, apart=given.apart, tend=self._heed
+        )
+        self._is_over = False
 
     def run(self) -> None:
         """Be ready, and answer."""
@@ -77,11 +80,10 @@ class Server:
         poll.register(listener, select.POLLIN)
         poll.register(control, select.POLLIN)
         self._given.ready()
-        while True:
-            for descriptor, event in poll.poll(_TEND_MS if self._waiting else None):
+        while not self._is_over:
+            for descriptor, event in poll.poll(self._pause_ms()):
                 if descriptor == control:
-                    if not self._given.heard():
-                        return
+                    self._is_over |= not self._given.heard()
                 elif event & select.POLLIN:
                     self._take()
                 else:
@@ -89,6 +91,17 @@ class Server:
                     poll.unregister(listener)
             if self._waiting:
                 self._waiting.tend()
+            self._names.step()
+
+    def _pause_ms(self) -> int | None:
+        if not self._names.is_done:
+            return 0
+        return _TEND_MS if self._waiting else None
+
+    def _heed(self) -> None:
+        """Answer the supervisor while all others wait."""
+        if not self._is_over and select.select([self._given.control], [], [], 0)[0]:
+            self._is_over = not self._given.heard()
 
     def _take(self) -> None:
         notification = self._listener.receive()

@@ -64,7 +64,7 @@ def opened(tree: Tree, node: Node, flags: int, actor: Actor) -> Handle:
 def _decide(tree: Tree, node: Node, flags: int, actor: Actor) -> None:
     """Ask for what an open means, under each name that the file is known by."""
     mode = flags & os.O_ACCMODE
-    if node.inode in tree.forbidden:
+    if tree.other_names.has(node.inode):
         raise OSError(errno.EACCES, "hidden")
     if mode != os.O_RDONLY or flags & os.O_TRUNC:
         must_be_changeable(node)

@@ -116,9 +116,9 @@ def _is_hidden(tree: Tree, path: str, directory: Node, found: os.DirEntry[str]) 
     if path in tree.covers:
         return False
     if tree.gate.hides(path):
-        return path not in tree.shown
+        return not tree.tracked.shows(path)
     # Other names of forbidden files: on this file system, told without looking at each.
-    return bool(tree.forbidden) and (directory.inode[0], found.inode()) in tree.forbidden
+    return tree.other_names.has((directory.inode[0], found.inode()))
 
 
 def _kind(found: os.DirEntry[str]) -> int:
