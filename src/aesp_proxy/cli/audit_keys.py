@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -61,17 +62,19 @@ def rotate(paths: AuditPaths) -> None:
         raise UnavailableError(
             "the sealer has not made a new key yet",
             where=str(paths.keys),
-            remedy="the request stands; see `aesp-proxy status`",
+            remedy="the request stands: it is done when the service runs",
         )
     line(f"key {old} handed over to {current_key_id(paths)}; its private half is gone")
 
 
 def _rotate_here(paths: AuditPaths) -> bool:
-    """Rotate in this process unless a sealer is at work."""
+    """Rotate in this process unless a sealer is at work, or the state is another user's."""
     from aesp_proxy.record.sealer import SealerOptions
     from aesp_proxy.record.sealer_process import open_sealer
     from aesp_proxy.record.state import load_origin
 
+    if paths.root.stat().st_uid != os.geteuid():
+        return False  # files of ours would shut its sealer out
     lock = Lock.try_take(paths.lock)
     if lock is None:
         return False

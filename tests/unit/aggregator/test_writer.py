@@ -288,6 +288,20 @@ def foreign_tenant(chain: Any) -> bytes:
     return encode_batch(chain.seal(3, tenant_id="globex"))
 
 
+def unknown_format(chain: Any) -> bytes:
+    return resigned(chain, chain.seal(), format=2)
+
+
+def unknown_magic(chain: Any) -> bytes:
+    return encode_batch(chain.seal()).replace(b"AESPBAT1", b"AESPBAT2", 1)
+
+
+def unknown_row_version(chain: Any) -> bytes:
+    rows = chain.rows(3)
+    assert rows[0][3] == 1
+    return encode_batch(chain.seal(3, rows=[rows[0][:3] + b"\x02" + rows[0][4:], *rows[1:]]))
+
+
 def not_a_batch(chain: Any) -> bytes:
     return b"GET / HTTP/1.1\r\n\r\n"
 
@@ -301,6 +315,9 @@ def not_a_batch(chain: Any) -> bytes:
         (changed_body, Refusal.CHANGED, 422),
         (cut_off, Refusal.CHANGED, 422),
         (not_a_batch, Refusal.CHANGED, 422),
+        (unknown_magic, Refusal.CHANGED, 422),
+        (unknown_format, Refusal.NON_CANONICAL, 422),
+        (unknown_row_version, Refusal.NON_CANONICAL, 422),
         (bad_signature, Refusal.BAD_SIGNATURE, 422),
         (unknown_key, Refusal.UNKNOWN_KEY, 403),
         (seq_gap, Refusal.SEQ_GAP, 422),
