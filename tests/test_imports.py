@@ -29,6 +29,7 @@ HOMES = {
         "daemon/service/watch.py",
         "intercept/capture/watch.py",
         "intercept/fuse/watch.py",
+        "intercept/notify/closing.py",
         "intercept/observe/watches.py",
     ),
     "click": ("cli",),

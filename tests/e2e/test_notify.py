@@ -12,6 +12,7 @@ import file_attacks
 import file_calls
 import pytest
 from file_attacks import ATTACKS, NEED_PRIVILEGE, harm, lines_of
+from file_lab import TOKEN
 from notify_lab import AGENT, Guarded, run_guarded
 
 from aesp_proxy.model.event import FileOperation
@@ -179,6 +180,18 @@ def test_a_call_that_fails_in_a_new_way_is_refused_and_the_next_is_served(tree):
     ran = run_guarded(["sh", "-c", script], trees=[tree], spoil=spoil)
     assert ran.out.count("x") >= 1
     assert ran.code == 0, ran.err
+
+
+def test_a_secret_that_is_written_is_found_when_the_file_is_closed(tree):
+    script = f"echo {TOKEN} > leak; echo {TOKEN} > b; mv b c; echo fine > fine; cat fine; cat leak"
+    ran = run_guarded(["bash", "-c", script], trees=[tree], reading_refuses=True)
+    assert ran.out == "fine\n"
+    assert "Operation not permitted" in ran.err
+    refused = ran.refused()
+    # Once when it was closed, once when it was to be read.
+    assert refused.count((FileOperation.OPEN, str(tree / "leak"))) == 2
+    assert (FileOperation.CREATE, str(tree / "c")) in refused
+    assert not (tree / "c").exists()
 
 
 def test_what_is_the_proxys_own_is_neither_shown_nor_changed(tree, tmp_path):

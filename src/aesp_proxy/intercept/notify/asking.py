@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aesp_proxy.act.file import FileDenial
 from aesp_proxy.decide.protected import protects
 from aesp_proxy.errors import AespError
-from aesp_proxy.intercept.file_port import Actor, FileGate
+from aesp_proxy.intercept.file_port import NOBODY, Actor, FileGate
 from aesp_proxy.intercept.notify.resolve import Found, Place
 from aesp_proxy.intercept.other_names import Inode
 from aesp_proxy.model.event import FileOperation
@@ -171,6 +172,12 @@ class Asking:
             raise RefusedError(denial)
 
     # content ------------------------------------------------------------------------
+
+    def closed(self, found: Found) -> None:
+        """Look at what has been written; what is found is recorded, and refuses later opening."""
+        self._keep_up()
+        with suppress(RefusedError):
+            self._content(found, NOBODY)
 
     def _content(self, found: Found, actor: Actor) -> None:
         status = found.status

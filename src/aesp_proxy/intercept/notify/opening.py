@@ -42,12 +42,14 @@ _PROMPT_DEVICES: Final = frozenset({1, 5, 136, 137, 138, 139, 140, 141, 142, 143
 class Opened:
     """What the caller gets; the descriptor is ours and closed after.
 
-    ``writes`` is whether it is one to write by.
+    ``writes`` is whether it is one to write by, and ``path`` then the file's, where what is
+    written is to be looked at.
     """
 
     descriptor: int
     close_on_exec: bool
     writes: bool
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,9 @@ class Opening:
         name = found.handle
         if kind == stat.S_IFCHR and found.status.st_rdev == _THE_TERMINAL:
             name = _terminal_of(held.thread)
-        return Opened(os.open(name, flags), close_on_exec, writes)
+        is_kept = writes and kind == stat.S_IFREG and found.has_name
+        path = found.path if is_kept else ""
+        return Opened(os.open(name, flags), close_on_exec, writes, path)
 
     # making ---------------------------------------------------------------------------
 
@@ -206,7 +210,7 @@ class Opening:
         os.umask(umask_of(held.thread))
         flags = how.flags | os.O_EXCL | os.O_NOFOLLOW | _OURS
         made = os.open(place.name, flags, how.mode, dir_fd=place.descriptor)
-        return Opened(made, bool(how.flags & os.O_CLOEXEC), True)
+        return Opened(made, bool(how.flags & os.O_CLOEXEC), True, place.path)
 
 
 def _may_wait(found: Found, flags: int) -> bool:

@@ -22,6 +22,7 @@ from aesp_proxy.intercept.file_port import Actor, FileGate, Given
 from aesp_proxy.intercept.notify.asking import Asking
 from aesp_proxy.intercept.notify.calls import Call, Kind, by_number, column_of
 from aesp_proxy.intercept.notify.changing import Changing
+from aesp_proxy.intercept.notify.closing import Closing
 from aesp_proxy.intercept.notify.held import Held
 from aesp_proxy.intercept.notify.kernel import (
     Listener,
@@ -67,6 +68,8 @@ class Server:
         self._calls: dict[int, Call] = by_number(column_of(os.uname().machine))
         self._waiting = Waiting(listener)
         self._handlers: dict[Kind, Handler] = {}
+        self._closing: Closing | None = None
+        self._poll = select.poll()
         self._uid = os.getuid()
         self._names = OtherNames(
             gate, given.trees, entries_max=given.entries_max, apart=given.apart, tend=self._heed
@@ -76,7 +79,7 @@ class Server:
     def run(self) -> None:
         """Be ready, and answer."""
         listener, control = self._listener.descriptor, self._given.control
-        poll = select.poll()
+        poll = self._poll
         poll.register(listener, select.POLLIN)
         poll.register(control, select.POLLIN)
         self._given.ready()
@@ -84,6 +87,8 @@ class Server:
             for descriptor, event in poll.poll(self._pause_ms()):
                 if descriptor == control:
                     self._is_over |= not self._given.heard()
+                elif descriptor != listener:
+                    self._look()
                 elif event & select.POLLIN:
                     self._take()
                 else:
@@ -102,6 +107,14 @@ class Server:
         """Answer the supervisor while all others wait."""
         if not self._is_over and select.select([self._given.control], [], [], 0)[0]:
             self._is_over = not self._given.heard()
+
+    def _look(self) -> None:
+        """Look at files that were closed; nobody waits for that."""
+        try:
+            if self._closing is not None:
+                self._closing.look()
+        except Exception:  # noqa: BLE001 - net 4: it is looked at when it is opened
+            _LOG.exception("a closed file was not looked at")
 
     def _take(self) -> None:
         notification = self._listener.receive()
@@ -136,6 +149,8 @@ class Server:
             case Waits():
                 self._waiting.add(notification.id, answer)
             case Opened():
+                if answer.path and self._closing is not None:
+                    self._closing.expect(answer.descriptor, answer.path)
                 self._listener.inject(
                     notification.id,
                     answer.descriptor,
@@ -150,6 +165,8 @@ class Server:
         resolver = Resolver(root, processes)
         asking = Asking(self._gate, self._names.forbidden, self._given.covers)
         opening = Opening(resolver, asking)
+        self._closing = Closing(asking.closed)
+        self._poll.register(self._closing.fileno(), select.POLLIN)
         changing = Changing(resolver, asking, entries_max=self._given.entries_max)
         self._handlers = {
             Kind.OPEN: opening.open,
