@@ -73,3 +73,10 @@ def test_the_mask_of_modes_is_the_processs_own(child):
         assert processes.umask_of(os.getpid()) == 0o077
     finally:
         os.umask(before)
+
+
+def test_what_we_make_ourselves_has_our_own_mask_again(child):
+    before = processes.umask_of(os.getpid())
+    with processes.mask_of(child):
+        os.umask(0o777)
+    assert processes.umask_of(os.getpid()) == before

@@ -22,7 +22,7 @@ from aesp_proxy.intercept.notify.calls import (
 )
 from aesp_proxy.intercept.notify.held import Held
 from aesp_proxy.intercept.notify.kernel import renameat2
-from aesp_proxy.intercept.notify.processes import umask_of
+from aesp_proxy.intercept.notify.processes import mask_of
 from aesp_proxy.intercept.notify.resolve import Found, Place, Resolver
 from aesp_proxy.model.event import FileOperation
 
@@ -199,13 +199,14 @@ class Changing:
                 raise FileExistsError(errno.EEXIST, "it is there")
             is_directory = held.call.kind == "mkdir"
             self._asking.entry(FileOperation.CREATE, place, held.actor, is_directory=is_directory)
-            os.umask(umask_of(held.thread))
-            if is_directory:
-                os.mkdir(place.name, held.extra_int(0) & 0o7777, dir_fd=place.descriptor)
-            else:
+            if not is_directory:
                 self._asking.in_place(place.named, place.path, held.actor)
-                device = held.extra_int(1) & 0xFFFFFFFF
-                os.mknod(place.name, special, device, dir_fd=place.descriptor)
+            with mask_of(held.thread):
+                if is_directory:
+                    os.mkdir(place.name, held.extra_int(0) & 0o7777, dir_fd=place.descriptor)
+                else:
+                    device = held.extra_int(1) & 0xFFFFFFFF
+                    os.mknod(place.name, special, device, dir_fd=place.descriptor)
         finally:
             place.close()
 

@@ -23,7 +23,7 @@ from aesp_proxy.intercept.notify.kernel import (
     How,
     read_how,
 )
-from aesp_proxy.intercept.notify.processes import terminal_of, umask_of
+from aesp_proxy.intercept.notify.processes import mask_of, terminal_of
 from aesp_proxy.intercept.notify.resolve import Found, Place, Resolver
 from aesp_proxy.model.event import FileOperation
 
@@ -148,8 +148,9 @@ class Opening:
         close_on_exec = bool(flags & os.O_CLOEXEC)
         if flags & _TEMPORARY:
             self._asking.inside(found, held.actor)
-            os.umask(umask_of(held.thread))
-            return Opened(os.open(found.handle, flags | _OURS, how.mode), close_on_exec, True)
+            with mask_of(held.thread):
+                made = os.open(found.handle, flags | _OURS, how.mode)
+            return Opened(made, close_on_exec, True)
         access = flags & _ACCESS_MODE
         writes = access != os.O_RDONLY or bool(flags & os.O_TRUNC)
         self._asking.opening(found, held.actor, reads=access != os.O_WRONLY, writes=writes)
@@ -207,9 +208,9 @@ class Opening:
     def _make(self, held: Held, place: Place, how: How) -> Opened:
         self._asking.entry(FileOperation.CREATE, place, held.actor)
         self._asking.in_place(place.named, place.path, held.actor)
-        os.umask(umask_of(held.thread))
         flags = how.flags | os.O_EXCL | os.O_NOFOLLOW | _OURS
-        made = os.open(place.name, flags, how.mode, dir_fd=place.descriptor)
+        with mask_of(held.thread):
+            made = os.open(place.name, flags, how.mode, dir_fd=place.descriptor)
         return Opened(made, bool(how.flags & os.O_CLOEXEC), True, place.path)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from aesp_proxy.intercept.notify.kernel import kind_of_file_system
@@ -49,6 +51,16 @@ def terminal_of(thread: int) -> int:
 def umask_of(thread: int) -> int:
     """Return the file mode creation mask of a process."""
     return int(fields_of(thread)["Umask"], 8)
+
+
+@contextmanager
+def mask_of(thread: int) -> Iterator[None]:
+    """Make files as a process would: with its mask for modes, and ours again after."""
+    before = os.umask(umask_of(thread))
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 class Processes:
