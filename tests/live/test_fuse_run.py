@@ -124,7 +124,9 @@ def test_a_killed_guard_ends_the_command_and_says_why(place: Place):
     ) as running:
         assert running.stdout
         assert running.stdout.readline() == "started\n"
-        os.kill(guard_of(running.pid), signal.SIGKILL)
+        guard = guard_of(running.pid)
+        assert guard, "no file guard"
+        os.kill(guard, signal.SIGKILL)
         _, err = running.communicate(timeout=60)
     assert running.returncode == 4
     assert "the file guard was killed by SIGKILL" in err
