@@ -111,7 +111,7 @@ class OtherNames:
                 self._unseen.append(path)
 
     def _note(self, entry: os.DirEntry[str], *, is_directory: bool) -> None:
-        """Take in the files with several names under a forbidden name."""
+        """Take in the files under a forbidden name: others may give them a second one later."""
         if is_directory:
             for below in _entries(entry.path):
                 self._note(below, is_directory=below.is_dir(follow_symlinks=False))
@@ -120,7 +120,7 @@ class OtherNames:
             status = entry.stat(follow_symlinks=False)
         except OSError:
             return  # gone since: it has no content under any name
-        if status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
+        if stat.S_ISREG(status.st_mode):
             self.add((status.st_dev, status.st_ino), entry.path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,50 @@ def test_a_hard_link_made_by_the_host_later_is_hidden_once_the_name_was_seen(ker
     os.link(tree / "sub" / ".env", tree / "sub" / "other")
     assert kernel.lookup(kernel.walk("sub"), ".env") is None
     assert kernel.lookup(kernel.walk("sub"), "other") is None
+
+
+def test_a_hard_link_made_by_the_host_later_is_hidden_though_the_name_was_never_seen(kernel, tree):
+    os.link(tree / "secret" / "key", tree / "sub" / "other")
+    assert kernel.names(kernel.walk("sub")) == ["deep"]
+    assert kernel.lookup(kernel.walk("sub"), "other") is None
+
+
+def test_a_file_that_was_known_before_it_got_a_forbidden_name_is_closed(kernel, tree):
+    node = kernel.walk("good")
+    os.link(tree / "good", tree / "sub" / ".env")
+    assert kernel.lookup(kernel.walk("sub"), ".env") is None
+    assert refused(kernel.open, node) == errno.EACCES
+    assert refused(kernel.open, node, os.O_WRONLY) == errno.EACCES
+
+
+def test_a_number_that_was_a_forbidden_files_is_no_reason_to_hide_a_file(kernel, tree):
+    number = (tree / "secret" / "key").stat().st_ino
+    (tree / "secret" / "key").unlink()
+    name = ""
+    for count in range(50):
+        name = f"new{count}"
+        (tree / name).write_text("new")
+        if (tree / name).stat().st_ino == number:
+            break
+    assert kernel.lookup(1, name) is not None
+    assert name in kernel.names(1)
+
+
+def test_a_forbidden_name_that_git_tracks_is_seen_and_gives_nothing_away(kernel, tree):
+    (tree / "innocent").unlink()
+    for words in (["init", "-q"], ["add", "-f", ".env"]):
+        subprocess.run(["git", "-C", str(tree), *words], check=True)
+    assert ".env" in kernel.names(1)
+    node = kernel.walk(".env")
+    link = struct.pack("=Q", node) + b"mine\0"
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC):
+        assert refused(kernel.open, node, flags) == errno.EACCES
+    assert refused(kernel.ask, Op.LINK, 1, link) == errno.EACCES
+    assert refused(kernel.rename, (1, ".env"), (1, "mine")) == errno.EACCES
+    assert refused(kernel.rename, (1, "good"), (1, ".env")) == errno.EACCES
+    assert refused(kernel.rename, (1, "good"), (1, ".env"), 2) == errno.EACCES
+    assert refused(kernel.ask, Op.UNLINK, 1, b".env\0") == errno.EACCES
+    assert (tree / ".env").read_text() == "TOKEN"
 
 
 @pytest.mark.parametrize("name", [".env", "secret", ".ssh", ".Env"])

@@ -133,15 +133,27 @@ class Tree:
     def is_hidden(self, path: str, found: os.stat_result) -> bool:
         """Whether a name is not to be seen: forbidden itself, or another name of such a file."""
         if self.gate.hides(path):
-            if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+            if stat.S_ISREG(found.st_mode):
                 self.other_names.add((found.st_dev, found.st_ino), path)
             return not self.tracked.shows(path)
-        if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
-            try:
-                return bool(self.other_names.forbidden((found.st_dev, found.st_ino)))
-            except UnavailableError:
-                return True  # nobody can tell
-        return False
+        return self.is_other_name(found)
+
+    def is_other_name(self, found: os.stat_result) -> bool:
+        """Whether a file has several names, and a forbidden one among them.
+
+        With one name it is another file, which has got the number of one that is gone.
+        """
+        if found.st_nlink < 2 or not stat.S_ISREG(found.st_mode):
+            return False
+        try:
+            return bool(self.other_names.forbidden((found.st_dev, found.st_ino)))
+        except UnavailableError:
+            return True  # nobody can tell
+
+    def must_have_no_other_name(self, found: os.stat_result) -> None:
+        """Refuse a file that has a forbidden name too."""
+        if self.is_other_name(found):
+            raise OSError(errno.EACCES, "hidden")
 
     # status -----------------------------------------------------------------------
 
@@ -200,6 +212,7 @@ class Tree:
         """Ask about the content of a file that is to be read, unless it was asked before."""
         if node.sealed:
             return
+        self.must_have_no_other_name(found)
         mark = (signature(found), self.gate.generation)
         if self._clean.get(node.inode) == mark:
             return

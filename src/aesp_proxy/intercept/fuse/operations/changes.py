@@ -128,6 +128,9 @@ def link(tree: Tree, head: Header, body: Body) -> bytes:
     else:
         if node.gone:
             raise OSError(errno.ENOENT, "gone")
+        for each in tree.nodes.paths(node):
+            # What may not be opened gets no name by which it could be.
+            tree.decide(FileOperation.OPEN, each, actor)
         settle(tree, node, actor)
         judge_content(tree, node, path, None, actor)
         above, old = tree.nodes.place(node)

@@ -51,8 +51,10 @@ def opened(tree: Tree, node: Node, flags: int, actor: Actor) -> Handle:
         raise OSError(errno.ETXTBSY, "read without us")
     tree.open_target(node)
     try:
+        found = os.fstat(node.target)
+        tree.must_have_no_other_name(found)
         if flags & os.O_ACCMODE == os.O_RDWR:
-            tree.check_reading(node, node.target, os.fstat(node.target), actor)
+            tree.check_reading(node, node.target, found, actor)
         if flags & os.O_TRUNC:
             begin(tree, node, actor, empty=True)
     except BaseException:
@@ -64,8 +66,6 @@ def opened(tree: Tree, node: Node, flags: int, actor: Actor) -> Handle:
 def _decide(tree: Tree, node: Node, flags: int, actor: Actor) -> None:
     """Ask for what an open means, under each name that the file is known by."""
     mode = flags & os.O_ACCMODE
-    if tree.other_names.has(node.inode):
-        raise OSError(errno.EACCES, "hidden")
     if mode != os.O_RDONLY or flags & os.O_TRUNC:
         must_be_changeable(node)
         for each in tree.nodes.paths(node):

@@ -30,7 +30,7 @@ _NO_REPLACE: Final = 1
 _EXCHANGE: Final = 2
 # A directory with more below it is moved by its programs, name by name, as from one file
 # system to another: looking at all of it would hold everybody else up.
-_BELOW_MAX: Final = 2_000
+_BELOW_MAX: Final = 1_000
 
 
 class Side(NamedTuple):
@@ -140,7 +140,9 @@ def _below(tree: Tree, node: Node, side: Side, actor: Actor) -> None:
         if count > _BELOW_MAX:
             raise OSError(errno.EXDEV, "too much below")
         name = relative.rpartition("/")[2]
-        if tree.is_hidden(f"{old_path}/{relative}", found) or tree.gate.hides(path):
+        old = f"{old_path}/{relative}"
+        # Also what is seen though it may not be opened: under another path it might be.
+        if tree.is_hidden(old, found) or tree.gate.hides(old) or tree.gate.hides(path):
             raise OSError(errno.EACCES, "holds hidden names")
         if stat.S_ISREG(found.st_mode):
             _judge_at(tree, directory, name, path, actor)

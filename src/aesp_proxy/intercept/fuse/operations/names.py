@@ -118,7 +118,12 @@ def _is_hidden(tree: Tree, path: str, directory: Node, found: os.DirEntry[str]) 
     if tree.gate.hides(path):
         return not tree.tracked.shows(path)
     # Other names of forbidden files: on this file system, told without looking at each.
-    return tree.other_names.has((directory.inode[0], found.inode()))
+    if not tree.other_names.has((directory.inode[0], found.inode())):
+        return False
+    try:
+        return tree.is_other_name(found.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return True
 
 
 def _kind(found: os.DirEntry[str]) -> int:
