@@ -27,7 +27,7 @@ from aesp_proxy.errors import AespError, ConfigError, TrustError, UnavailableErr
 from aesp_proxy.forward import enrol as enrolling
 from aesp_proxy.forward import renewal
 from aesp_proxy.forward.enrol import enrol
-from aesp_proxy.forward.ship_process import make_shipper
+from aesp_proxy.forward.ship_process import ShipLoop, make_shipper
 from aesp_proxy.forward.transport import Answer, HttpsTransport, load_destination
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 from aesp_proxy.record import rotation
@@ -392,6 +392,50 @@ def test_a_certificate_is_renewed_in_time_and_the_one_before_it_still_opens(
         assert control._connection.execute(sql, (origin,)).fetchone()[0] == 2
     host.seal()
     assert host.ship() == 2
+
+
+def ship_to_the_end(host: Host) -> bytes:
+    """Run the shipping process' loop until its control stream has ended; the newest receipt."""
+    control, other_end = os.pipe()
+    os.close(other_end)
+    loop = ShipLoop(audit_paths(host.state), host.forward, control)
+    try:
+        loop.run()
+    finally:
+        os.close(control)
+        if loop._lock is not None:
+            loop._lock.release()  # a process gives it back by ending
+    return audit_paths(host.state).receipt.read_bytes()
+
+
+def test_the_process_that_ships_renews_when_it_is_time_and_ships_on(
+    region: Region, host: Host, monkeypatch
+) -> None:
+    host.enrol(region, region.token(tenants=("acme",)))
+    host.seal()
+    before = (host.forward / "client.pem").read_bytes()
+    assert ship_to_the_end(host)
+    assert (host.forward / "client.pem").read_bytes() == before
+    monkeypatch.setattr(renewal, "is_due", lambda *_, **__: True)
+    host.seal()
+    first = ship_to_the_end(host)
+    assert (host.forward / "client.pem").read_bytes() != before
+    host.seal()
+    assert ship_to_the_end(host) != first
+
+
+def test_a_renewal_that_fails_is_said_and_does_not_hold_up_shipping(
+    region: Region, host: Host, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise TrustError("the aggregator does not renew this host's certificate")
+
+    host.enrol(region, region.token(tenants=("acme",)))
+    host.seal()
+    monkeypatch.setattr(renewal, "is_due", lambda *_, **__: True)
+    monkeypatch.setattr(renewal, "renew", refuse)
+    assert ship_to_the_end(host)
+    assert "does not renew" in capsys.readouterr().err
 
 
 def test_an_answer_with_anothers_certificate_changes_nothing(
