@@ -6,6 +6,8 @@ import base64
 import http.server
 import json
 import os
+import resource
+import signal
 import ssl
 import subprocess
 import sys
@@ -254,6 +256,28 @@ def test_a_source_that_changes_is_read_again_while_the_command_runs(place):
     assert ran.stdout.splitlines()[0] == "refused", ran.stderr
     assert ran.stderr.count("APP_SECRET") == 2  # at the start, and when it had changed
     assert value not in ran.stderr
+
+
+def test_a_run_that_crashes_leaves_no_value_and_its_command_keeps_its_limit(place):
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    wanted = soft if hard != resource.RLIM_INFINITY else 4_096
+    own = ["--config", str(place.folder / "config.yaml"), *run_options()]
+    value = drawn(40)
+    with subprocess.Popen(
+        [str(PROGRAM), "run", *own, "--", "sh", "-c", "ulimit -c; read x"],
+        env={"PATH": os.environ["PATH"], "HOME": str(place.folder), "CRASH_TOKEN": value},
+        cwd=place.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (wanted, hard)),  # noqa: PLW1509
+    ) as running:  # fmt: skip
+        told = running.stdout.readline().split()[0]
+        kept = resource.prlimit(running.pid, resource.RLIMIT_CORE)[0]
+        running.send_signal(signal.SIGSEGV)
+        _, err = running.communicate(timeout=WAIT_S)
+    assert int(told) == wanted // 512 or int(told) == wanted // 1_024
+    assert kept == (1 if hard else 0)
+    assert b"CRASH_TOKEN" in err
+    assert value.encode() not in err
+    assert not [path for path in place.folder.glob("*core*") if path.is_file()]
 
 
 def test_a_source_that_cannot_be_read_ends_the_start(place):

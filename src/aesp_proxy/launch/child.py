@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.errors import ConfigError, UnavailableError
-from aesp_proxy.launch import reaper
+from aesp_proxy.launch import cores, reaper
 from aesp_proxy.launch.isolation.layers import Report, read_report
 from aesp_proxy.launch.isolation.listeners import NO_SOCKETS, Kind
 from aesp_proxy.launch.isolation.wish import Wish
@@ -111,6 +111,7 @@ class Child:
             raise _cannot_start(error) from error
         finally:
             theirs.close()
+        cores.give_back(self._process.pid)
         self._control = ours
         try:
             return _prepared(ours)
