@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from itertools import repeat
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from aesp_proxy.aggregator.store.index_search import ROW_BITS, Keep, path_mark, search
+from aesp_proxy.aggregator.store.index_search import ROW_BITS, Keep, search
 from aesp_proxy.aggregator.store.index_stats import count_events
+from aesp_proxy.aggregator.store.path_filter import path_bits
 from aesp_proxy.aggregator.store.sqlite import open_database, open_reader, transaction, translate
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.canonical import POSITION
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from aesp_proxy.aggregator.ports import BatchPlace, EventCount, EventQuery, EventRow
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 KNOWN_TEXTS_MAX: Final = 100_000
 CACHE_KIB: Final = 65_536
@@ -49,8 +50,8 @@ TEXT_FIELDS: Final = (
     ("session", "session_id"),
     ("tenant", "tenant_id"),
 )
-# Not columns: only which batches may hold them, and the records say which rows do.
-MARKED_FIELDS: Final = ("path", "rule")
+# No column, postings only: they say which batches may hold it, the records which rows do.
+RULE: Final = "rule"
 POSTED: Final = frozenset({"kind", "agent", "host", "verdict", "reason", "session", "tenant"})
 
 _SCHEMA: Final = """
@@ -71,13 +72,15 @@ CREATE TABLE events (
 CREATE TABLE postings (
     term INTEGER NOT NULL, last_ns INTEGER NOT NULL, position INTEGER NOT NULL,
     PRIMARY KEY (term, last_ns, position)) STRICT, WITHOUT ROWID;
+CREATE TABLE paths (position INTEGER PRIMARY KEY, bits BLOB NOT NULL) STRICT;
 CREATE TABLE progress (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL,
     span_ns_max INTEGER NOT NULL) STRICT;
 INSERT INTO progress VALUES (1, 0, 0)
 """
 _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_PATH, _FINDINGS = POSITION["target_path"], POSITION["findings"]
-_APPLIED: Final = POSITION["applied_policies"]
+_PATH: Final = itemgetter(POSITION["target_path"])
+_FINDINGS: Final = itemgetter(POSITION["findings"])
+_APPLIED: Final = itemgetter(POSITION["applied_policies"])
 _COLUMNS: Final = itemgetter(
     POSITION["time_ns"], POSITION["status"], *(POSITION[field] for _, field in TEXT_FIELDS)
 )
@@ -91,7 +94,7 @@ class SqliteIndex:
         self._connection = open_database(path, schema=_SCHEMA, version=VERSION, durability="NORMAL")
         self._connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         self._known: dict[str, dict[str, int]] = {
-            name: {} for name in (*(name for name, _ in TEXT_FIELDS), *MARKED_FIELDS)
+            name: {} for name in (*(name for name, _ in TEXT_FIELDS), RULE)
         }
 
     def close(self) -> None:
@@ -144,10 +147,15 @@ class SqliteIndex:
             terms.append(alone or map(numbers.__getitem__, column))
             if name in POSTED:
                 self._post([numbers[text] for text in found], last_ns, place)
-        for name, found in (("path", _path_marks(rows)), ("rule", _rules(rows))):
-            if found:
-                numbers = self._numbers(name, found)
-                self._post([numbers[text] for text in found], last_ns, place)
+        rules = _rules(rows)
+        if rules:
+            numbers = self._numbers(RULE, rules)
+            self._post([numbers[rule] for rule in rules], last_ns, place)
+        paths = set(map(_PATH, rows)) - {""}
+        if paths:
+            self._connection.execute(
+                "INSERT INTO paths VALUES (?, ?)", (place.position, path_bits(paths))
+            )
         base = place.position << ROW_BITS
         self._connection.executemany(
             _INSERT_EVENT,
@@ -235,14 +243,10 @@ class SqliteIndexReader:
             raise translate(error) from error
 
 
-def _path_marks(rows: Sequence[Sequence[Any]]) -> set[str]:
-    return {path_mark(path) for path in {row[_PATH] for row in rows} if path}
-
-
 def _rules(rows: Sequence[Sequence[Any]]) -> set[str]:
     """Return the rules that found something or applied in a batch."""
-    named = {name for row in rows for name in row[_APPLIED]}
-    return named | {finding[0] for row in rows for finding in row[_FINDINGS]}
+    applied = set(chain.from_iterable(map(_APPLIED, rows)))
+    return applied | {finding[0] for finding in chain.from_iterable(map(_FINDINGS, rows))}
 
 
 def _position(connection: sqlite3.Connection) -> int:

@@ -9,12 +9,12 @@ belongs on the page.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aesp_proxy.aggregator.ports import EventCursor, EventQuery, EventRow
+from aesp_proxy.aggregator.store.path_filter import may_hold
 
 if TYPE_CHECKING:
     import sqlite3
@@ -79,12 +79,14 @@ def search(
         return []
     found: list[EventRow] = []
     texts = _Texts(connection)
-    marks = record_terms(connection, query)
+    marks = rule_terms(connection, query)
     if marks is None:
         return []
     for batch in _batches(connection, query, [*(number for _, number in terms), *marks]):
         if len(found) >= query.limit and batch.last_ns < found[-1].time_ns:
             break
+        if not _has_path(connection, batch, query):
+            continue
         rows = _wanted(_rows(connection, batch, query, terms, texts, keep), query, keep)
         found = nlargest(query.limit, [*found, *rows], key=event_place)
     return found
@@ -96,27 +98,24 @@ def _wanted(rows: Iterator[EventRow], query: EventQuery, keep: Keep | None) -> I
     return islice((row for row in rows if keep(row)), query.limit)
 
 
-def record_terms(connection: sqlite3.Connection, query: EventQuery) -> list[int] | None:
-    """Return the marks of batches that may hold the path and rule asked for; None for none."""
-    wanted: list[tuple[str, str]] = []
-    if query.path and not query.path.endswith("*"):
-        wanted.append(("path", path_mark(query.path)))
-    if query.rule:
-        wanted.append(("rule", query.rule))
-    numbers: list[int] = []
-    for field, text in wanted:
-        row = connection.execute(
-            "SELECT id FROM terms WHERE field = ? AND text = ?", (field, text)
-        ).fetchone()
-        if row is None:
-            return None
-        numbers.append(row[0])
-    return numbers
+def rule_terms(connection: sqlite3.Connection, query: EventQuery) -> list[int] | None:
+    """Return the postings of batches that may hold the rule asked for; None for none."""
+    if not query.rule:
+        return []
+    row = connection.execute(
+        "SELECT id FROM terms WHERE field = 'rule' AND text = ?", (query.rule,)
+    ).fetchone()
+    return None if row is None else [row[0]]
 
 
-def path_mark(path: str) -> str:
-    """Return which of 65,536 marks a path has: paths are too many for a posting each."""
-    return sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:4]
+def _has_path(connection: sqlite3.Connection, batch: _Batch, query: EventQuery) -> bool:
+    """Whether a batch may hold the path asked for; a beginning of one is looked for everywhere."""
+    if not query.path or query.path.endswith("*"):
+        return True
+    row = connection.execute(
+        "SELECT bits FROM paths WHERE position = ?", (batch.position,)
+    ).fetchone()
+    return row is not None and may_hold(row[0], query.path)
 
 
 def event_place(row: EventRow | EventCursor) -> tuple[int, str, int, int]:
