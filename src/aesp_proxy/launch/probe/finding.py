@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How it stands: ``missing`` makes ``run`` refuse, ``unused`` no version needs yet."""
+    """How it stands: ``missing`` makes ``run`` refuse, ``unused`` nothing here needs."""
 
     OK = "ok"
     WEAKER = "weaker"
@@ -25,7 +25,6 @@ class Group(StrEnum):
     FILES = "files of agents that run already"
     SETUP = "setup"
     CLIENTS = "clients"
-    LATER = "not used by this version"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

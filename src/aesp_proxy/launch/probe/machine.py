@@ -6,7 +6,6 @@ import ctypes
 import os
 import platform
 import resource
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,15 +24,10 @@ _TIMEX_BYTES: Final = 512
 _LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_VERSION: Final = 1
 _LANDLOCK_SCOPES: Final = 6
-_SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
-_SECCOMP_GET_ACTION_AVAIL: Final = 2
-_SECCOMP_RET_USER_NOTIF: Final = 0x7FC00000
-_FAN_CLOEXEC: Final = 1
-_FAN_CLASS_CONTENT: Final = 4
 
 
 def machine_findings(*, connections_max: int) -> Iterator[Finding]:
-    """Yield what stands on this machine, and what later versions would find."""
+    """Yield what stands on this machine."""
     yield _kernel(platform.release(), platform.machine())
     yield _landlock()
     yield _ipv6()
@@ -41,7 +35,6 @@ def machine_findings(*, connections_max: int) -> Iterator[Finding]:
     yield _clock()
     yield _entropy()
     yield _systemd()
-    yield from _later()
 
 
 def _machine(name: str, level: Level, found: str, meaning: str, remedy: str = "") -> Finding:
@@ -152,48 +145,3 @@ def _systemd() -> Finding:
     return _machine(
         "systemd", Level.OK, "does not run", "`daemon` needs another supervisor; `run` needs none"
     )
-
-
-def _later() -> Iterator[Finding]:
-    """Yield what file enforcement will be able to use."""
-    for name, there in (
-        ("/dev/fuse", _opens("/dev/fuse")),
-        ("fanotify permission groups", _has_fanotify()),
-        ("seccomp user notification", _has_notification()),
-    ):
-        yield Finding(
-            group=Group.LATER,
-            name=name,
-            level=Level.UNUSED,
-            found=there,
-            meaning="not used by this version",
-        )
-
-
-def _opens(path: str) -> str:
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        return os.strerror(error.errno or 0)
-    return "there"
-
-
-def _has_fanotify() -> str:
-    try:
-        flags = _FAN_CLOEXEC | _FAN_CLASS_CONTENT
-        os.close(kernel.checked(kernel.LIBC.fanotify_init(flags, os.O_RDONLY), "fanotify_init"))
-    except OSError as error:
-        return os.strerror(error.errno or 0)
-    return "there"
-
-
-def _has_notification() -> str:
-    number = _SECCOMP.get(platform.machine())
-    if number is None:
-        return "not known for this architecture"
-    action = struct.pack("=I", _SECCOMP_RET_USER_NOTIF)
-    try:
-        kernel.syscall(number, _SECCOMP_GET_ACTION_AVAIL, 0, action)
-    except OSError as error:
-        return os.strerror(error.errno or 0)
-    return "there"
