@@ -35,21 +35,22 @@ from stalling import Stalling
 
 PROGRAM = Path(sys.executable).parent / "aesp-proxy"
 WAIT_S = 60.0
-ALLOWED = '"allowed.test", "a.sub.test", "plain.test", "broken.test", "echo.test"'
+ALLOWED = '"allowed.test", "a.sub.test", "plain.test", "broken.test", "echo.test", "sink.test"'
 CONFIG = """\
 state_dir: {folder}/state
 policy: {folder}/policy.yaml
 daemon: {{run_dir: {folder}/run, ca_copy: {folder}/ca.pem}}
-limits: {{head_s_max: 1, idle_s_max: 5}}
+limits: {{head_s_max: 1, idle_s_max: {idle_s_max}}}
 upstream:
   ca_file: {roots}
-  connect_timeout_s: 2
+  connect_timeout_s: 10
   resolve:
     allowed.test: 127.0.0.1:{tls}
     a.sub.test: 127.0.0.1:{h2}
     plain.test: 127.0.0.1:{plain}
     broken.test: 127.0.0.1:{broken}
     echo.test: 127.0.0.1:{echo}
+    sink.test: 127.0.0.1:{sink}
 """
 
 
@@ -77,7 +78,7 @@ def growth_per_round(samples: list[Sample]) -> float:
 class Service:
     """``aesp-proxy daemon`` before a small internet of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, idle_s_max: int, sink: int) -> None:
         self.folder = folder
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -93,7 +94,8 @@ class Service:
         (folder / "policy.yaml").write_text(policy)
         ports = {
             "tls": self.origin.tls_port, "plain": self.origin.plain_port, "h2": self.h2.port,
-            "broken": self.broken.port, "echo": self.echo.socket.getsockname()[1],
+            "broken": self.broken.port, "sink": sink, "idle_s_max": idle_s_max,
+            "echo": self.echo.socket.getsockname()[1],
         }  # fmt: skip
         text = CONFIG.format(folder=folder, roots=self.origin.roots, **ports)
         (folder / "config.yaml").write_text(text)
@@ -147,10 +149,14 @@ class Service:
                 break
             before = now
             pause.poll(300)
+        return Sample(self.resident_bytes(), before)
+
+    def resident_bytes(self) -> int:
+        """Return what its processes hold in memory now."""
         pages = sum(
             int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.processes()
         )
-        return Sample(pages * os.sysconf("SC_PAGE_SIZE"), before)
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> int:
         """End all; the service's exit code."""
@@ -182,8 +188,12 @@ class Service:
         assert b" 200 " in _head(sock)
         return sock
 
+    def trust(self, alpn: str) -> ssl.SSLContext:
+        """Return what trusts the host's CA and offers a protocol."""
+        return self._trust[alpn]
+
     def tls(self, host: str, alpn: str = "http/1.1") -> ssl.SSLSocket:
-        return self._trust[alpn].wrap_socket(self.opened(host), server_hostname=host)
+        return self.trust(alpn).wrap_socket(self.opened(host), server_hostname=host)
 
 
 def _echo(connection: websockets.sync.server.ServerConnection) -> None:
@@ -361,9 +371,9 @@ def play_round(service: Service, times: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[Service]:
-    """Run a service while the block runs; it must end well."""
-    service = Service(folder)
+def served(folder: Path, *, idle_s_max: int = 5, sink: int = 1) -> Iterator[Service]:
+    """Run a service while the block runs; it must end well. ``sink`` is a port of the caller's."""
+    service = Service(folder, idle_s_max=idle_s_max, sink=sink)
     try:
         service.ready()
         yield service

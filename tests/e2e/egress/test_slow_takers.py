@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import socket
 import ssl
@@ -18,6 +19,7 @@ import websockets.sync.server
 from egress_lab import Proxy
 from h2_client import H2Client
 from h2_origin import H2Origin
+from mitmproxy.websocket import WebSocketData
 from scripted import Scripted
 
 from aesp_proxy.intercept.egress.dialler import StaticAddress
@@ -266,3 +268,27 @@ def test_websocket_messages_that_are_not_taken_wait_at_their_origin(proxy):
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             assert settled(lambda: sent[0]) < BOUND + 8_000_000  # more sockets on the way
+
+
+def test_websocket_messages_are_not_kept(proxy):
+    def serve(connection: websockets.sync.server.ServerConnection) -> None:
+        for message in connection:
+            connection.send(message)
+
+    with websockets.sync.server.serve(serve, "127.0.0.1", 0, max_size=None) as server:
+        lead(proxy, "plain.test", server.socket.getsockname()[1])
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        sock, _ = proxy.connect("plain.test:80")
+        with websockets.sync.client.connect("ws://plain.test/", sock=sock, proxy=None) as client:
+            for number in range(30):
+                client.send(b"%06d" % number * 40)
+                client.recv(10)
+            kept = [
+                each
+                for each in gc.get_objects()
+                if isinstance(each, WebSocketData) and each.messages
+            ]
+            assert kept == []
+        server.shutdown()
+        thread.join(20)
