@@ -315,3 +315,21 @@ def test_it_needs_four_capabilities_and_no_root(lab):
     sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
     # DAC_READ_SEARCH, SYS_PTRACE, LEASE: what it began with is given up.
     assert {sets[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {"0000000010080004"}
+
+
+def test_its_own_record_may_lie_on_what_it_watches_and_a_policy_is_read_anew_on_sighup(lab):
+    lab.keep_state_in_the_tree()
+    for number in range(50):
+        lab.put(f"many/{number}", "x\n")
+    lab.put("a.key", "key\n")
+    lab.begin("audit.seal_bytes_max=4096")
+    assert lab.does("for n in range(50): open(T + f'/many/{n}').read()\nprint('read')") == "read"
+    assert lab.reads("a.key") == "key"
+    (lab.folder / "policy.yaml").write_text(POLICY.replace('"**/.env"', '"**/*.key"'))
+    lab.watch.send_signal(signal.SIGHUP)
+    until(lambda: lab.reads("a.key") == "EPERM", "another policy")
+    assert len([each for each in lab.records() if each["action"] == "file.open"]) > 50
+    os.kill(lab.listener, signal.SIGKILL)
+    until(lambda: lab.said.count("are answered by") == 2, "another listener", s_max=60)
+    assert lab.reads("a.key") == "EPERM"
+    assert lab.reads("many/1") == "x"

@@ -69,6 +69,7 @@ class Lab:
         self.tree.mkdir()
         (folder / "policy.yaml").write_text(POLICY)
         self.state = folder / "state"
+        self.state_inside: Path | None = None
         self.log, self.config = folder / "watch.log", folder / "config.yaml"
         self._stack = stack
         words = [sys.executable, fanotify_world.__file__, str(self.tree)]
@@ -156,7 +157,8 @@ class Lab:
         if policy is not None:
             (self.folder / "policy.yaml").write_text(policy)
         watch = {"users": str(WATCHED), "trees": str(self.tree), "by": by, "hung_s": 2}
-        settings = {"state_dir": str(self.state), "policy": str(self.folder / "policy.yaml"),
+        settings = {"state_dir": str(self.state_inside or self.state),
+                    "policy": str(self.folder / "policy.yaml"),
                     "daemon": {"run_dir": str(self.folder / "run")},
                     "files": {"watch": watch, "secrets_read": "refuse"}}  # fmt: skip
         self.config.write_text(json.dumps(settings))
@@ -184,6 +186,10 @@ class Lab:
         children = _children(self.watch.pid)
         below = [pid for child in children for pid in _children(child)]
         return next((pid for pid in (*children, *below) if _runs(pid, LISTENER)), 0)
+
+    def keep_state_in_the_tree(self) -> None:
+        """Have the watch write its record on what it watches."""
+        self.state_inside, self.state = self.tree / "state", self.inside / "state"
 
     def end_of_child(self) -> int:
         """Stop a watch that a wrapper has started, in order."""

@@ -39,7 +39,8 @@ def watch(
     It needs CAP_SYS_ADMIN at its beginning. What it answers with has less: to read files,
     to see what they are opened for, and to hold off writers while it reads. The daemon of
     the same settings (files.watch.by: service) is told what happens, and its policy counts.
-    When this ends, in order or not, opens are asked for no more.
+    Without one SIGHUP has the policy read again. When this ends, in order or not, opens are
+    asked for no more.
     """
     from aesp_proxy.cli.flags import more_flags
     from aesp_proxy.daemon.config_load import load
@@ -59,6 +60,7 @@ def watch(
     is_root = os.geteuid() == 0
     flags |= more_flags(more)
     settings = load(environ=os.environ, is_root=is_root, flags=flags, file=config)
+    session_id = f"files-{os.getpid()}"
     notifier = Notifier.take(os.environ)
 
     def told(said: dict[str, object]) -> None:
@@ -73,7 +75,7 @@ def watch(
     watch_as_service(
         read_wish(wish_word(settings)),
         files_socket_in(run_dir_of(settings, os.environ, is_root=is_root)),
-        config_line(settings, session_id=f"files-{os.getpid()}"),
+        lambda serial: config_line(settings, session_id=session_id, serial=serial),
         told=told,
         alive=lambda: notifier.say("WATCHDOG=1"),
     )

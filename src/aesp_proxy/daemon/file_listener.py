@@ -141,7 +141,9 @@ class _Watch:
         )
         self._watched = Watched(watched_now(settings))
         self._trees = trees_of(settings)
-        mounts = [Mount(each) for each in places_below(self._trees, _MOUNTS.read_text("utf-8"))]
+        mounts = [
+            Mount(each) for each in places_below(self._trees, _MOUNTS.read_text("utf-8", "replace"))
+        ]
         self._forbidden = Forbidden(
             self._gate.hides, self._groups, entries_max=settings.files.entries_max
         )

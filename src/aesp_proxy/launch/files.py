@@ -91,7 +91,7 @@ def main() -> None:
         daemon.set_inheritable(False)
         link = Link(None, daemon)
         try:
-            _watch(arguments.wish, link, lambda: link.sock is None, b"")
+            _watch(arguments.wish, link, lambda: link.sock is None, lambda: b"")
         except AespError as error:
             code = _EXIT_CONFIG if isinstance(error, ConfigError) else _EXIT_RUNTIME
             link.tell({"type": "failed", "exit_code": code, "message": str(error)})
@@ -104,7 +104,7 @@ def main() -> None:
 def watch_as_service(
     wish: Wish,
     daemon: Path,
-    config: bytes,
+    config: Callable[[int], bytes],
     *,
     told: Callable[[dict[str, object]], None],
     alive: Callable[[], None],
@@ -112,16 +112,19 @@ def watch_as_service(
     """Watch until SIGTERM or SIGINT; AespError where it cannot begin.
 
     ``daemon`` is the socket of the daemon, whose policy counts as soon as it is there;
-    until then ``config`` says what to decide by. ``told`` takes what is told to it, and
+    until then ``config`` says what to decide by, by a number that grows with each SIGHUP,
+    which has the files of the policy read again. ``told`` takes what is told to it, and
     ``alive`` is called at least every few seconds.
     """
     stopped: list[int] = []
+    asked: list[int] = [signal.SIGHUP]
+    serial = 0
 
     def take(number: int, _: object) -> None:
-        stopped.append(number)
+        (asked if number == signal.SIGHUP else stopped).append(number)
 
-    signal.signal(signal.SIGTERM, take)
-    signal.signal(signal.SIGINT, take)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, take)
     link = Link(daemon, None, also=told)
 
     def over() -> bool:
@@ -129,7 +132,15 @@ def watch_as_service(
         link.flush()
         return bool(stopped)
 
-    _watch(wish, link, over, config)
+    def again() -> bytes:
+        nonlocal serial
+        if not asked or (serial and link.sock is not None):
+            return b""
+        asked.clear()
+        serial += 1
+        return config(serial)
+
+    _watch(wish, link, over, again)
 
 
 # both -----------------------------------------------------------------------------------
@@ -203,8 +214,13 @@ class Link:
             self.sock = sock
 
 
-def _watch(wish: Wish, link: Link, is_over: Callable[[], bool], config: bytes) -> None:
-    """Mark, give up what is needed no more, and see to it that somebody answers."""
+def _watch(
+    wish: Wish, link: Link, is_over: Callable[[], bool], config: Callable[[], bytes]
+) -> None:
+    """Mark, give up what is needed no more, and see to it that somebody answers.
+
+    ``config`` is asked again and again for what to decide by, nothing where that stays.
+    """
     sys.excepthook = _end_without_reading
     places = places_below(wish.trees, _MOUNTS.read_text("utf-8", "replace"))
     watched, groups = Watched(wish.chosen), make_groups()
@@ -218,8 +234,8 @@ def _watch(wish: Wish, link: Link, is_over: Callable[[], bool], config: bytes) -
         now_s=time.monotonic,
         limits=GuardLimits(hung_s=wish.hung_s),
     )
-    if config:
-        guard.policy(config)
+    if line := config():
+        guard.policy(line)
     # Others wait for its answers, as they do for a disk's.
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
@@ -230,6 +246,8 @@ def _watch(wish: Wish, link: Link, is_over: Callable[[], bool], config: bytes) -
         while not is_over():
             if guard.failed is not None:
                 raise _error(*guard.failed)
+            if line := config():
+                guard.policy(line)
             heard = [link.sock.fileno()] if link.sock is not None else []
             if guard.step(heard) and (line := link.hear()):
                 guard.policy(line)
