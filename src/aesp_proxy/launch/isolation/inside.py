@@ -109,7 +109,10 @@ def _make_views(wish: Wish, outcomes: Outcomes) -> list[FuseMount]:
     views: list[FuseMount] = []
 
     def make() -> None:
-        views.extend(fuse_mount.make(tree) for tree in view.fuse_trees(wish.view))
+        trees = view.fuse_trees(wish.view)
+        if not trees:
+            raise OSError(errno.ENOENT, "no directory to show")
+        views.extend(fuse_mount.make(tree) for tree in trees)
 
     outcomes[Layer.FUSE] = outcomes.get(Layer.MOUNTS, errno.ENOSYS) or attempt(make)
     return views if outcomes[Layer.FUSE] == 0 else []
