@@ -43,12 +43,13 @@ class SessionPieces:
     def head(self, event: Event, scanner: SecretScanner) -> tuple[Finding, ...]:
         """Return what a name or a request's head completes; nothing found, it is remembered."""
         session = self._session(event.principal.principal_id)
-        name = event.host.name
-        units = list(name_units(name)) if session.familiar.is_new(name) else []
+        name, familiar = event.host.name, session.familiar
+        units = list(name_units(name)) if familiar.is_new(name) else []
         said = [name.encode("utf-8", "replace")] if units else []
+        fields: list[tuple[bytes, bytes]] = []
         if isinstance(event, EgressRequest):
             target = event.target.encode("utf-8", "surrogateescape")
-            fields = session.familiar.changed(event.headers)
+            fields = familiar.changed(event.headers)
             units += head_units(name, target, fields)
             said += [target, percent_decoded(target), *(value for _, value in fields)]
         found = _completed(session.memory, units, scanner)
@@ -56,6 +57,8 @@ class SessionPieces:
             covered = session.covered.open(scanner.exact)
             covered.hear(b"\n".join(said))
             found = covered.told()
+        if not found:
+            familiar.keep(name, fields)
         return found
 
     def covered(self, event: Event, scanner: SecretScanner) -> CoveredUnit | None:

@@ -9,6 +9,8 @@ import string
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scan_lab import token
 
 from aesp_proxy.daemon.session_pieces import SessionPieces
@@ -17,7 +19,7 @@ from aesp_proxy.decide.secrets.pieces import PAIR_BYTES, SHAPES_MAX, TAPES_MAX, 
 from aesp_proxy.decide.secrets.registered import Hasher, entry
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.scanner import SecretScanner
-from aesp_proxy.decide.secrets.slots import text_slots
+from aesp_proxy.decide.secrets.slots import target_slots, text_slots
 from aesp_proxy.model.event import DnsQuery, EgressRequest
 from aesp_proxy.model.host import parse_host
 from aesp_proxy.model.principal import Principal
@@ -119,6 +121,36 @@ def test_what_was_refused_has_not_left_and_comes_back_refused(watching: SecretSc
     for _ in range(3):
         assert told(pieces, watching, PLACES["segment"](1, TOKEN[20:])) == {"github-pat"}
     assert not told(pieces, watching, PLACES["segment"](2, "more"))
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_the_last_piece_is_refused_however_often_it_is_sent(
+    watching: SecretScanner, place: str
+) -> None:
+    pieces, make = SessionPieces(), PLACES[place]
+    assert not told(pieces, watching, make(0, VALUE[:17]))
+    assert [bool(told(pieces, watching, make(1, VALUE[17:]))) for _ in range(4)] == [True] * 4
+
+
+def test_a_part_in_a_new_field_is_refused_however_often_it_is_sent(
+    knowing: SecretScanner,
+) -> None:
+    pieces, sent = SessionPieces(), ("one.test", "/", ((b"x-one", b"a " + VALUE[:17].encode()),))
+    assert not heard(pieces, knowing, (*sent, b""))
+    last = ("two.test", "/", ((b"x-two", b"b " + VALUE[17:].encode()),), b"")
+    assert [bool(heard(pieces, knowing, last)) for _ in range(4)] == [True] * 4
+
+
+def test_a_last_label_is_refused_however_often_it_is_asked(watching: SecretScanner) -> None:
+    pieces, text = SessionPieces(), VALUE.encode().hex()
+    answers = []
+    for label in (text[:34], *[text[34:]] * 4):
+        event = DnsQuery(
+            event_id="", time_ns=0, principal=WHO, host=parse_host(f"{label}.sub.test"),
+            record_type="A",
+        )  # fmt: skip
+        answers.append(bool(pieces.head(event, watching)))
+    assert answers == [False, True, True, True, True]
 
 
 def test_sessions_do_not_meet(watching: SecretScanner) -> None:
@@ -295,3 +327,21 @@ def test_what_does_not_change_is_not_joined() -> None:
         assert step.joined() == []
         memory.keep(step)
     assert not memory._tapes
+
+
+PARTS = st.sampled_from(
+    (b"a", b"Zx9", b"=", b"/", b"-", b"+", b"eyJ", b"77", b"\xff\0", b" ", b".")
+)
+TEXTS = st.one_of(st.binary(max_size=40), st.lists(PARTS, max_size=30).map(b"".join))
+
+
+@given(st.lists(TEXTS, max_size=12))
+def test_any_bytes_are_joined_without_failing(texts: list[bytes]) -> None:
+    memory = PieceMemory()
+    for text in texts:
+        for slots in (text_slots(text), target_slots(text), (text,)):
+            step = memory.step(Unit(kind="k", host="h", slots=slots))
+            for one in step.joined():
+                assert isinstance(one.text, bytes)
+                assert not one.pieces or b"".join(one.pieces) == one.text
+            memory.keep(step)

@@ -79,7 +79,7 @@ class CoveredUnit:
 
     __slots__ = (
         "_before", "_bits", "_clear", "_context", "_found", "_index", "_looked", "_memory",
-        "_total",
+        "_told", "_total",
     )  # fmt: skip
 
     def __init__(self, memory: CoveredMemory, index: ExactIndex) -> None:
@@ -90,6 +90,7 @@ class CoveredUnit:
         self._clear: set[str] = set()
         self._context = b""
         self._found: dict[str, Finding] = {}
+        self._told: set[tuple[str, str]] = set()
         self._total = 0
         self._looked = 0
 
@@ -144,7 +145,7 @@ class CoveredUnit:
         return bool(seen)
 
     def told(self) -> tuple[Finding, ...]:
-        """Return the values that are told with this unit; nothing told, it is remembered."""
+        """Return the values that are told with this unit, each once; none, it is remembered."""
         parts = []
         for number, bits in self._bits.items():
             whole = self._index.whole(number)
@@ -157,9 +158,11 @@ class CoveredUnit:
             and _is_enough(bits | self._before[number], whole.size)
         )
         found += tuple(self._found.values())
+        fresh = tuple(one for one in found if (one.rule, one.via) not in self._told)
+        self._told.update((one.rule, one.via) for one in fresh)
         for number, bits, _ in () if found else parts:
             self._memory.keep(number, bits)
-        return found
+        return fresh
 
 
 def _is_news(bits: int, before: int, size: int) -> bool:

@@ -46,30 +46,29 @@ class Familiar:
         self._moving: set[bytes] = set()
 
     def is_new(self, name: str) -> bool:
-        """Tell whether a name was not said before, and remember it."""
-        is_new = name not in self._names
+        """Tell whether a name was not said before."""
+        return name not in self._names
+
+    def changed(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the fields that are new or have ever changed."""
+        return [
+            (name, value)
+            for name, value in headers
+            if name not in _STANDARD and (self._values.get(name) != value or name in self._moving)
+        ]
+
+    def keep(self, name: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """Remember a name, and fields that have changed, once they may leave."""
         self._names[name] = None
         self._names.move_to_end(name)
         if len(self._names) > NAMES_MAX:
             self._names.popitem(last=False)
-        return is_new
-
-    def changed(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Return the fields that are new or have ever changed, and remember all of them."""
-        found = []
-        for name, value in headers:
-            if name in _STANDARD:
-                continue
-            before = self._values.get(name)
-            if before == value and name not in self._moving:
-                continue
-            if before is not None:
-                self._moving.add(name)
-            self._values[name] = value
-            found.append((name, value))
+        for field, value in fields:
+            if field in self._values:
+                self._moving.add(field)
+            self._values[field] = value
         while len(self._values) > FIELDS_MAX:
             self._moving.discard(self._values.popitem(last=False)[0])
-        return found
 
 
 def head_units(host: str, target: bytes, fields: Sequence[tuple[bytes, bytes]]) -> Iterator[Unit]:
