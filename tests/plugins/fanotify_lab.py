@@ -165,7 +165,9 @@ class Lab:
 
     def _start(self, words: list[str]) -> None:
         with self.log.open("ab") as log:
-            self.watch = subprocess.Popen(self.command(0, *words), stderr=log)
+            # Killed with us, whatever the reason: the watch ends with it.
+            bound = ["setpriv", "--pdeathsig", "KILL", *words]
+            self.watch = subprocess.Popen(self.command(0, *bound), stderr=log)
         self._stack.callback(self.end)
 
     def status(self) -> dict[str, Any] | None:
