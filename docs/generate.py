@@ -3,7 +3,8 @@
 ``cli.md`` from the commands, ``settings.md`` from the settings and the child's
 environment, ``reasons.md`` from the closed set of reasons, ``bypass-resistance.md``
 from the case files of ``tests/bypass``, ``clients.md`` from the clients of
-``tests/live/test_clients.py``, ``facts.md`` from the facts and operations of conditions,
+``tests/live/test_clients.py``, ``file-attacks.md`` from the attacks on files that tests
+play, ``facts.md`` from the facts and operations of conditions,
 ``secret-kinds.md`` from the packs, ``policy-reference.md`` and the JSON Schemas of
 ``policies/schema`` from the tables of keys. Run by ``make docs``.
 """
@@ -216,6 +217,12 @@ def clients_page() -> str:
     return str(module_of(HERE / "generate_clients.py").page(NOTE, table))
 
 
+def file_attacks_page() -> str:
+    """What each backend for files does about each attack, by the table that tests play."""
+    attacks = module_of(HERE.parent / "tests/plugins/file_attacks.py")
+    return str(module_of(HERE / "generate_file_attacks.py").page(NOTE, attacks))
+
+
 def reference_page() -> str:
     """Every key of a policy, a hierarchy and an exception."""
     return str(module_of(HERE / "generate_reference.py").page(NOTE))
@@ -242,6 +249,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "clients.md": clients_page,
     "facts.md": facts_page,
+    "file-attacks.md": file_attacks_page,
     "policy-reference.md": reference_page,
     "settings.md": settings_page,
     "reasons.md": reasons_page,
