@@ -210,3 +210,48 @@ def test_what_is_the_proxys_own_is_neither_shown_nor_changed(tree, tmp_path):
     assert sorted(map(str, tree.rglob("*"))) == before
     assert (tree / "policy").read_text() == "policy\n"
     assert len(ran.refused()) == 7
+
+
+LATER = """
+import mmap, os
+evil = b"[core]\\n\\tfsmonitor = /tmp/x\\n"
+def tried(name, call):
+    try:
+        call()
+        print(name, "went through")
+    except OSError:
+        pass
+def fresh():
+    if os.path.exists("mine"):
+        os.unlink("mine")
+    open("mine", "w").write("[core]\\n\\tbare = false\\n" + " " * 80)
+def still_open():
+    fresh(); descriptor = os.open("mine", os.O_RDWR)
+    os.rename("mine", ".git/config"); os.pwrite(descriptor, evil, 0)
+def still_mapped():
+    fresh()
+    with open("mine", "r+b") as file:
+        area = mmap.mmap(file.fileno(), 0)
+    os.rename("mine", ".git/config"); area[:len(evil)] = evil
+def other_name():
+    fresh(); os.link("mine", "other")
+    os.rename("mine", ".git/config"); open("other", "wb").write(evil)
+def linked():
+    fresh(); os.unlink(".git/config"); os.link("mine", ".git/config")
+    open("mine", "wb").write(evil)
+def directory():
+    os.mkdir("new"); open("new/config", "w").write("[core]\\n")
+    descriptor = os.open("new/config", os.O_RDWR)
+    os.mkdir("sub"); os.rename("new", "sub/.git"); os.pwrite(descriptor, evil, 0)
+for call in (still_open, still_mapped, other_name, linked, directory):
+    tried(call.__name__, call)
+fresh(); os.rename("mine", ".git/config"); print("settled")
+"""
+
+
+def test_what_takes_a_name_by_its_content_cannot_be_written_to_afterwards(tree):
+    (tree / ".git").mkdir()
+    (tree / ".git" / "config").write_text("[core]\n")
+    ran = run_guarded([PYTHON, "-I", "-c", LATER], trees=[tree])
+    assert ran.out == "settled\n", ran.err
+    assert not [path for path in tree.rglob("config") if "fsmonitor" in path.read_text()]

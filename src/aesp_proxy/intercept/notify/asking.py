@@ -9,6 +9,7 @@ they are not looked through for secrets either. Refusals are always recorded.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -249,6 +250,8 @@ class Asking:
         """Decide on a file that takes a place: the name, and what would change there."""
         self._keep_up()
         self._spare_covers(place.path, actor, reads=False)
+        if any(self.decides_by_content(name) for name in {place.named, place.path}):
+            self._settled(found.handle, place.path, actor)
         size = found.status.st_size
         after = self.content(found.handle, size)
         denial = self._gate.refuse_writing(place.named, place.path, before, after, size, actor)
@@ -266,11 +269,30 @@ class Asking:
         if protects(new, b"", b"") and not protects(old, b"", b""):
             self._refuse(FileOperation.CREATE, new, new, actor)
         if content_of and not self.decides_by_content(old):
+            self._settled(content_of, new, actor)
             size = os.stat(content_of, follow_symlinks=False).st_size  # noqa: PTH116
             after = self.content(content_of, size)
             denial = self._gate.refuse_writing(new, new, None, after, size, actor)
             if denial is not None:
                 raise RefusedError(denial)
+
+    def _settled(self, handle: str, path: str, actor: Actor) -> None:
+        """Refuse a file that could be written to by who has it open, or by another name.
+
+        The kernel gives a lease to read (fcntl(2)) on what nobody has open to write, mapped
+        ones included; nobody of the agent's opens it meanwhile, as that would pass here.
+        """
+        descriptor = os.open(handle, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if os.fstat(descriptor).st_nlink > 1:
+                self.refuse_unsupported(path, "what takes its place has another name", actor)
+            try:
+                fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            except OSError:
+                what = "what takes its place may still be written to"
+                self.refuse_unsupported(path, what, actor)
+        finally:
+            os.close(descriptor)
 
     def decides_by_content(self, path: str) -> bool:
         """Tell whether it depends on its content whether a file may have this name."""

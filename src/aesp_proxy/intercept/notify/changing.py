@@ -148,6 +148,7 @@ class Changing:
         if stat.S_ISREG(found.status.st_mode):
             # Who has another name for it can write to it by that one.
             self._asking.opening(found, held.actor, reads=False, writes=True)
+            self._asking.in_place(new.named, new.path, held.actor)
             self._asking.putting(new, None, found, held.actor)
         else:
             is_link = stat.S_ISLNK(found.status.st_mode)
