@@ -20,6 +20,7 @@ HOMES = {
         "daemon/supervisor.py",
         "daemon/ending.py",
         "daemon/guarding.py",
+        "daemon/secret_reading.py",
         "daemon/service",
         "launch",
         "cli/run.py",
