@@ -38,7 +38,12 @@ from typing import cast
 
 import hyperscan as hs
 
-from aesp_proxy.decide.secrets.hyperscan_gates import GateLocator, compile_gates, load_gates
+from aesp_proxy.decide.secrets.hyperscan_gates import (
+    GateLocator,
+    at_once,
+    gate_jobs,
+    load_gates,
+)
 from aesp_proxy.decide.secrets.literal import LED_CHARS_MIN, literal_chars
 from aesp_proxy.decide.secrets.pattern import END_PAD_BYTES
 from aesp_proxy.decide.secrets.views.forms import Gate
@@ -59,7 +64,7 @@ that asks for the end of the data: RE2, which sees what is there, must agree.
 
 _PAD = b"\n" * END_PAD_BYTES
 
-_MAGIC = b"AESPHS2\n"
+_MAGIC = b"AESPHS3\n"
 _DIGEST_BYTES = 32
 _VERSION = version("hyperscan")
 
@@ -273,12 +278,14 @@ def compile_locator(expressions: Sequence[bytes], gates: Sequence[Gate] = ()) ->
 
 @functools.lru_cache(maxsize=_COMPILED_MAX)
 def _locator(expressions: tuple[bytes, ...], gates: tuple[Gate, ...]) -> Locator:
+    views, jobs = gate_jobs(gates)
+    modes = (hs.HS_MODE_BLOCK, hs.HS_MODE_STREAM)
     try:
+        blocks, streams, *opening = at_once(
+            [*(functools.partial(_compile, expressions, mode) for mode in modes), *jobs]
+        )
         return Locator(
-            expressions,
-            _compile(expressions, hs.HS_MODE_BLOCK),
-            _compile(expressions, hs.HS_MODE_STREAM),
-            compile_gates(gates) if gates else None,
+            expressions, blocks, streams, GateLocator(views, opening) if opening else None
         )
     except hs.error as failure:
         raise ConfigError(f"Hyperscan refuses a rule: {_words(failure)}") from failure

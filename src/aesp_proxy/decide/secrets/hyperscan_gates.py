@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import cast
 
 import hyperscan as hs
@@ -22,6 +22,7 @@ from aesp_proxy.decide.secrets.views.text_forms import (
     IN_MIXED_RUNS,
     PROMISES,
     RUN,
+    RUN_END,
 )
 from aesp_proxy.errors import ConfigError, UnavailableError
 
@@ -74,27 +75,89 @@ class GateLocator:
 
     def dump(self) -> bytes:
         """Return the databases as bytes for ``load_gates``; forms can be read from them."""
-        parts = [",".join(self.views).encode(), *map(hs.dumpb, self._databases)]
+        shared = [_shared_database(expressions) for expressions in _SHARED]
+        parts = [",".join(self.views).encode(), *map(hs.dumpb, (*shared, *self._databases))]
         return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+Job = Callable[[], hs.Database]
+"""What compiles one database; ``hs.error`` when it is refused."""
+
+
+def at_once(jobs: Sequence[Job]) -> list[hs.Database]:
+    """Return what ``jobs`` compile, each by a thread: the engine holds no lock of Python's.
+
+    Raises the ``hs.error`` of the first that failed.
+    """
+    done: dict[int, hs.Database] = {}
+    failed: dict[int, hs.error] = {}
+
+    def work(number: int, job: Job) -> None:
+        try:
+            done[number] = job()
+        except hs.error as failure:
+            failed[number] = failure
+
+    threads = [threading.Thread(target=work, args=each) for each in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[min(failed)]
+    return [done[number] for number in range(len(jobs))]
 
 
 def compile_gates(gates: Sequence[Gate]) -> GateLocator:
     """Compile ``gates``; ConfigError when one is not accepted."""
+    views, jobs = gate_jobs(gates)
+    try:
+        return GateLocator(views, at_once(jobs))
+    except hs.error as failure:
+        raise ConfigError(f"Hyperscan refuses a gate: {failure}") from failure
+
+
+def gate_jobs(gates: Sequence[Gate]) -> tuple[list[str], list[Job]]:
+    """Return the views of ``gates`` in their order in the databases, and what compiles those."""
     kinds = ([gate for gate in gates if gate.is_literal], [g for g in gates if not g.is_literal])
     views: list[str] = []
-    databases = []
+    jobs: list[Job] = []
     for kind in filter(None, kinds):
-        database = hs.Database(mode=hs.HS_MODE_BLOCK)
-        ids = list(range(len(views), len(views) + len(kind)))
+        jobs.append(partial(_compile, [gate.expression for gate in kind], len(views)))
         views += [gate.view for gate in kind]
-        try:
-            database.compile(
-                expressions=[gate.expression for gate in kind], ids=ids, elements=len(kind)
-            )
-        except hs.error as failure:
-            raise ConfigError(f"Hyperscan refuses a gate: {failure}") from failure
-        databases.append(database)
-    return GateLocator(views, databases)
+    return views, jobs
+
+
+def _compile(expressions: list[bytes], first: int, flag: int = 0) -> hs.Database:
+    database = hs.Database(mode=hs.HS_MODE_BLOCK)
+    count = len(expressions)
+    ids = list(range(first, first + count))
+    database.compile(expressions=expressions, ids=ids, elements=count, flags=[flag] * count)
+    return database
+
+
+_WIDE = tuple(gate.expression for gate in WIDE_GATES)
+_SHARED: tuple[tuple[bytes, ...], ...] = (
+    (RUN,),
+    (RUN_END,),
+    IN_MIXED_RUNS,
+    IN_EVEN_RUNS,
+    PROMISES,
+    _WIDE,
+)
+"""What is the same for all rules; kept with them, as compiling it costs 0.2 s."""
+
+_known: dict[tuple[bytes, ...], hs.Database] = {}
+
+
+def _shared_database(expressions: tuple[bytes, ...]) -> hs.Database:
+    """Return one of the databases that are compiled once, or were read with the rules."""
+    database = _known.get(expressions)
+    if database is None:
+        flag = 0 if expressions == _WIDE else hs.HS_FLAG_SINGLEMATCH
+        database = _compile(list(expressions), 0, flag)
+        _known[expressions] = database
+    return database
 
 
 class Traits:
@@ -102,17 +165,10 @@ class Traits:
 
     __slots__ = ("_database", "_own", "_scan")
 
-    def __init__(self, expressions: Sequence[bytes]) -> None:
-        self._database = hs.Database(mode=hs.HS_MODE_BLOCK)
+    def __init__(self, expressions: tuple[bytes, ...]) -> None:
+        self._database = _shared_database(expressions)
         self._scan: Callable[..., None] = self._database.scan  # the wheel takes any buffer
         self._own = threading.local()
-        count = len(expressions)
-        self._database.compile(
-            expressions=list(expressions),
-            ids=list(range(count)),
-            elements=count,
-            flags=[hs.HS_FLAG_SINGLEMATCH] * count,
-        )
 
     def first(self, data: bytes | memoryview) -> int:
         """Return where what is shown first ends, -1 when nothing is."""
@@ -139,6 +195,12 @@ def run_traits() -> Traits:
 
 
 @cache
+def run_end_traits() -> Traits:
+    """Return what ends such a run."""
+    return Traits((RUN_END,))
+
+
+@cache
 def mixed_run_traits() -> Traits:
     """Return what runs of both cases show that are worth decoding."""
     return Traits(IN_MIXED_RUNS)
@@ -159,7 +221,7 @@ def promise_traits() -> Traits:
 @cache
 def wide_gates() -> GateLocator:
     """Return the gates for bytes above 0x7f; they are the same for all rules."""
-    return compile_gates(WIDE_GATES)
+    return GateLocator([gate.view for gate in WIDE_GATES], [_shared_database(_WIDE)])
 
 
 def load_gates(blob: bytes) -> GateLocator:
@@ -175,4 +237,6 @@ def load_gates(blob: bytes) -> GateLocator:
         database = hs.loadb(part, hs.HS_MODE_BLOCK)
         database.scratch = hs.Scratch(database)
         databases.append(database)
-    return GateLocator(parts[0].decode().split(","), databases)
+    for expressions, database in zip(_SHARED, databases, strict=False):
+        _known.setdefault(expressions, database)
+    return GateLocator(parts[0].decode().split(","), databases[len(_SHARED) :])

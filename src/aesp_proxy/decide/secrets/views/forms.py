@@ -18,7 +18,7 @@ from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.packed import MAGICS
 
-FORMS_EDITION = 7
+FORMS_EDITION = 8
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -197,8 +197,6 @@ def _beside(literal: Literal) -> Iterator[tuple[str, bytes]]:
         yield BROKEN, text
         return
     rest = b"" if len(literal.text) >= _RARE_CHARS_MIN else _TOKEN
-    yield "escapes", rb"\\[nrtbf]" + text + rest
-    yield "percent", b"%[0-7][0-9a-fA-F]" + text + rest
     yield "form", rb"\+" + text + rest
     yield "message", rb"[\x0a\x12\x1a][0-9A-Za-z]" + text + rest
 
@@ -238,6 +236,7 @@ _ALWAYS: tuple[tuple[str, bytes], ...] = (
     ("escapes", rb"\\x" + _ALNUM),
     ("escapes", rb"\\(?:06[0-7]|07[01]|1[0-7][0-7])"),
     ("percent", rb"%(?:25|" + _ALNUM + rb")"),
+    ("percent", b"%3[aA]%2[fF]%2[fF]"),
     (
         "entities",
         rb"&#(?:[xX]0{0,4}" + _ALNUM + rb"|0{0,4}(?:4[5-9]|5[0-7]|6[5-9]|[7-9][0-9]|1[0-2][0-9]))",

@@ -23,6 +23,7 @@ from aesp_proxy.decide.secrets.codings import begins_as, has_zlib_head
 from aesp_proxy.decide.secrets.hyperscan_gates import (
     even_run_traits,
     mixed_run_traits,
+    run_end_traits,
     run_traits,
 )
 from aesp_proxy.decide.secrets.views import radix
@@ -181,14 +182,11 @@ class Runs:
 
 def _end(text: bytes, start: int) -> int:
     """Return where the run that goes on at ``start`` ends."""
-    size = _STEP_BYTES
-    while start < len(text):
-        found = text[start : start + size].translate(_IS_LETTER).find(b"\0")
-        if found >= 0:
-            return start + found
-        start += size
-        size *= 8
-    return len(text)
+    found = text[start : start + _STEP_BYTES].translate(_IS_LETTER).find(b"\0")
+    if found >= 0:
+        return start + found
+    found = run_end_traits().first(memoryview(text)[start:])
+    return len(text) if found < 0 else start + found - 1
 
 
 def _spans(text: bytes, at: int) -> list[tuple[int, int]]:

@@ -98,6 +98,7 @@ _IN_TOKEN = bytes(
 _IN_VALUE = bytes(
     byte if 33 <= byte < 127 and byte not in b"\"'`\\<>{}$" else 32 for byte in range(256)
 )
+_BARE_EQUALS = compile_re2(rb"=(?:[^0-9A-Fa-f\r\n]|[0-9A-Fa-f][^0-9A-Fa-f])")
 _FORM_BYTES = 40
 _RUN_LETTERS = _UPPER + _LOWER + _DIGITS + b"+/=_-"
 _HAS_WORDS = compile_re2(b"(?:[a-z]{3,8}[ ,]){8}")
@@ -167,6 +168,13 @@ def _form(around: bytes, at: int) -> bool:
     return b"/" not in near and b" " not in near and _holds_value(escapes.form_decoded(around))
 
 
+def _quoted_printable(around: bytes, _: int) -> bool:
+    """Tell whether every ``=`` is one of quoted-printable: else it is code, or a list of hashes."""
+    if b'="' in around or b"= " in around or _BARE_EQUALS.search(around) is not None:
+        return False
+    return _holds_value(escapes.quoted_printable_decoded(around))
+
+
 def _always(_around: bytes, _at: int) -> bool:
     return True
 
@@ -224,6 +232,7 @@ _ALL = (
         show=escapes.percent_decoded,
         fits=_value_in(escapes.percent_decoded),
         near_bytes=128,
+        back_bytes=800,
     ),
     View(
         name="form",
@@ -250,7 +259,7 @@ _ALL = (
     View(
         name="quoted-printable",
         show=escapes.quoted_printable_decoded,
-        fits=_value_in(escapes.quoted_printable_decoded),
+        fits=_quoted_printable,
         near_bytes=128,
     ),
     View(

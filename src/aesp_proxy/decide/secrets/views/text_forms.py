@@ -76,6 +76,7 @@ _GROUP_64_WIDE = (
 """Eight digits that are three printable bytes with a NUL behind each."""
 
 RUN = rb"[A-Za-z0-9+/_\-]{%d}" % RUN_BYTES_MIN
+RUN_END = rb"[^A-Za-z0-9+/_\-]"
 
 IN_MIXED_RUNS = (
     _times(_GROUP_64, _BASE64_GROUPS) + b"|" + _times(_GROUP_64_WIDE, _WIDE_GROUPS),
