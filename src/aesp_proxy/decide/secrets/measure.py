@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 LUHN_DIGITS_MIN = 2
 _DIGITS = b"0123456789"
@@ -13,7 +12,10 @@ _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def entropy(value: bytes) -> float:
     """Return Shannon's entropy of the bytes of ``value`` in bits a byte, 0 when empty."""
     total = len(value)
-    return -sum(count / total * math.log2(count / total) for count in Counter(value).values())
+    if not total:
+        return 0.0
+    repeated = [count for count in map(value.count, set(value)) if count > 1]
+    return math.log2(total) - sum(count * math.log2(count) for count in repeated) / total
 
 
 def luhn_holds(value: bytes) -> bool:

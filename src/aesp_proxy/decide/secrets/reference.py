@@ -26,6 +26,7 @@ import re2
 from aesp_proxy.decide.secrets.measure import entropy
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.validators import VALIDATORS
+from aesp_proxy.decide.secrets.width import bytes_max
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Severity
 
@@ -142,7 +143,7 @@ class Confirmer:
     are then as long as the regex as written makes them.
     """
 
-    __slots__ = ("_accept", "_compiled", "_reach_bytes", "_whole", "rules")
+    __slots__ = ("_accept", "_compiled", "_near_bytes", "_reach_bytes", "_whole", "rules")
 
     def __init__(
         self,
@@ -155,6 +156,7 @@ class Confirmer:
         self._accept = accept
         self._reach_bytes = reach_bytes
         self._compiled = tuple(compile_re2(rule.confirm) for rule in rules)
+        self._near_bytes = tuple(_near_bytes(rule) for rule in rules)
         self._whole = tuple(
             compiled if rule.whole == rule.confirm else compile_re2(rule.whole)
             for rule, compiled in zip(rules, self._compiled, strict=True)
@@ -197,8 +199,13 @@ class Confirmer:
         # One byte of context before the first start, so that \b and ^ see what is there.
         low = max(window, look.last_end, base + 1 if base else 0)
         search = self._compiled[index].search
-        match = search(text, low - base, end - base)
+        # A match that ends here begins no farther back than it can be long.
+        near = max(low, end - self._near_bytes[index])
+        match = search(text, near - base, end - base)
         effort = 1
+        if match is None and near > low:
+            match = search(text, low - base, end - base)
+            effort += 1
         if match is None and (look.last_end > window or not look.whole):
             return None, effort
         while match is not None and effort <= STARTS_MAX:
@@ -275,6 +282,11 @@ class Confirmer:
             else:
                 above = middle
         return above
+
+
+def _near_bytes(rule: Rule) -> int:
+    width = bytes_max(rule.confirm)
+    return CONFIRM_BYTES if width is None else min(width, CONFIRM_BYTES)
 
 
 def _secret(match: Match, group: int) -> tuple[int, bytes]:

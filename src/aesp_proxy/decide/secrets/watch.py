@@ -5,8 +5,8 @@ Rules:
 - A watch keeps the last ``CONTEXT_BYTES`` that its stream saw, enough to confirm any
   hit, and nothing else; memory does not grow with the stream.
 - What is found does not depend on where the stream was cut into pieces.
-- More than ``CONFIRMS_MAX`` hits in one piece are not looked at, nor more matches
-  than a budget by the bytes seen: ``cut`` says so, and whoever watches must refuse.
+- Hits of one piece over ``confirms_max`` are not looked at, nor more matches than a
+  budget by the bytes seen: ``cut`` says so, and whoever watches must refuse.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from aesp_proxy.decide.secrets.views.place import outside
 from aesp_proxy.decide.secrets.views.stream import LensStream
 
 CONFIRMS_MAX = 1_024
+CONFIRM_BYTES_EACH = 256
+"""One more hit of a piece for each so many bytes: manuals are dense in what looks like tokens."""
 _CLEAR_MAX = 64
 """Candidates in clear that are remembered, so that no view tells of them again."""
 
@@ -33,12 +35,17 @@ EFFORT_BYTES = 64
 """One more look for each so many bytes, so that a hostile body is bounded work a byte."""
 
 
+def confirms_max(size: int) -> int:
+    """Return how many hits are looked at in a piece of ``size`` bytes."""
+    return CONFIRMS_MAX + size // CONFIRM_BYTES_EACH
+
+
 def confirm_block(
     confirmer: Confirmer, hits: list[Hit], data: bytes
 ) -> tuple[Sequence[Candidate], bool]:
     """Return the candidates behind the hits of a block, and whether it was cut."""
     found, effort = _confirm(confirmer, hits, data, 0, {})
-    return found, len(hits) > CONFIRMS_MAX or _too_much(effort, len(data))
+    return found, len(hits) > confirms_max(len(data)) or _too_much(effort, len(data))
 
 
 def _confirm(
@@ -47,7 +54,7 @@ def _confirm(
     """Confirm ``hits``, which ascend by end; ``ends`` is where each rule's last candidate ended."""
     candidates = []
     total = 0
-    for end, index, whole in hits[:CONFIRMS_MAX]:
+    for end, index, whole in hits[: confirms_max(len(text))]:
         last_end = ends.get(index, 0)
         if end <= last_end:
             continue
@@ -171,7 +178,7 @@ class Watch:
         base = self._stream.total - len(text)
         found, effort = _confirm(self._confirmer, hits, text, base, self._ends)
         self._effort += effort
-        if len(hits) > CONFIRMS_MAX or _too_much(self._effort, base + len(text)):
+        if len(hits) > confirms_max(len(text)) or _too_much(self._effort, base + len(text)):
             self.cut = self._account.cut = True
         return found
 

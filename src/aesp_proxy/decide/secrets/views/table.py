@@ -46,8 +46,11 @@ def interruptions(text: bytes, at: int) -> tuple[str, ...]:
     """
     behind = text[at : at + _PIECE_BYTES_MAX]
     rest = behind.lstrip(_PIECE)
+    piece = behind[: len(behind) - len(rest)]
+    if len(piece) >= _ROW_BYTES_MIN and len(set(piece)) == 1:
+        return ()  # what manuals print: a row of one letter or of points
     names = _AFTER.get(rest[:1], ())
-    if len(behind) - len(rest) >= _PIECE_BYTES_MIN:
+    if len(piece) >= _PIECE_BYTES_MIN:
         names += _AFTER_PIECE.get(rest[:1], ())
     before = text[max(0, at - _BEFORE_BYTES) : at]
     for mark, name, escape in _BEFORE:
@@ -59,6 +62,7 @@ def interruptions(text: bytes, at: int) -> tuple[str, ...]:
 _BEFORE_BYTES = 16
 _PIECE = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+/-"
 _PIECE_BYTES_MAX = 161
+_ROW_BYTES_MIN = 3
 _AFTER = {
     b"\\": ("escapes", "joined", "fields"),
     b'"': ("joined", "fields"),
