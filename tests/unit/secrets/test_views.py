@@ -7,12 +7,14 @@ import hashlib
 import quopri
 import random
 import re
+import time
 import urllib.parse
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from aesp_proxy.decide.secrets.body import StreamPolicy
 from aesp_proxy.decide.secrets.hyperscan_gates import (
     Traits,
     even_run_traits,
@@ -31,6 +33,7 @@ from aesp_proxy.decide.secrets.views.text_forms import (
     RUN,
     RUN_BYTES_MIN,
 )
+from aesp_proxy.model.decision import Severity
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=22, max_size=60)
 RUN_LETTERS = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % RUN_BYTES_MIN)
@@ -186,3 +189,28 @@ def test_honest_text_opens_no_view(
 def test_traits_of_nothing_are_none() -> None:
     assert Traits((b"a",)).first(b"") == -1
     assert Traits((b"a",)).first(memoryview(b"xxa")[1:]) == 2
+
+
+FLOODS = {
+    "one letter": b"A" * 2_000_000,
+    "one digit": b"0" * 2_000_000,
+    "base64 of text": base64.b64encode(b"the quick brown fox jumps 1 " * 20_000),
+    "wide text": ("the quick brown fox 12 " * 20_000).encode("utf-16-le"),
+    "every gate": b' ghp_ %41 \\u0041 "a"+"b" &#65; =\nA %3Dabcdefghijkl1 g h p _ ' * 30_000,
+    "openings": b'"ghp_" + "abc1"\n' * 60_000,
+}
+FLOOD_CPU_S = 10.0
+
+
+@pytest.mark.parametrize("kind", sorted(FLOODS))
+def test_what_opens_views_everywhere_takes_bounded_time(scanner: SecretScanner, kind: str) -> None:
+    data = FLOODS[kind]
+    began = time.process_time()
+    with scanner.stream("body", policy=StreamPolicy(threshold=Severity.CRITICAL)) as body:
+        for at in range(0, len(data), 16_384):
+            body.feed(data[at : at + 16_384])
+            if body.stopped:
+                break
+        else:
+            body.finish()
+    assert time.process_time() - began < FLOOD_CPU_S

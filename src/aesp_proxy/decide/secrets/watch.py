@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aesp_proxy.decide.secrets.exact import ExactIndex
-from aesp_proxy.decide.secrets.hyperscan import Hit, Locator
+from aesp_proxy.decide.secrets.hyperscan import HITS_MAX, Hit, Locator
 from aesp_proxy.decide.secrets.hyperscan_gates import GateLocator
 from aesp_proxy.decide.secrets.reference import Candidate, Confirmer
 from aesp_proxy.decide.secrets.views.account import Account
@@ -37,7 +37,7 @@ EFFORT_BYTES = 64
 
 def confirms_max(size: int) -> int:
     """Return how many hits are looked at in a piece of ``size`` bytes."""
-    return CONFIRMS_MAX + size // CONFIRM_BYTES_EACH
+    return min(CONFIRMS_MAX + size // CONFIRM_BYTES_EACH, HITS_MAX - 1)
 
 
 def confirm_block(

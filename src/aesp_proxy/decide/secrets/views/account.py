@@ -8,9 +8,12 @@ from aesp_proxy.decide.secrets.reference import Candidate
 
 DEPTH_MAX = 4
 TOO_DEEP = f"it is wrapped more than {DEPTH_MAX} times"
-_SHOWN_FREE_BYTES = 8 << 20
+_SHOWN_FREE_BYTES = 2 << 20
 _SHOWN_TIMES = 32
 _KNOWN_MAX = 4_096
+_LOOK_BYTES = 1_024
+_OPENING_BYTES = 128
+"""What is paid for a look, and for a gate's hit, beside what is shown: they take time too."""
 
 
 class Account:
@@ -41,10 +44,16 @@ class Account:
 
     def spend(self, shown_bytes: int) -> bool:
         """Take what a view shows; False, and cut, when there is no more."""
-        self._left_bytes -= shown_bytes
+        self._left_bytes -= shown_bytes + _LOOK_BYTES
         if self._left_bytes < 0:
             self.cut = True
         return not self.cut
+
+    def pay(self, openings: int) -> None:
+        """Take what so many hits of gates cost; cut when there is no more."""
+        self._left_bytes -= openings * _OPENING_BYTES
+        if self._left_bytes < 0:
+            self.cut = True
 
     def refuse(self, problem: str) -> None:
         """Note, once, why something could not be looked through."""

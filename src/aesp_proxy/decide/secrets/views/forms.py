@@ -18,7 +18,7 @@ from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.packed import MAGICS
 
-FORMS_EDITION = 8
+FORMS_EDITION = 9
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -54,8 +54,11 @@ def gates_of(literals: Iterable[Literal]) -> tuple[Gate, ...]:
     """Return the gates for ``literals`` in all wrappings, each once, in a fixed order."""
     found: dict[tuple[str, bytes], None] = dict.fromkeys((*_ALWAYS, *_packed()))
     for literal in literals:
-        found.update(dict.fromkeys(_beside(literal)))
-        for view, forms in _FORMS if literal.any_case else (*_FORMS, *_FORMS_OF_TOKENS):
+        is_row = len(set(literal.text)) == 1  # it would open at every byte of a longer row
+        if not is_row:
+            found.update(dict.fromkeys(_beside(literal)))
+        is_plain = literal.any_case or is_row
+        for view, forms in _FORMS if is_plain else (*_FORMS, *_FORMS_OF_TOKENS):
             for text in _cases(literal):
                 found.update(dict.fromkeys((view, form) for form in forms(text)))
     return tuple(Gate(view=view, expression=form) for view, form in found)

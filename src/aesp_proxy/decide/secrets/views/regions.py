@@ -24,6 +24,8 @@ from aesp_proxy.decide.secrets.views.table import (
 
 REGION_BYTES_MAX = 16_384
 _CLEAR_MAX = 1_024
+_APART_BYTES = 8
+"""What surrounds gates nearer to each other is the same; asked once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class Regions:
             last = self._last[name] = _Region(view, start, until)
             self._waiting.append(last)
         last.until = max(last.until, until)
-        last.marks.append(mark)
+        marks = last.marks
+        if not marks or mark - marks[-1] >= _APART_BYTES or view is BROKEN_VIEW:
+            marks.append(mark)
 
     def ready(self, buffer: bytes, base: int, *, is_last: bool) -> Iterator[Look]:
         """Yield what to look at in ``buffer``, which begins at ``base``; all if it ``is_last``."""

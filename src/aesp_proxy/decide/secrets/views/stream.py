@@ -187,6 +187,10 @@ class LensStream:
         openings = gates.find(text)
         if len(openings) >= OPENINGS_MAX:
             self._account.cut = True
+        if openings:
+            self._account.pay(len(openings))
+            if self._account.cut:
+                return []
         begun = []
         high = len(text) - len(_PAD)
         for end, gate in openings:
