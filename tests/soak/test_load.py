@@ -61,8 +61,7 @@ class Sink:
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
-        for thread in self._threads:
-            thread.join(20)
+        self._threads[0].join(20)
 
 
 @pytest.fixture(scope="module")
