@@ -104,6 +104,7 @@ _IN_VALUE = bytes(
 )
 _BARE_EQUALS = compile_re2(rb"=(?:[^0-9A-Fa-f\r\n]|[0-9A-Fa-f][^0-9A-Fa-f])")
 _FORM_BYTES = 40
+_QUOTED_BYTES = 32
 _RUN_LETTERS = _UPPER + _LOWER + _DIGITS + b"+/=_-"
 _HAS_WORDS = compile_re2(b"(?:[a-z]{3,8}[ ,]){8}")
 
@@ -172,9 +173,10 @@ def _form(around: bytes, at: int) -> bool:
     return b"/" not in near and b" " not in near and _holds_value(escapes.form_decoded(around))
 
 
-def _quoted_printable(around: bytes, _: int) -> bool:
+def _quoted_printable(around: bytes, at: int) -> bool:
     """Tell whether every ``=`` is one of quoted-printable: else it is code, or a list of hashes."""
-    if b'="' in around or b"= " in around or _BARE_EQUALS.search(around) is not None:
+    near = around[max(0, at - _QUOTED_BYTES) :]  # not the head of a part, which has a name=
+    if b'="' in near or b"= " in near or _BARE_EQUALS.search(near) is not None:
         return False
     return _holds_value(escapes.quoted_printable_decoded(around))
 
