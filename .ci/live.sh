@@ -20,4 +20,5 @@ if command -v npm >/dev/null 2>&1 && ! [ -d .cache/clients/node_modules/proxy-ag
         echo "live: npm cannot install $modules" >&2
 fi
 
-exec .venv/bin/python -m pytest -q -ra tests/live
+# Most of it waits: for networks, time-outs, processes that end. A file is one worker's.
+exec .venv/bin/python -m pytest -q -ra -n 3 --dist=loadfile tests/live
