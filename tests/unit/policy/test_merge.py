@@ -235,7 +235,7 @@ def test_the_policies_that_come_along_can_be_extended(tmp_path):
     policy = read_policy(path)
     assert [layer.path for layer in policy.layers] == ["built-in baseline.yaml", str(path)]
     assert policy.egress is not None
-    assert policy.egress.allow[0].source == "built-in baseline.yaml:61"
+    assert policy.egress.allow[0].source.startswith("built-in baseline.yaml:")
     assert policy.egress.allow[-1].text == "a.example"
 
 
