@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import file_attacks
@@ -71,10 +72,16 @@ class Place:
         )
 
 
+def _open_to_all(folder: Path) -> None:
+    """Let other users reach a folder of pytest's, below that of all temporary files."""
+    while folder != Path(tempfile.gettempdir()):
+        folder.chmod(0o755)
+        folder = folder.parent
+
+
 @pytest.fixture(params=[0, other_user.USER], ids=["root", "user"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+    _open_to_all(tmp_path)
     return Place(tmp_path / "own", user=request.param)
 
 
@@ -144,8 +151,7 @@ def guard_of(pid: int) -> int:
 
 
 def test_who_may_not_open_the_device_is_told_exactly(tmp_path: Path):
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+    _open_to_all(tmp_path)
     place = Place(tmp_path / "own", user=other_user.USER, mode="600")
     ran = place.run("true")
     assert ran.returncode == 3
