@@ -47,6 +47,8 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(_NOT_OURS) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AESP_SCAN_CACHE_DIR", str(_rule_cache()))
+    # A guard of files costs a second a run; tests of files ask for one.
+    monkeypatch.setenv("AESP_FILES_BACKEND", "none")
 
 
 @functools.cache

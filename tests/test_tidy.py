@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+# Each worker would read all modules again.
+pytestmark = pytest.mark.xdist_group("tidy")
+
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src/aesp_proxy"
 MODULES = sorted(SOURCE.rglob("*.py"))
