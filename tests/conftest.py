@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
 )
-settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
+settings.register_profile(
+    "ci", parent=settings.get_profile("default"), derandomize=True, max_examples=60
+)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
