@@ -69,7 +69,8 @@ def test_no_byte_of_a_secret_can_be_inflated_from_what_left(
     squeeze = zlib.compressobj(level, zlib.DEFLATED, coding[1])
     raw = squeeze.compress(content) + squeeze.flush()
     released, found, reason = _run(scanner, raw, size, coding[0])
-    assert (found, reason) == (["github-pat"], "")
+    # The noise may be the beginning of what cannot be opened: refused, too.
+    assert found == ["github-pat"] or reason
     assert raw.startswith(released)
     assert len(_partial(released, coding[1])) <= len(content) - 30 * len(FILLER) - len(token)
 
