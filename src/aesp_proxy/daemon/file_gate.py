@@ -9,6 +9,7 @@ kernel itself then opens it a million times without asking.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,7 @@ from aesp_proxy.model.event import FileOperation
 from aesp_proxy.model.record import Outcome, Record, RecordId, RecordKind
 from aesp_proxy.record.compose import decision_record
 
+_MINUTE_NS: Final = 60 * 10**9
 _KEPT_MAX: Final = 200_000
 ENFORCED_KEY: Final = "enforced"
 """Metadata of a record: ``no`` where what it tells of had happened before."""
@@ -66,7 +68,7 @@ class JudgedFileGate:
         self._hidden: dict[str, bool] = {}
         self._take(judge)
         self._allowed: set[tuple[FileOperation, str, str]] = set()
-        self.generation = 1
+        self._swaps = 1
         self.content_bytes_max = judge.content_bytes_max
         self.counts = {"allowed": 0, "refused": 0}
 
@@ -74,13 +76,21 @@ class JudgedFileGate:
         sole = _sole_guard(judge)
         self._sole_patterns: PathGlobs | None = sole.patterns if sole else None
         self._sole_exceptions: PathGlobs | None = sole.exceptions if sole else None
+        self._is_lasting = _is_lasting(judge)
+
+    @property
+    def generation(self) -> int:
+        """Grows with each policy, and each minute where an answer may change by itself."""
+        if self._is_lasting:
+            return self._swaps
+        return self._swaps + time.monotonic_ns() // _MINUTE_NS
 
     def swap(self, judge: FileJudge) -> None:
         """Decide by another policy from now on."""
         self._judge = judge
         self._take(judge)
         self._hidden, self._allowed = {}, set()
-        self.generation += 1
+        self._swaps += 1
 
     @property
     def snapshot(self) -> Snapshot:
@@ -99,9 +109,10 @@ class JudgedFileGate:
                 known = not decide(event, self._judge.snapshot).verdict.passes
             except Exception:  # noqa: BLE001 - net 3: what cannot be decided is not there
                 return True
-            if len(self._hidden) >= _KEPT_MAX:
-                self._hidden.clear()
-            self._hidden[path] = known
+            if self._is_lasting:
+                if len(self._hidden) >= _KEPT_MAX:
+                    self._hidden.clear()
+                self._hidden[path] = known
         return known
 
     def hides_nothing_below(self, path: str) -> bool:
@@ -126,11 +137,14 @@ class JudgedFileGate:
     ) -> FileDenial | None:
         """Decide one access by its name; see ``file_port``."""
         key = (operation, path, resolved)
-        if key in self._allowed:
+        is_told = key in self._allowed
+        if is_told and self._is_lasting:
             return None
         judge = self._judge
         denial = self._answer(
-            lambda: judge.access(operation, path, resolved, is_directory=is_directory), actor
+            lambda: judge.access(operation, path, resolved, is_directory=is_directory),
+            actor,
+            is_told=is_told,
         )
         if denial is None and not is_directory:
             if len(self._allowed) >= _KEPT_MAX:
@@ -240,13 +254,18 @@ class JudgedFileGate:
         *,
         size: int | None = None,
         only_findings: bool = False,
+        is_told: bool = False,
         notes: tuple[tuple[str, str], ...] = (),
     ) -> FileDenial | None:
-        """Decide and record; ``only_findings`` leaves out what passed with nothing to tell."""
+        """Decide and record.
+
+        ``only_findings`` leaves out what passed with nothing to tell, ``is_told`` what passed
+        as it did before.
+        """
         try:
             event, decision = judged()
             passes = decision.verdict.passes
-            if passes and only_findings and not decision.findings:
+            if passes and (is_told or (only_findings and not decision.findings)):
                 return None
             record = self._by(decision_record(event, decision, time_ns=event.time_ns), actor)
             record = self._noted(record, decision, size)
@@ -318,9 +337,7 @@ def _sole_guard(judge: FileJudge) -> ForbiddenPath | None:
     the engine for each took 20 us, this takes one.
     """
     snapshot = judge.snapshot
-    asked = judge.event(FileOperation.OPEN, "/", "/")
-    rules = snapshot.rules
-    if rules is not None and rules.plan_of(asked) is not None:
+    if _rules_speak_of_files(judge):
         return None
     if any(isinstance(guard, PathAllowlist) for guard in snapshot.guards):
         return None
@@ -337,3 +354,17 @@ def _in_utf8(record: Record) -> Record:
         text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for text in told
     )
     return replace(record, resource=resource, target_path=path, message=message)
+
+
+def _rules_speak_of_files(judge: FileJudge) -> bool:
+    rules = judge.snapshot.rules
+    asked = judge.event(FileOperation.OPEN, "/", "/")
+    return rules is not None and rules.plan_of(asked) is not None
+
+
+def _is_lasting(judge: FileJudge) -> bool:
+    """Tell whether an answer by name stays what it is as long as the policy does.
+
+    A rule may read the time, and an exception ends.
+    """
+    return judge.snapshot.grants is None and not _rules_speak_of_files(judge)

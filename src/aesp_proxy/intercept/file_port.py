@@ -57,8 +57,12 @@ class FileWitness(Protocol):
 class FileGate(FileWitness, Protocol):
     """The pipeline, as a backend for files sees it."""
 
-    generation: int
-    """Grows when the policy is replaced: answers kept from before count no more."""
+    @property
+    def generation(self) -> int:
+        """Grows with each policy, and each minute where an answer may change by itself.
+
+        Answers kept from before count no more.
+        """
 
     content_bytes_max: int
     """More bytes of one file than these are not read: hand over None for the content."""

@@ -256,3 +256,27 @@ def test_what_cannot_be_looked_through_is_told_where_secrets_are_and_else_refuse
     strict = file_gate(snapshot, reading_refuses=True)
     assert strict.refuse_reading("/w/a.gz", "/w/a.gz", BOMB, len(BOMB)) is not None
     assert strict.refuse_writing("/w/a.gz", "/w/a.gz", None, BOMB, len(BOMB)) is not None
+
+
+WORKING_HOURS = """\
+  forbidden_path: {patterns: ['/x']}
+rules:
+  - policy_id: hours
+    applies_to: ['file:**/a']
+    rule: {condition: "request.time > timestamp('2026-01-01T18:00:00Z')", effect: DENY}
+"""
+BEFORE, AFTER = 1_767_290_000 * 10**9, 1_767_290_400 * 10**9  # 17:53:20 and 18:00:00, UTC
+
+
+def test_what_a_rule_allows_for_a_time_is_asked_again_and_told_once(journal):
+    judge = file_judge(files_snapshot(NO_GUARD + WORKING_HOURS))
+    gate = JudgedFileGate(judge, journal, reading_refuses=False)
+    judge._now_ns = lambda: BEFORE
+    for _ in range(2):
+        assert gate.refuse_access(Op.OPEN, "/w/a", "/w/a") is None
+    assert not gate.hides("/w/a")
+    assert len(journal.records) == 1
+    judge._now_ns = lambda: AFTER + 1
+    assert gate.refuse_access(Op.OPEN, "/w/a", "/w/a") is not None
+    assert gate.hides("/w/a")
+    assert gate.generation > file_gate(files_snapshot()).generation

@@ -166,9 +166,13 @@ class Guard:
         self._send(self._policy)
 
     def _send(self, line: bytes) -> None:
-        if self._child is not None and line:
-            with contextlib.suppress(OSError):
-                self._child.sock.sendall(line)
+        if self._child is None or not line:
+            return
+        try:
+            self._child.sock.sendall(line)
+        except OSError:
+            # Perhaps a part of it: the next one is told the whole.
+            self.kill()
 
     def _hear(self, child: _Child) -> None:
         try:
@@ -180,7 +184,10 @@ class Guard:
             try:
                 said = json.loads(line)
             except ValueError:
-                continue
+                # Damage: what it decides by is then not known. The next one is told anew.
+                self._say("nonsense", "the listener sent nonsense: ended, and what waits is denied")
+                self.kill()
+                return
             match said:
                 case {"type": "who", "selection": dict(selection)}:
                     # Found out by the listener, as names are looked for in files.

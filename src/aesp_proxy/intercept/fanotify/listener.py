@@ -126,7 +126,7 @@ class Listener:
         try:
             self._witness.written(event, content_bytes_max=self._content_bytes_max)
         except OSError:
-            pass  # gone, or it cannot be read
+            pass  # of a file system that is gone: there is no name to tell
         finally:
             os.close(event.descriptor)
 

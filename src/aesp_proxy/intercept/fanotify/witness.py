@@ -67,11 +67,7 @@ class Witness:
         actor = self._watched.actor_of_past(event.thread, status.st_uid)
         if actor is None or not stat.S_ISREG(status.st_mode):
             return
-        content = (
-            os.pread(event.descriptor, content_bytes_max, 0)
-            if status.st_size <= content_bytes_max
-            else None
-        )
+        content = _content(event.descriptor, status.st_size, content_bytes_max)
         self._gate.note_done(
             FileOperation.WRITE, path, path, actor, size=status.st_size, content=content
         )
@@ -134,3 +130,13 @@ def _size(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
+
+
+def _content(descriptor: int, size: int, content_bytes_max: int) -> bytes | None:
+    """Read what was written, None for more than is read, or what cannot be."""
+    if size > content_bytes_max:
+        return None
+    try:
+        return os.pread(descriptor, content_bytes_max, 0)
+    except OSError:
+        return None  # that it was written is told all the same

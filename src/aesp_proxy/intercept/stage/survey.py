@@ -36,17 +36,9 @@ class Survey:
 
 
 def survey(
-    tree: Path,
-    forbids: Forbids,
-    *,
-    entries_max: int,
-    apart: Collection[str] = (),
-    notes_links: bool = True,
+    tree: Path, forbids: Forbids, *, entries_max: int, apart: Collection[str] = ()
 ) -> Survey:
     """Walk a tree, but not into the directories ``apart``, and ask for each name.
-
-    Without ``notes_links`` no file is looked at but the hidden ones, and ``linked`` stays
-    empty.
 
     ConfigError for a tree of more than ``entries_max`` names, UnavailableError for one
     that cannot be read.
@@ -73,7 +65,7 @@ def survey(
                 found.inodes.update(_inodes(entry, is_directory=is_directory))
             elif is_directory:
                 open_directories.append(name)
-            elif notes_links:
+            else:
                 _note_links(found, name, entry)
     return found
 
