@@ -13,11 +13,22 @@ from aesp_proxy.decide.secrets.registered import Entry
 LOOK_S: Final = 2.0
 
 
-async def keep_reading(registry: Registry, give: Callable[[list[Entry]], Awaitable[None]]) -> None:
-    """Register what changed sources say, for ever; ``give`` hands what is new to workers."""
+async def keep_reading(
+    registry: Registry,
+    give: Callable[[list[Entry]], Awaitable[None]],
+    notice: Callable[[str], None],
+) -> None:
+    """Register what changed sources say, for ever; ``give`` hands what is new to workers.
+
+    ``notice`` is told once of a source that has changed and cannot be read.
+    """
     watch = registry.watch
+    told: set[str] = set()
     while watch is not None:
         await trio.sleep(LOOK_S)
         added, _ = registry.add(await trio.to_thread.run_sync(watch.changed))
         if added:
             await give(added)
+        for source in watch.unread.keys() - told:
+            notice(f"{watch.unread[source]}: what is new in it is not looked for")
+        told = set(watch.unread)

@@ -23,13 +23,15 @@ Stamp = frozenset[tuple[str, int, int, int]]
 class SourceWatch:
     """The sources with files: those of the settings and ``more``."""
 
-    __slots__ = ("_home", "_settings", "_stamps")
+    __slots__ = ("_home", "_settings", "_stamps", "unread")
 
     def __init__(self, settings: Secrets, home: Path | None, more: Iterable[str] = ()) -> None:
         self._settings = settings
         self._home = home
         watched = [one for one in (*settings.source_list, *more) if _has_files(one)]
         self._stamps = {one: self._stamp(one) for one in watched}
+        self.unread: dict[str, str] = {}
+        """Sources that could not be read the last time, each with the reason."""
 
     def changed(self) -> list[Value]:
         """Return the values of all sources of which a file has changed since the last call."""
@@ -40,8 +42,10 @@ class SourceWatch:
                 continue
             try:
                 found += from_source(source, self._settings, self._home)
-            except AespError:
+            except AespError as error:
+                self.unread[source] = str(error)
                 continue
+            self.unread.pop(source, None)
             # As it was before it was read: what is written meanwhile is read the next time.
             self._stamps[source] = stamp
         return found

@@ -292,7 +292,7 @@ async def _keep_sources(run: _Run) -> None:
     if run.files is not None:
         await run.files.ready.wait()
     with suppress(trio.BrokenResourceError):  # the worker has died: its end is told elsewhere
-        await keep_reading(registry, give)
+        await keep_reading(registry, give, run.plan.notice)
 
 
 def _take(run: _Run, message: control.FromWorker) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from aesp_proxy.daemon.config_secrets import Secrets
 from aesp_proxy.daemon.control import FrameDecoder
 from aesp_proxy.daemon.secret_formats import values_in
+from aesp_proxy.daemon.secret_reading import keep_reading
 from aesp_proxy.daemon.secret_registry import Registry, entries_of, register_frames, told
 from aesp_proxy.daemon.secret_sources import Value, collect, from_source
 from aesp_proxy.daemon.secret_watch import SourceWatch
@@ -274,5 +276,32 @@ def test_a_source_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
     watch = SourceWatch(Secrets(sources=""), None, (f"file:{env}",))
     env.unlink()
     assert watch.changed() == []
+    assert str(env) in watch.unread[f"file:{env}"]
     env.write_text("APP_SECRET=two-77-bbbbbbbbbb\n")
     assert [one.value for one in watch.changed()] == [b"two-77-bbbbbbbbbb"]
+    assert watch.unread == {}
+
+
+def test_a_source_that_cannot_be_read_any_more_is_told_once(tmp_path: Path, monkeypatch) -> None:
+    env = tmp_path / "app.env"
+    env.write_text("APP_SECRET=one-77-aaaaaaaa\n")
+    registry = Registry(b"k" * 32)
+    registry.watch = SourceWatch(Secrets(sources=""), None, (f"file:{env}",))
+    env.unlink()
+    said: list[str] = []
+    looks = iter(range(4))
+
+    async def next_look(_: float) -> None:
+        if next(looks, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("aesp_proxy.daemon.secret_reading.trio.sleep", next_look)
+
+    async def give(_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(keep_reading, registry, give, said.append)
+    (line,) = said
+    assert str(env) in line
+    assert line.endswith("what is new in it is not looked for")

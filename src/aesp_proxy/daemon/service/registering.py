@@ -51,7 +51,7 @@ class Registering:
 
     async def keep_reading(self) -> None:
         """Register what the files of sources say when they change."""
-        await keep_reading(self._registry, self._take)
+        await keep_reading(self._registry, self._take, self._plan.notice)
 
     async def _take(self, added: list[Entry]) -> None:
         for line in told(added, ()):
