@@ -61,6 +61,8 @@ for each in [(2, 1, ("0.0.0.0", 7777)), (10, 1, ("::1", 7777)), (2, 2, ("0.0.0.0
     threading.Thread(target=serve, args=each).start()
 """
 
+MARK = "asked"
+
 
 def unusable() -> str:
     """Why no lab can be made here; empty where it can."""
@@ -87,7 +89,7 @@ class Lab:
         self.stack, self.folder = stack, folder
         self.host, self.world = self._holder(), self._holder()
         self._wire()
-        self.hits: list[str] = []
+        self._hits: list[str] = []
         ca_cert, ca_key = make_ca("the world", now=datetime.now(UTC))
         pair = KeyPair(cert_pem=ca_cert, key_pem=ca_key)
         cert, key = issue_leaf(
@@ -162,17 +164,28 @@ class Lab:
 
     def _serve_world(self) -> None:
         words = [sys.executable, "-u", capture_world.__file__, str(self.folder / "leaf.pem")]
-        process = self.start(self.world, 0, *words, stdout=subprocess.PIPE)
-        output = process.stdout
+        process = self.start(self.world, 0, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        output, self._asked = process.stdout, process.stdin
         assert output is not None
         assert output.readline() == "ready\n"
 
         def listen() -> None:
             for line in output:
-                self.hits.append(line.strip())
+                self._hits.append(line.strip())
 
         thread = threading.Thread(target=listen, daemon=True)
         thread.start()
+
+    @property
+    def hits(self) -> list[str]:
+        """What has arrived in the world till now: ``PROTOCOL PORT FROM`` each."""
+        # Its lines come through a pipe and a thread: one more, asked for now, follows all others.
+        assert self._asked is not None
+        marks = self._hits.count(MARK)
+        self._asked.write("\n")
+        self._asked.flush()
+        until(lambda: self._hits.count(MARK) > marks, "the world answers")
+        return [line for line in self._hits if line != MARK]
 
     def serve_locally(self) -> None:
         """A service of the host that is no business of the captured."""

@@ -1,7 +1,8 @@
 """The world outside a captured host: servers that say who got through to them.
 
 Run in the world's network: ``capture_world.py CERTIFICATE``. Each line of its output is a
-connection or datagram that arrived: protocol, port, from where.
+connection or datagram that arrived: protocol, port, from where. A line of its input is answered
+with ``asked``, after all that arrived before it.
 """
 
 from __future__ import annotations
@@ -46,8 +47,20 @@ class Datagrams(asyncio.DatagramProtocol):
         self.transport.sendto(b"world", addr)
 
 
+async def answer_marks() -> None:
+    """Say ``asked`` for each line of the input, after what was accepted before it."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    while await reader.readline():
+        for _ in range(3):  # What one round of the loop accepts is printed in the next.
+            await asyncio.sleep(0)
+        print("asked", flush=True)
+
+
 async def main() -> None:
-    """Serve both families, for ever."""
+    """Serve both families, until the input ends."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(sys.argv[1])
     loop = asyncio.get_running_loop()
@@ -62,7 +75,7 @@ async def main() -> None:
             sock.bind((host, port))
             await loop.create_datagram_endpoint(lambda port=port: Datagrams(port), sock=sock)
     print("ready", flush=True)
-    await asyncio.Event().wait()
+    await answer_marks()
 
 
 if __name__ == "__main__":
