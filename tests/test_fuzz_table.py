@@ -48,6 +48,10 @@ TARGETS = {
         "decide/secrets/body.py", "decide/secrets/inflated.py", "decide/secrets/masking.py",
         "decide/secrets/views/packed.py",
     ],
+    "fuzz_tlog": [
+        "record/tlog/checkpoint.py", "record/tlog/note.py", "record/tlog/policy.py",
+        "record/tlog/proof.py", "record/tlog/tile.py",
+    ],
     "fuzz_words": [
         "intercept/capture/wish.py", "intercept/notify/kernel.py", "launch/files.py",
         "launch/isolation/layers.py", "launch/isolation/wish.py", "record/enrolment.py",
@@ -79,6 +83,7 @@ WITHOUT = {
     "record/keys.py": "keys of the state directory, by OpenSSL",
     "record/reader.py": "finds files for ``batch`` and ``frames``; tests/faults damages them",
     "record/sealer_process.py": "reads clocks",
+    "record/tlog/tree.py": "tiles by ``tlog/tile``",
     "record/state.py": "small files of the state directory for ``head``; tests/faults damages them",
 }
 

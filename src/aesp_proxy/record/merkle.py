@@ -106,3 +106,39 @@ def verify_inclusion(
         place //= 2
         last //= 2
     return last == 0 and node == expected_root
+
+
+def verify_consistency(
+    old_size: int, new_size: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]
+) -> bool:
+    """Whether the tree of ``new_size`` begins with that of ``old_size`` (RFC 9162 2.1.4.2).
+
+    Nothing precedes every tree, and a tree itself alone: both without a path.
+    """
+    if not 0 <= old_size <= new_size or any(len(node) != HASH_BYTES for node in path):
+        return False
+    if old_size == 0:
+        return not path and old_root == EMPTY_ROOT
+    if old_size == new_size:
+        return not path and old_root == new_root
+    place, last = old_size - 1, new_size - 1
+    while place % 2:
+        place //= 2
+        last //= 2
+    nodes = [old_root, *path] if old_size & (old_size - 1) == 0 else list(path)
+    if not nodes:
+        return False
+    old = new = nodes[0]
+    for sibling in nodes[1:]:
+        if last == 0:
+            return False
+        if place % 2 or place == last:
+            old, new = node_hash(sibling, old), node_hash(sibling, new)
+            while place % 2 == 0 and place:
+                place //= 2
+                last //= 2
+        else:
+            new = node_hash(new, sibling)
+        place //= 2
+        last //= 2
+    return last == 0 and old == old_root and new == new_root

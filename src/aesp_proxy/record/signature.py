@@ -28,6 +28,7 @@ from aesp_proxy.errors import ConfigError
 
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+SEED_BYTES = 32
 PEM_BYTES_MAX = 4096
 
 Signer = Callable[[bytes], bytes]
@@ -93,4 +94,15 @@ def signer_from_pem(pem: bytes, *, where: str = "") -> tuple[bytes, Signer]:
         raise ConfigError("is not a PEM private key", where=where) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError("is not an Ed25519 private key", where=where)
+    return key.public_key().public_bytes_raw(), key.sign
+
+
+def new_seed() -> bytes:
+    """Make the 32 secret bytes of a new private key."""
+    return Ed25519PrivateKey.generate().private_bytes_raw()
+
+
+def signer_from_seed(seed: bytes) -> tuple[bytes, Signer]:
+    """Load a private key from its 32 secret bytes: its raw public half, and what signs."""
+    key = Ed25519PrivateKey.from_private_bytes(seed)
     return key.public_key().public_bytes_raw(), key.sign

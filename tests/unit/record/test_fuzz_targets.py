@@ -10,7 +10,9 @@ from fuzz_targets import load_target
 ROUNDS = 3000
 
 
-@pytest.mark.parametrize(("name", "choices"), [("fuzz_record", 5), ("fuzz_batch", 6)])
+@pytest.mark.parametrize(
+    ("name", "choices"), [("fuzz_record", 5), ("fuzz_batch", 6), ("fuzz_tlog", 9)]
+)
 def test_a_fuzz_target_holds_on_random_inputs(name: str, choices: int) -> None:
     target = load_target(name)
     chance = random.Random(11)
