@@ -8,6 +8,7 @@ nothing up.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -21,9 +22,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from aesp_proxy import keys
 from aesp_proxy.aggregator.identity import DataDir, fingerprint_of, load_ca
 from aesp_proxy.aggregator.ports import Certificate, Identity, Role
-from aesp_proxy.aggregator.store.control import SqliteControl
-from aesp_proxy.aggregator.store.sqlite import open_reader
 from aesp_proxy.aggregator.store.tokens import TokenRefusedError, TokenTerms
+from aesp_proxy.aggregator.stores import (
+    has_ledger,
+    open_control,
+    open_ledger_reader,
+    open_objects,
+)
 from aesp_proxy.errors import ConfigError, InputError
 from aesp_proxy.record.csr import asked_key
 from aesp_proxy.record.enrolment import EnrolmentRequest, Token
@@ -70,7 +75,7 @@ def make_token(data: DataDir, wanted: Wanted, *, now: datetime) -> Token:
         scalar=key.private_numbers().private_value.to_bytes(32),
         certificate_der=x509.load_pem_x509_certificate(cert_pem).public_bytes(Encoding.DER),
     )
-    control = SqliteControl(data.control)
+    control = open_control(data)
     try:
         control.tokens.add(
             TokenTerms(
@@ -117,7 +122,7 @@ def enrol_by_token(
         raise InputError("the request is not signed by its audit key for this token")
     identity = Identity(role=Role.HOST, name=request.origin)
     ca = load_ca(data, now=now)
-    control = SqliteControl(data.control)
+    control = open_control(data)
 
     def admit(terms: TokenTerms) -> bytes:
         if request.certificate_pem:
@@ -163,17 +168,15 @@ def _keep_public_key(data: DataDir, origin: str, public_key: bytes) -> None:
 
 
 def _newest_key(data: DataDir, origin: str) -> bytes | None:
-    if not data.ledger.is_file():
+    if not has_ledger(data):
         return None
-    connection = open_reader(data.ledger)
-    try:
-        rows = connection.execute(
-            "SELECT public_key FROM rotations WHERE origin = ? ORDER BY from_batch DESC LIMIT 1",
-            (origin,),
-        ).fetchall()
-    finally:
-        connection.close()
-    return bytes(rows[0][0]) if rows else None
+    with ExitStack() as stack:
+        objects = open_objects(data)
+        stack.callback(objects.close)
+        ledger = open_ledger_reader(data, objects)
+        stack.callback(ledger.close)
+        rotations = ledger.rotations(origin)
+    return rotations[-1].public_key if rotations else None
 
 
 def _foreign(
@@ -219,7 +222,7 @@ def renew(
 ) -> bytes:
     """Give whom ``identity`` stands for a new certificate (PEM); InputError for a bad request."""
     certificate, cert_pem = _issue(load_ca(data, now=now), identity, asked_key(csr_pem), now=now)
-    control = SqliteControl(data.control)
+    control = open_control(data)
     try:
         control.renew(certificate, asked_with=asked_with)
     finally:

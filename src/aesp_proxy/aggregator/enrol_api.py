@@ -20,8 +20,8 @@ from aesp_proxy import keys
 from aesp_proxy.aggregator.admission import enrol_by_token, renew
 from aesp_proxy.aggregator.api import Refused, read_body
 from aesp_proxy.aggregator.serving import PEER_EXTENSION
-from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.tokens import TokenRefusedError
+from aesp_proxy.aggregator.stores import open_control
 from aesp_proxy.errors import AespError, InputError
 from aesp_proxy.record.enrolment import MESSAGE_BYTES_MAX, EnrolmentRequest, read_message
 from aesp_proxy.record.signature import public_to_pem
@@ -90,7 +90,7 @@ class EnrolmentApi:
         return JSONResponse(await run_in_threadpool(self._renew, asked_with, data))
 
     def _renew(self, asked_with: bytes, data: bytes) -> dict[str, str]:
-        control = SqliteControl(self.data.control)
+        control = open_control(self.data)
         try:
             identity = control.identity(asked_with, now_ns=self.now_ns())
         finally:
@@ -114,7 +114,7 @@ class EnrolmentApi:
         log.warning(
             "enrolment_refused", code=code, origin=origin, token=token[:8].hex(), message=str(error)
         )
-        control = SqliteControl(self.data.control)
+        control = open_control(self.data)
         try:
             control.note_refusals({(COUNTED_AS, code): 1}, now_ns=self.now_ns())
         finally:

@@ -24,7 +24,7 @@ from aesp_proxy.aggregator.identity import (
     load_receipt_key,
 )
 from aesp_proxy.aggregator.ports import Certificate, Identity, Role
-from aesp_proxy.aggregator.store.control import SqliteControl
+from aesp_proxy.aggregator.stores import open_control
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.batch import decode_batch
 from aesp_proxy.record.faults import ChainError
@@ -94,7 +94,7 @@ def enrol_host(
     """
     identity = Identity(role=Role.HOST, name=host.origin)
     certificate, cert_pem, key_pem = _issue(data, identity, now=now)
-    control = SqliteControl(data.control)
+    control = open_control(data)
     try:
         keys.make_private_dir(out)
         control.enrol(
@@ -118,7 +118,7 @@ def admit_reader(data: DataDir, name: str, *, out: Path, url: str, now: datetime
         raise ConfigError(f"{name!r} cannot name a reader", remedy="use a-z 0-9 . _ -")
     identity = Identity(role=Role.READER, name=name)
     certificate, cert_pem, key_pem = _issue(data, identity, now=now)
-    control = SqliteControl(data.control)
+    control = open_control(data)
     try:
         keys.make_private_dir(out)
         control.admit_reader(certificate)

@@ -102,6 +102,11 @@ class DataDir:
         return self.root / "index.sqlite"
 
     @property
+    def store_settings(self) -> Path:
+        """Where the stores are; the operator's, absent when all are embedded here."""
+        return self.root / "stores.yaml"
+
+    @property
     def export_settings(self) -> Path:
         """The sinks records are exported to; the operator's, absent for none."""
         return self.root / "export.yaml"
@@ -158,6 +163,11 @@ class FileLock:
             return False
         self._descriptor = descriptor
         return True
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was taken and not let go."""
+        return self._descriptor >= 0
 
     def __enter__(self) -> Self:
         self.take(wait=True)

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from aesp_proxy.aggregator.identity import DataDir, FileLock, existing
-from aesp_proxy.aggregator.indexing import catch_up, open_index
+from aesp_proxy.aggregator.indexing import catch_up
 from aesp_proxy.aggregator.process import collect_seldom, log_to_stderr
-from aesp_proxy.aggregator.store.ledger import open_ledger_reader
-from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.stores import open_index, open_ledger_reader, open_objects
 from aesp_proxy.errors import AespError
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(data: DataDir, *, wake: int) -> None:
-    objects = DirectoryObjects(data.root)
-    ledger = open_ledger_reader(data.ledger, objects)
+    objects = open_objects(data)
+    ledger = open_ledger_reader(data, objects)
     index = open_index(data)
     try:
         more = True

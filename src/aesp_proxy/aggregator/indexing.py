@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import ormsgpack
 import structlog
 
-from aesp_proxy.aggregator.store.index import SqliteIndex
-from aesp_proxy.errors import AespError, ConfigError
+from aesp_proxy.errors import AespError
 from aesp_proxy.record.batch import Limits, decode_batch, open_body
 from aesp_proxy.record.canonical import decode
 from aesp_proxy.record.faults import ChainError, Fault
@@ -24,7 +23,6 @@ from aesp_proxy.record.header import decode_header, header_hash
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from aesp_proxy.aggregator.identity import DataDir
     from aesp_proxy.aggregator.ports import BatchPlace, BatchSource, EventIndex, EventRow
     from aesp_proxy.model.record import Record
 
@@ -44,27 +42,6 @@ def catch_up(
             break
         added += index.add([(place, readable_rows(ledger, place)) for place in places])
     return added
-
-
-def open_index(data: DataDir) -> SqliteIndex:
-    """Open the index for writing; a damaged one is put aside and begun again."""
-    try:
-        return SqliteIndex(data.index)
-    except ConfigError as error:
-        aside = data.index.with_suffix(".damaged")
-        log.warning("index_damaged", error=str(error), kept_as=str(aside))
-        drop_index(data, keep_as_damaged=True)
-        return SqliteIndex(data.index)
-
-
-def drop_index(data: DataDir, *, keep_as_damaged: bool = False) -> None:
-    """Delete the index and its side files; it is derived and will be rebuilt."""
-    for suffix in ("-wal", "-shm"):
-        data.index.with_name(data.index.name + suffix).unlink(missing_ok=True)
-    if keep_as_damaged:
-        data.index.replace(data.index.with_suffix(".damaged"))
-    else:
-        data.index.unlink(missing_ok=True)
 
 
 def readable_rows(ledger: BatchSource, place: BatchPlace) -> list[list[Any]]:

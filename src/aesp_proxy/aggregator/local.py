@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aesp_proxy.aggregator.identity import DataDir, FileLock
-from aesp_proxy.aggregator.indexing import catch_up, drop_index, full_records, open_index
+from aesp_proxy.aggregator.indexing import catch_up, full_records
 from aesp_proxy.aggregator.ports import Evidence, Identity, NotedBatch, Origin, Refusals, Role
 from aesp_proxy.aggregator.query import event_json, next_cursor
 from aesp_proxy.aggregator.record_match import RecordMatch
-from aesp_proxy.aggregator.store.control import SqliteControl
-from aesp_proxy.aggregator.store.index import SqliteIndexReader
-from aesp_proxy.aggregator.store.ledger import open_ledger_reader
-from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.stores import (
+    drop_index,
+    index_position,
+    open_control,
+    open_index,
+    open_index_reader,
+    open_ledger_reader,
+    open_objects,
+)
 from aesp_proxy.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -67,9 +72,9 @@ class StoreSearch:
         """Return events as JSON, the next cursor, and how many batches are not indexed yet."""
         end_s = time.monotonic() + self._query_s_max
         with ExitStack() as stack:
-            index = SqliteIndexReader(self._data.index, expired=lambda: time.monotonic() > end_s)
+            index = open_index_reader(self._data, expired=lambda: time.monotonic() > end_s)
             stack.callback(index.close)
-            ledger = open_ledger_reader(self._data.ledger, self._objects)
+            ledger = open_ledger_reader(self._data, self._objects)
             stack.callback(ledger.close)
             behind = ledger.last_position() - index.position()
             rows = index.find(query, _keep(ledger, query, end_s))
@@ -83,7 +88,7 @@ class StoreSearch:
     def count(self, query: EventQuery, by: tuple[str, ...]) -> list[EventCount]:
         """Return how many matching events there are by ``by``, most first."""
         end_s = time.monotonic() + self._query_s_max
-        index = SqliteIndexReader(self._data.index, expired=lambda: time.monotonic() > end_s)
+        index = open_index_reader(self._data, expired=lambda: time.monotonic() > end_s)
         try:
             return index.count(query, by)
         finally:
@@ -92,9 +97,9 @@ class StoreSearch:
     def behind(self) -> int:
         """Return how many batches are stored and not indexed yet."""
         with ExitStack() as stack:
-            ledger = open_ledger_reader(self._data.ledger, self._objects)
+            ledger = open_ledger_reader(self._data, self._objects)
             stack.callback(ledger.close)
-            index = SqliteIndexReader(self._data.index)
+            index = open_index_reader(self._data)
             stack.callback(index.close)
             return ledger.last_position() - index.position()
 
@@ -103,9 +108,9 @@ class StoreSearch:
 def open_search(data: DataDir) -> Iterator[StoreSearch]:
     """Give a way to ask the stores; bring the index up first where that can be."""
     with ExitStack() as stack:
-        objects = DirectoryObjects(data.root)
+        objects = open_objects(data)
         stack.callback(objects.close)
-        ledger = open_ledger_reader(data.ledger, objects)
+        ledger = open_ledger_reader(data, objects)
         stack.callback(ledger.close)
         _bring_up(data, ledger)
         yield StoreSearch(data, objects, query_s_max=60.0)
@@ -155,9 +160,9 @@ def rebuild_index(data: DataDir) -> int:
         )
     with ExitStack() as stack:
         stack.callback(lock.release)
-        objects = DirectoryObjects(data.root)
+        objects = open_objects(data)
         stack.callback(objects.close)
-        ledger = open_ledger_reader(data.ledger, objects)
+        ledger = open_ledger_reader(data, objects)
         stack.callback(ledger.close)
         drop_index(data)
         index = open_index(data)
@@ -168,11 +173,11 @@ def rebuild_index(data: DataDir) -> int:
 def origin_reports(data: DataDir) -> list[OriginReport]:
     """Return what is known of every enrolled origin."""
     with ExitStack() as stack:
-        objects = DirectoryObjects(data.root)
+        objects = open_objects(data)
         stack.callback(objects.close)
-        control = SqliteControl(data.control)
+        control = open_control(data)
         stack.callback(control.close)
-        ledger = open_ledger_reader(data.ledger, objects)
+        ledger = open_ledger_reader(data, objects)
         stack.callback(ledger.close)
         reports = []
         for origin in control.origins():
@@ -198,7 +203,7 @@ def origin_reports(data: DataDir) -> list[OriginReport]:
 
 def _bring_up(data: DataDir, ledger: BatchSource) -> None:
     end_s = time.monotonic() + CATCH_UP_S_MAX
-    while _position(data) < ledger.last_position():
+    while index_position(data) < ledger.last_position():
         lock = FileLock(data.index_lock)
         if lock.take():
             with ExitStack() as stack:
@@ -210,13 +215,3 @@ def _bring_up(data: DataDir, ledger: BatchSource) -> None:
         if time.monotonic() > end_s:
             return  # the answer says how far behind it is
         time.sleep(POLL_S)
-
-
-def _position(data: DataDir) -> int:
-    if not data.index.exists():
-        return -1
-    index = SqliteIndexReader(data.index)
-    try:
-        return index.position()
-    finally:
-        index.close()

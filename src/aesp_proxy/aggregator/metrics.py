@@ -22,17 +22,21 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from aesp_proxy import __version__
-from aesp_proxy.aggregator.store.control import SqliteControl
-from aesp_proxy.aggregator.store.exports import SqliteExports
-from aesp_proxy.aggregator.store.index import SqliteIndexReader
-from aesp_proxy.aggregator.store.ledger import open_ledger_reader
-from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.stores import (
+    has_exports,
+    open_control,
+    open_exports,
+    open_index_reader,
+    open_ledger_reader,
+    open_objects,
+)
 from aesp_proxy.errors import AespError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aesp_proxy.aggregator.identity import DataDir
+    from aesp_proxy.aggregator.store.exports import SqliteExports
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -136,20 +140,20 @@ class Standings(Collector):
         yield from found
 
     def _stores(self, stack: ExitStack) -> Iterator[Any]:
-        objects = DirectoryObjects(self._data.root)
+        objects = open_objects(self._data)
         stack.callback(objects.close)
-        ledger = open_ledger_reader(self._data.ledger, objects)
+        ledger = open_ledger_reader(self._data, objects)
         stack.callback(ledger.close)
         last = ledger.last_position()
         yield GaugeMetricFamily("aesp_aggregator_log_batches", "Batches ever stored.", value=last)
-        index = SqliteIndexReader(self._data.index)
+        index = open_index_reader(self._data)
         stack.callback(index.close)
         yield GaugeMetricFamily(
             "aesp_aggregator_index_behind_batches",
             "Batches stored and not indexed yet.",
             value=last - index.position(),
         )
-        control = SqliteControl(self._data.control)
+        control = open_control(self._data)
         stack.callback(control.close)
         origins = control.origins()
         enrolled = GaugeMetricFamily(
@@ -159,8 +163,8 @@ class Standings(Collector):
         enrolled.add_metric(["in_quarantine"], shut_out)
         enrolled.add_metric(["open"], len(origins) - shut_out)
         yield enrolled
-        if self._data.exports.is_file():
-            exports = SqliteExports(self._data.exports)
+        if has_exports(self._data):
+            exports = open_exports(self._data)
             stack.callback(exports.close)
             yield from _sinks(exports, last)
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aesp_proxy.record.batch import SealedBatch
     from aesp_proxy.record.head import Head
@@ -218,6 +218,9 @@ class ObjectStore(Protocol):
     def remove_all(self, keys: Sequence[str]) -> int:
         """Delete what is there of ``keys``, whole or half written; return how many were."""
 
+    def close(self) -> None:
+        """Let go of what is open."""
+
 
 class BatchSource(Protocol):
     """The stored batches, for any process that reads them."""
@@ -266,8 +269,26 @@ class EventIndex(Protocol):
     def position(self) -> int:
         """Return the position up to which batches are indexed."""
 
-    def find(self, query: EventQuery) -> list[EventRow]:
-        """Return matching events, newest first, at most ``query.limit``."""
+    def close(self) -> None:
+        """Close what is open; what was added is kept."""
+
+
+class IndexReader(Protocol):
+    """The reading side of an index; UnavailableError when a question took too long."""
+
+    def position(self) -> int:
+        """Return the position up to which batches are indexed."""
+
+    def find(
+        self, query: EventQuery, keep: Callable[[EventRow], bool] | None = None
+    ) -> list[EventRow]:
+        """Return matching events that ``keep`` wants, newest first, ``query.limit`` at most."""
+
+    def count(self, query: EventQuery, by: tuple[str, ...]) -> list[EventCount]:
+        """Return how many matching events there are by ``by``, most first."""
+
+    def close(self) -> None:
+        """Close what is open."""
 
 
 class ControlStore(Protocol):
@@ -290,3 +311,26 @@ class ControlStore(Protocol):
 
     def note_refusals(self, counts: Mapping[tuple[str, str], int], *, now_ns: int) -> None:
         """Add to the counters of refused batches by (origin, kind)."""
+
+
+class Lease(Protocol):
+    """A piece of work that one process does at a time, in all of the aggregators."""
+
+    def held(self) -> bool:
+        """Whether it is still ours: ask before each step that only one may do.
+
+        It falls when its holder dies or can no longer reach the store, and then another takes it.
+        """
+
+    def release(self) -> None:
+        """Let another take it."""
+
+
+class Leases(Protocol):
+    """Who does what must be done by one: flock(2) in one directory, else the database."""
+
+    def take(self, name: str) -> Lease | None:
+        """Take a lease by its name (a-z 0-9 . _ -); None when somebody has it. Never waits."""
+
+    def close(self) -> None:
+        """Close what is open; leases that were taken stay until they are released."""

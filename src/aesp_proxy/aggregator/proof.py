@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aesp_proxy.aggregator.export.event import proof_json
 from aesp_proxy.aggregator.export.reading import BatchReader
-from aesp_proxy.aggregator.store.control import SqliteControl
-from aesp_proxy.aggregator.store.ledger import open_ledger_reader
-from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.stores import open_control, open_ledger_reader, open_objects
 from aesp_proxy.errors import InputError, TrustError
 from aesp_proxy.record.header import decode_header, signed_message
 from aesp_proxy.record.keyring import pinned
@@ -33,11 +31,11 @@ def event_proof(data: DataDir, event_id: str) -> dict[str, Any]:
     """
     origin, epoch, seq = _parts(event_id)
     with ExitStack() as stack:
-        objects = DirectoryObjects(data.root)
+        objects = open_objects(data)
         stack.callback(objects.close)
-        ledger = open_ledger_reader(data.ledger, objects)
+        ledger = open_ledger_reader(data, objects)
         stack.callback(ledger.close)
-        control = SqliteControl(data.control)
+        control = open_control(data)
         stack.callback(control.close)
         place = ledger.holding(origin, epoch, seq)
         enrolled = control.origin(origin)

@@ -30,7 +30,6 @@ from aesp_proxy.aggregator.identity import (
     load_receipt_key,
     prepare,
 )
-from aesp_proxy.aggregator.indexing import open_index
 from aesp_proxy.aggregator.limits import ServerLimits
 from aesp_proxy.aggregator.local import StoreSearch
 from aesp_proxy.aggregator.metrics import Meter
@@ -38,9 +37,7 @@ from aesp_proxy.aggregator.process import collect_seldom
 from aesp_proxy.aggregator.process_keeper import ProcessKeeper
 from aesp_proxy.aggregator.read_api import ReadApi
 from aesp_proxy.aggregator.serving import TlsServer, allow_many_descriptors, bind, server_context
-from aesp_proxy.aggregator.store.control import SqliteControl
-from aesp_proxy.aggregator.store.ledger import SqliteLedger
-from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.stores import open_control, open_index, open_ledger, open_objects
 from aesp_proxy.aggregator.writer import Stores, Writer
 from aesp_proxy.errors import ConfigError, UnavailableError
 
@@ -134,12 +131,12 @@ def _open_parts(
     stack: ExitStack, data: DataDir, limits: ServerLimits, export: Path | None
 ) -> tuple[Writer, Parts]:
     """Open the stores, mend what a crash left, and start writer, indexer and exporter."""
-    objects = DirectoryObjects(data.root)
+    objects = open_objects(data)
     stack.callback(objects.close)
-    ledger = SqliteLedger(data.ledger, objects)
+    ledger = open_ledger(data, objects)
     stack.callback(ledger.close)
     # Two connections: the writer's thread has one, the event loop the other.
-    control, control_of_loop = SqliteControl(data.control), SqliteControl(data.control)
+    control, control_of_loop = open_control(data), open_control(data)
     stack.callback(control.close)
     stack.callback(control_of_loop.close)
     removed = ledger.remove_unpromised([origin.name for origin in control.origins()])

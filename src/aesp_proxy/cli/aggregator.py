@@ -226,9 +226,9 @@ def origins(*, data: Path, form: str) -> None:
 def release(*, data: Path, origin: str) -> None:
     """End the quarantine of ORIGIN; the evidence is kept."""
     from aesp_proxy.aggregator.identity import existing
-    from aesp_proxy.aggregator.store.control import SqliteControl
+    from aesp_proxy.aggregator.stores import open_control
 
-    control = SqliteControl(existing(data).control)
+    control = open_control(existing(data))
     try:
         if not control.release(origin):
             raise ConfigError("is not in quarantine", where=origin)
@@ -245,10 +245,10 @@ def revoke(*, data: Path, name: str, reader: bool) -> None:
     """Shut out the certificate of NAME at once; enroll again to let it back in."""
     from aesp_proxy.aggregator.identity import existing
     from aesp_proxy.aggregator.ports import Identity, Role
-    from aesp_proxy.aggregator.store.control import SqliteControl
+    from aesp_proxy.aggregator.stores import open_control
 
     identity = Identity(role=Role.READER if reader else Role.HOST, name=name)
-    control = SqliteControl(existing(data).control)
+    control = open_control(existing(data))
     try:
         if not control.revoke(identity, now_ns=time.time_ns()):
             raise ConfigError("has no certificate that is open", where=name)

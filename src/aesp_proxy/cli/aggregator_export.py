@@ -191,15 +191,13 @@ def _load(data: Path, settings: Path | None) -> tuple[DataDir, ExportSettings]:
 
 @contextmanager
 def _stores(home: DataDir) -> Iterator[tuple[SqliteExports, LedgerReader]]:
-    from aesp_proxy.aggregator.store.exports import SqliteExports
-    from aesp_proxy.aggregator.store.ledger import open_ledger_reader
-    from aesp_proxy.aggregator.store.objects import DirectoryObjects
+    from aesp_proxy.aggregator.stores import open_exports, open_ledger_reader, open_objects
 
-    objects = DirectoryObjects(home.root)
+    objects = open_objects(home)
     try:
-        ledger = open_ledger_reader(home.ledger, objects)
+        ledger = open_ledger_reader(home, objects)
         try:
-            store = SqliteExports(home.exports)
+            store = open_exports(home)
             try:
                 yield store, ledger
             finally:

@@ -101,9 +101,9 @@ def trust(*, data: Path, ca_file: Path) -> None:
 
 
 def _show(home: DataDir, *, as_json: bool) -> None:
-    from aesp_proxy.aggregator.store.control import SqliteControl
+    from aesp_proxy.aggregator.stores import open_control
 
-    control = SqliteControl(home.control)
+    control = open_control(home)
     try:
         states = control.tokens.all()
     finally:
@@ -137,11 +137,11 @@ def _row(state: TokenState) -> dict[str, Any]:
 
 
 def _take_back(home: DataDir, name: str) -> None:
-    from aesp_proxy.aggregator.store.control import SqliteControl
+    from aesp_proxy.aggregator.stores import open_control
 
     if len(name) < _PREFIX_CHARS_MIN or not name.isalnum():
         raise InputError("names no token", where="--take-back", remedy="see --list")
-    control = SqliteControl(home.control)
+    control = open_control(home)
     try:
         count = control.tokens.take_back(name.lower())
     finally:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aesp_proxy.aggregator.identity import DataDir
-from aesp_proxy.aggregator.indexing import catch_up, full_records, open_index, readable_rows
+from aesp_proxy.aggregator.indexing import catch_up, full_records, readable_rows
 from aesp_proxy.aggregator.ingest import Accept, IngestLimits, judge
 from aesp_proxy.aggregator.local import find_events, rebuild_index
 from aesp_proxy.aggregator.ports import (
@@ -29,6 +29,7 @@ from aesp_proxy.aggregator.store.index import SqliteIndex, SqliteIndexReader
 from aesp_proxy.aggregator.store.index_search import event_place
 from aesp_proxy.aggregator.store.ledger import SqliteLedger
 from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.stores import open_index
 from aesp_proxy.errors import ConfigError, UnavailableError
 from aesp_proxy.record.canonical import FIELDS, POSITION
 from aesp_proxy.record.keyring import pinned

@@ -19,9 +19,7 @@ from aesp_proxy.aggregator.export.exporter import IDLE_S, Chance, Exporter
 from aesp_proxy.aggregator.export.formats import FORMATS
 from aesp_proxy.aggregator.export.sinks import open_sink
 from aesp_proxy.aggregator.export.sinks.port import LaterError, Outgoing
-from aesp_proxy.aggregator.store.exports import SqliteExports
-from aesp_proxy.aggregator.store.ledger import open_ledger_reader
-from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.stores import open_exports, open_ledger_reader, open_objects
 from aesp_proxy.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -85,7 +83,7 @@ class ExportRun:
 
     def start(self) -> None:
         """Begin to deliver."""
-        SqliteExports(self._data.exports).close()  # made once, before threads race to
+        open_exports(self._data).close()  # made once, before threads race to
         for thread in self._threads:
             thread.start()
 
@@ -126,11 +124,11 @@ def open_exporter(
     stack: ExitStack, data: DataDir, settings: SinkSettings, patience: Patience
 ) -> Exporter:
     """Open what one sink needs; ``stack`` closes it."""
-    objects = DirectoryObjects(data.root)
+    objects = open_objects(data)
     stack.callback(objects.close)
-    ledger = open_ledger_reader(data.ledger, objects)
+    ledger = open_ledger_reader(data, objects)
     stack.callback(ledger.close)
-    store = SqliteExports(data.exports)
+    store = open_exports(data)
     stack.callback(store.close)
     sink = open_sink(settings, now_s=time.time, wait=patience.wait)
     stack.callback(sink.close)

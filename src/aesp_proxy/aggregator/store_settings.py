@@ -1,0 +1,69 @@
+"""Where the stores are: ``stores.yaml`` in the data directory, checked whole.
+
+Without the file everything is embedded: batches as files, SQLite for the rest. Rules:
+unknown keys are errors with FILE:LINE:COL; a secret is never in the file. ``KEYS`` is the
+table the documentation repeats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aesp_proxy import keys
+from aesp_proxy.decide.policy.document import Mapping, Node, Scalar, at, parse_document
+from aesp_proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEYS: Final[dict[str, str]] = {
+    "objects.directory": "Where the batches are, a directory that several aggregators share.",
+}
+_TOP: Final = ("objects",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Where each store is; what is None is embedded in the data directory.
+
+    ``objects_directory`` is where batches are, in place of the data directory itself.
+    """
+
+    objects_directory: Path | None = None
+
+
+def load_store_settings(path: Path) -> StoreSettings:
+    """Read and check ``stores.yaml``; the embedded defaults when there is none.
+
+    ConfigError with the place of what is wrong.
+    """
+    if not path.exists():
+        return StoreSettings()
+    try:
+        text = keys.read_bounded(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8", where=str(path)) from error
+    document = parse_document(text, str(path))
+    for key, _ in document.entries:
+        if key.text not in _TOP:
+            raise ConfigError(f"{key.text!r} is not a setting", where=at(key))
+    return StoreSettings(objects_directory=_objects(document.get("objects"), path.parent))
+
+
+def _objects(node: Node | None, root: Path) -> Path | None:
+    if node is None:
+        return None
+    if not isinstance(node, Mapping) or len(node.entries) != 1:
+        raise ConfigError("objects names one kind of store", where=at(node), remedy="directory")
+    key, value = node.entries[0]
+    if key.text != "directory":
+        raise ConfigError(f"{key.text!r} is not a setting of objects", where=at(key))
+    return root.absolute() / text_of(key, value)
+
+
+def text_of(key: Scalar, node: Node) -> str:
+    """Return the text of a key; ConfigError when it is a list, a map or empty."""
+    if not isinstance(node, Scalar) or not node.text:
+        raise ConfigError(f"{key.text} must be text", where=at(node))
+    return node.text

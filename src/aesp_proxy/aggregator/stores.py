@@ -1,0 +1,142 @@
+"""The one place that opens stores: which is behind each port, ``stores.yaml`` says.
+
+Nobody else constructs a store. Each function opens anew what the caller closes; every
+process opens its own. Without ``stores.yaml`` all are embedded in the data directory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from aesp_proxy.aggregator.identity import FileLock
+from aesp_proxy.aggregator.store.control import SqliteControl
+from aesp_proxy.aggregator.store.exports import SqliteExports
+from aesp_proxy.aggregator.store.index import SqliteIndex, SqliteIndexReader
+from aesp_proxy.aggregator.store.ledger import LedgerReader, SqliteLedger
+from aesp_proxy.aggregator.store.ledger import open_ledger_reader as open_sqlite_reader
+from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.store_settings import load_store_settings
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.record.header import is_origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aesp_proxy.aggregator.identity import DataDir
+    from aesp_proxy.aggregator.ports import EventIndex, IndexReader, Lease, Leases, ObjectStore
+
+log = structlog.get_logger(__name__)
+
+
+def open_objects(data: DataDir) -> ObjectStore:
+    """Open where batches are."""
+    settings = load_store_settings(data.store_settings)
+    return DirectoryObjects(settings.objects_directory or data.root)
+
+
+def open_ledger(data: DataDir, objects: ObjectStore) -> SqliteLedger:
+    """Open the ledger for writing, making it where it is missing."""
+    return SqliteLedger(data.ledger, objects)
+
+
+def open_ledger_reader(data: DataDir, objects: ObjectStore) -> LedgerReader:
+    """Open the ledger for reading; ConfigError when there is none yet."""
+    return open_sqlite_reader(data.ledger, objects)
+
+
+def has_ledger(data: DataDir) -> bool:
+    """Whether there is a ledger to be read: not before the first start."""
+    return data.ledger.is_file()
+
+
+def open_control(data: DataDir) -> SqliteControl:
+    """Open who may ship and read, with the one-time tokens (``.tokens``)."""
+    return SqliteControl(data.control)
+
+
+def open_exports(data: DataDir) -> SqliteExports:
+    """Open how far each sink has come."""
+    return SqliteExports(data.exports)
+
+
+def has_exports(data: DataDir) -> bool:
+    """Whether anything was ever exported."""
+    return data.exports.is_file()
+
+
+def open_index(data: DataDir) -> EventIndex:
+    """Open the index for writing; a damaged one is put aside and begun again.
+
+    The caller holds ``data.index_lock``, unless it only makes an empty one.
+    """
+    try:
+        return SqliteIndex(data.index)
+    except ConfigError as error:
+        aside = data.index.with_suffix(".damaged")
+        log.warning("index_damaged", error=str(error), kept_as=str(aside))
+        _remove_side_files(data)
+        data.index.replace(aside)
+        return SqliteIndex(data.index)
+
+
+def open_index_reader(data: DataDir, *, expired: Callable[[], bool] = lambda: False) -> IndexReader:
+    """Open the index for questions, which end when they are ``expired``."""
+    return SqliteIndexReader(data.index, expired=expired)
+
+
+def index_position(data: DataDir) -> int:
+    """Return the position up to which batches are indexed, -1 when there is no index."""
+    if not data.index.exists():
+        return -1
+    index = open_index_reader(data)
+    try:
+        return index.position()
+    finally:
+        index.close()
+
+
+def drop_index(data: DataDir) -> None:
+    """Delete the index; it is derived and will be rebuilt. The caller holds its lock."""
+    _remove_side_files(data)
+    data.index.unlink(missing_ok=True)
+
+
+def open_leases(data: DataDir) -> Leases:
+    """Open what says who does the work that one must do at a time."""
+    return _FileLeases(data)
+
+
+def _remove_side_files(data: DataDir) -> None:
+    for suffix in ("-wal", "-shm"):
+        data.index.with_name(data.index.name + suffix).unlink(missing_ok=True)
+
+
+class _FileLease:
+    """A lock on a file of the data directory; it cannot be lost while we live."""
+
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
+
+    def held(self) -> bool:
+        return self._lock.is_held
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+class _FileLeases:
+    """Leases of one machine: ``NAME.lease`` in the data directory."""
+
+    def __init__(self, data: DataDir) -> None:
+        self._data = data
+
+    def take(self, name: str) -> Lease | None:
+        if not is_origin(name):
+            raise ConfigError(f"{name!r} cannot name a lease", remedy="use a-z 0-9 . _ -")
+        lock = FileLock(self._data.root / f"{name}.lease")
+        return _FileLease(lock) if lock.take() else None
+
+    def close(self) -> None:
+        """Do nothing: each lease is let go by itself."""

@@ -1,0 +1,105 @@
+"""Which store is behind each port, what ``stores.yaml`` may say, and who holds a lease."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aesp_proxy.aggregator
+from aesp_proxy.aggregator.identity import DataDir
+from aesp_proxy.aggregator.store_settings import StoreSettings, load_store_settings
+from aesp_proxy.aggregator.stores import open_leases, open_objects
+from aesp_proxy.errors import ConfigError
+
+PACKAGE = Path(aesp_proxy.aggregator.__file__).parent.parent
+STORES = {"SqliteControl", "SqliteExports", "SqliteIndex", "SqliteIndexReader", "SqliteLedger"}
+STORES |= {"DirectoryObjects", "LedgerReader"}
+
+
+def test_stores_are_opened_in_one_place():
+    strays = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name != "store" and path.name != "stores.py"
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in STORES
+    ]
+    assert strays == []
+
+
+def test_without_a_file_everything_is_embedded(tmp_path: Path):
+    assert load_store_settings(tmp_path / "stores.yaml") == StoreSettings()
+
+
+def test_batches_can_be_in_a_directory_that_others_share(tmp_path: Path):
+    data = DataDir(tmp_path)
+    data.store_settings.write_text("objects: {directory: shared}\n")
+    objects = open_objects(data)
+    objects.put_all([("batches/h/1.batch", b"bytes")])
+    objects.close()
+    assert (tmp_path / "shared/batches/h/1.batch").read_bytes() == b"bytes"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("other: 1\n", "1:1: 'other' is not a setting"),
+        ("objects: here\n", "1:10: objects names one kind of store"),
+        ("objects: {directory: a, more: b}\n", "1:10: objects names one kind of store"),
+        ("objects: {elsewhere: a}\n", "1:11: 'elsewhere' is not a setting of objects"),
+        ("objects: {directory: [a]}\n", "1:22: directory must be text"),
+        ("", "the file is empty"),
+    ],
+    ids=["key", "text", "two", "kind", "list", "empty"],
+)
+def test_a_wrong_setting_is_said_with_its_place(tmp_path: Path, text: str, said: str):
+    path = tmp_path / "stores.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_store_settings(path)
+    assert said in str(raised.value)
+
+
+def test_a_lease_is_one_holders_until_it_is_let_go(tmp_path: Path):
+    leases = open_leases(DataDir(tmp_path))
+    first = leases.take("log")
+    assert first is not None
+    assert first.held()
+    assert leases.take("log") is None
+    assert leases.take("other") is not None
+    first.release()
+    assert not first.held()
+    assert leases.take("log") is not None
+
+
+def test_a_lease_falls_when_its_holder_dies(tmp_path: Path):
+    take = (
+        "import sys; from pathlib import Path;"
+        "from aesp_proxy.aggregator.identity import DataDir;"
+        "from aesp_proxy.aggregator.stores import open_leases;"
+        "lease = open_leases(DataDir(Path(sys.argv[1]))).take('log');"
+        "print(lease is not None, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", take, os.fspath(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        leases = open_leases(DataDir(tmp_path))
+        assert leases.take("log") is None
+        holder.kill()
+        holder.wait()
+    assert leases.take("log") is not None
+
+
+def test_a_lease_has_a_plain_name(tmp_path: Path):
+    with pytest.raises(ConfigError):
+        open_leases(DataDir(tmp_path)).take("../log")
