@@ -28,7 +28,7 @@ lint: setup
 
 long: setup ## Compare with other engines, play many histories of the record and a soak (minutes)
 	@sh .ci/packages.sh
-	@$(PY) -m pytest -q -s -m long tests/differential tests/faults tests/soak/test_soak.py
+	@$(PY) -m pytest -q -rP -n auto --maxprocesses=4 -m long tests/differential tests/faults tests/soak/test_soak.py
 
 soak: setup ## Ten minutes in which nothing may grow, 5,000 idle connections, 100 uploads of 100 MB
 	@SOAK_S=600 LOAD=full $(PY) -m pytest -q -s -m long tests/soak
