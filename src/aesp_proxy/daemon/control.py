@@ -35,6 +35,10 @@ to worker  ``count``          no fields: answer ``counts``, which also tells tha
                               worker is not stuck
 to worker  ``stop``           ``grace_s`` (float): accept nothing new, finish what is
                               under way for at most this long, record, exit 0
+from it    ``checked``        no fields: all that an operator could have to mend was read
+                              and is good; what is left is to compile, which takes
+                              seconds where it was not kept; until ``ready`` whoever
+                              connects waits; once
 from it    ``ready``          ``port``, ``epoch`` (ints): it accepts, and records as
                               this epoch of the journal; once
 from it    ``failed``         ``exit_code`` (3 configuration, 4 runtime), ``message``
@@ -66,6 +70,11 @@ from aesp_proxy.errors import InputError
 FRAME_BYTES_MAX: Final = 1 << 20
 _LENGTH_BYTES: Final = 4
 _MESSAGE_CHARS_MAX: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """The policy and what it needs were read and are good; the worker does not accept yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +127,7 @@ class Registered:
     names: int
 
 
-FromWorker = Ready | Failed | Notice | Serving | Counts | Registered
+FromWorker = Checked | Ready | Failed | Notice | Serving | Counts | Registered
 
 
 def encode_frame(frame: dict[str, object]) -> bytes:
@@ -207,6 +216,11 @@ def registered_frame(names: int) -> bytes:
     return encode_frame({"type": "registered", "names": names})
 
 
+def checked_frame() -> bytes:
+    """Encode the worker's word that what it was given is good."""
+    return encode_frame({"type": "checked"})
+
+
 def ready_frame(*, port: int, epoch: int) -> bytes:
     """Encode the worker's word that it accepts connections."""
     return encode_frame({"type": "ready", "port": port, "epoch": epoch})
@@ -270,6 +284,8 @@ def from_worker(frame: dict[str, object]) -> FromWorker:
     match frame:
         case {"type": "ready", "port": int(port), "epoch": int(epoch)} if 0 < port < 65536:
             return Ready(port=port, epoch=epoch)
+        case {"type": "checked"}:
+            return Checked()
         case {"type": "failed", "exit_code": int(exit_code), "message": str(message)}:
             return Failed(exit_code=exit_code, message=message)
         case {"type": "notice", "message": str(message)}:

@@ -25,6 +25,7 @@ from aesp_proxy.daemon.control import (
     Counts,
     FrameDecoder,
     Serving,
+    checked_frame,
     counts_frame,
     failed_frame,
     ready_frame,
@@ -144,7 +145,9 @@ def _serve(
     )
     with Journal.open(settings.state_dir, options=options) as journal:
         guard = _Guard(control, source, settings, session_id, backend)
-        guard.begin(source.load(frame), journal)
+        policy = source.read(frame)
+        control.send(checked_frame())
+        guard.begin(source.snapshot(policy, frame), journal)
         gc.collect()
         gc.freeze()  # what is loaded now lives as long as the process
         serve(

@@ -28,6 +28,7 @@ class Guarding:
 
     guard: FileGuard
     silence_s_max: float = 10.0
+    checked: trio.Event = field(default_factory=trio.Event)
     ready: trio.Event = field(default_factory=trio.Event)
     epoch: int = 0
     failed: control.Failed | None = None
@@ -74,8 +75,11 @@ class Guarding:
 
     def _take(self, message: control.FromWorker) -> None:
         match message:
+            case control.Checked():
+                self.checked.set()
             case control.Ready():
                 self.epoch = message.epoch
+                self.checked.set()
                 self.ready.set()
             case control.Failed():
                 self.failed = message

@@ -14,7 +14,9 @@ Each can die on its own, and what follows is here, on one page:
   launcher), the journal stays and is sealed at the next start.
 
 Order at the start: bind first, so that the port is known and taken before anything
-else runs; the child last, when the worker has said that it accepts.
+else runs; the child when worker and file guard have said that what they were given is
+good. They may still compile then, seconds where nothing was kept: who connects, asks
+for a name or opens a file waits in the kernel until they take it, and nothing passes.
 """
 
 from __future__ import annotations
@@ -129,6 +131,7 @@ class _Run:
     stream: trio.SocketStream
     files: Guarding | None = None
     decoder: control.FrameDecoder = field(default_factory=control.FrameDecoder)
+    checked: trio.Event = field(default_factory=trio.Event)
     ready: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
     child_ended: trio.Event = field(default_factory=trio.Event)
@@ -142,6 +145,17 @@ class _Run:
     def is_ready(self) -> bool:
         """Whether all that decides does."""
         return self.ready.is_set() and (self.files is None or self.files.ready.is_set())
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether all that decides has what it needs, and will be ready."""
+        return self.checked.is_set() and (self.files is None or self.files.checked.is_set())
+
+    async def wait_ready(self) -> None:
+        """Wait until all that decides does."""
+        await self.ready.wait()
+        if self.files is not None:
+            await self.files.ready.wait()
 
     def finish(self, ended: Ended, exit_code: int, message: str = "") -> None:
         """Set the end of the run, unless it has one."""
@@ -202,21 +216,40 @@ async def _until_over(run: _Run) -> None:
 
 
 async def _let_child_run(run: _Run) -> None:
-    with trio.move_on_after(run.plan.start_s_max):
-        await run.ready.wait()
+    late = trio.current_time() + run.plan.start_s_max
+    with trio.move_on_at(late):
+        await run.checked.wait()
         if run.files is not None:
-            await run.files.ready.wait()
+            await run.files.checked.wait()
     if run.over.is_set():
         return
-    if not run.is_ready:
-        waited = f"the proxy was not ready after {run.plan.start_s_max:g} s, see {run.plan.log}"
-        run.finish(Ended.WORKER_FAILED, 4, waited)
+    if not run.is_checked:
+        _not_ready(run)
         return
-    await run.child.release()
-    run.released = True
-    code = await run.child.run()
-    run.child_ended.set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_be_ready, run, late)
+        await run.child.release()
+        run.released = True
+        code = await run.child.run()
+        run.child_ended.set()
+        # A command may be quicker than what watches it, which records that it was there.
+        with trio.move_on_at(late):
+            await run.wait_ready()
+        nursery.cancel_scope.cancel()
     run.finish(Ended.CHILD, code)
+
+
+async def _be_ready(run: _Run, late: float) -> None:
+    """Give up a run that does not get ready: its command waits for nothing."""
+    with trio.move_on_at(late):
+        await run.wait_ready()
+    if not run.is_ready:
+        _not_ready(run)
+
+
+def _not_ready(run: _Run) -> None:
+    waited = f"the proxy was not ready after {run.plan.start_s_max:g} s, see {run.plan.log}"
+    run.finish(Ended.WORKER_FAILED, 4, waited)
 
 
 async def _end_child(run: _Run, end: RunEnd) -> None:
@@ -288,17 +321,18 @@ async def _keep_sources(run: _Run) -> None:
         if run.files is not None:
             await run.files.register(frames)
 
-    await run.ready.wait()
-    if run.files is not None:
-        await run.files.ready.wait()
+    await run.wait_ready()
     with suppress(trio.BrokenResourceError):  # the worker has died: its end is told elsewhere
         await keep_reading(registry, give, run.plan.notice)
 
 
 def _take(run: _Run, message: control.FromWorker) -> None:
     match message:
+        case control.Checked():
+            run.checked.set()
         case control.Ready():
             run.epoch = message.epoch
+            run.checked.set()
             run.ready.set()
         case control.Failed():
             run.failed = message

@@ -24,7 +24,7 @@ from aesp_proxy.daemon import worker_log
 from aesp_proxy.daemon.budget import SendBudget, SendLimits
 from aesp_proxy.daemon.capturing import captures, names_of_users
 from aesp_proxy.daemon.config import Limits, Settings
-from aesp_proxy.daemon.control import FrameDecoder, failed_frame, ready_frame
+from aesp_proxy.daemon.control import FrameDecoder, checked_frame, failed_frame, ready_frame
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
 from aesp_proxy.daemon.policy_source import PolicySource
@@ -123,7 +123,7 @@ async def _run(control: socket.socket, sockets: Sockets) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(worker_log.loop_failed)
     try:
-        started = await _start(await anext(frames), frames, sockets)
+        started = await _start(await anext(frames), frames, sockets, control)
     except StopAsyncIteration:
         return _EXIT_RUNTIME
     except AespError as error:
@@ -155,7 +155,10 @@ async def _run(control: socket.socket, sockets: Sockets) -> int:
 
 
 async def _start(
-    frame: dict[str, object], frames: AsyncIterator[dict[str, object]], sockets: Sockets
+    frame: dict[str, object],
+    frames: AsyncIterator[dict[str, object]],
+    sockets: Sockets,
+    control: socket.socket,
 ) -> Started:
     raw, session_id, ca_dir = frame.get("settings"), frame.get("session_id"), frame.get("ca_dir")
     if frame.get("type") != "config" or not isinstance(raw, dict):
@@ -173,9 +176,11 @@ async def _start(
         path=settings.policy,
         exact=exact,
     )
-    snapshot = source.load(frame)
+    policy = source.read(frame)
     master, corporate = _ways_out(settings, Path(str(ca_dir)))
-    pipeline, journal = _pipeline(settings, snapshot, str(session_id))
+    journal = _journal(settings)
+    await asyncio.get_running_loop().sock_sendall(control, checked_frame())
+    pipeline = _pipeline(settings, source.snapshot(policy, frame), str(session_id), journal)
     names = _names(sockets)
     is_captured = captures(settings)
     egress = _egress_settings(settings, resolver, corporate)
@@ -254,8 +259,8 @@ def _names(sockets: Sockets) -> Names:
     return names
 
 
-def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[Pipeline, Journal]:
-    journal = Journal.open(
+def _journal(settings: Settings) -> Journal:
+    return Journal.open(
         settings.state_dir,
         options=JournalOptions(
             mode=Mode(settings.audit.mode),
@@ -263,7 +268,12 @@ def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[
             spool_bytes_max=settings.audit.spool_bytes_max,
         ),
     )
-    pipeline = Pipeline(
+
+
+def _pipeline(
+    settings: Settings, snapshot: Snapshot, session_id: str, journal: Journal
+) -> Pipeline:
+    return Pipeline(
         snapshot=snapshot,
         journal=journal,
         identity=_identity(settings, session_id),
@@ -279,7 +289,6 @@ def _pipeline(settings: Settings, snapshot: Snapshot, session_id: str) -> tuple[
         budget=_send_budget(settings),
         user_of=names_of_users(settings),
     )
-    return pipeline, journal
 
 
 def _send_budget(settings: Settings) -> SendBudget | None:

@@ -125,6 +125,19 @@ def test_the_command_does_not_start_without_a_ready_worker(tmp_path, worker, say
     assert "ran" not in ran.marks()
 
 
+def test_the_command_starts_while_the_rules_are_compiled_and_the_run_waits_for_them(tmp_path):
+    ran = supervised(tmp_path, ["touch", str(tmp_path / "child-runs")], worker="slow")
+    assert ran.end == RunEnd(ended=Ended.CHILD, exit_code=0, epoch=7)
+    assert {"worker.stopped", "sealed"} <= ran.marks()
+
+
+def test_a_worker_that_was_checked_and_never_gets_ready_ends_the_command(tmp_path):
+    ran = supervised(tmp_path, ["sleep", "60"], worker="late", start_s_max=1.0)
+    assert (ran.end.ended, ran.end.exit_code) == (Ended.WORKER_FAILED, 4)
+    assert "not ready after 1 s" in ran.end.message
+    assert "no way out" in ran.notices[0]
+
+
 def test_a_dead_worker_ends_the_command_and_says_why(tmp_path):
     command = f"touch {tmp_path}/child-runs; sleep 60"
     ran = supervised(tmp_path, ["sh", "-c", command], worker="die")

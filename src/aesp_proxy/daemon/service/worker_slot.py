@@ -227,6 +227,8 @@ class WorkerSlot:
     def _take(self, message: control.FromWorker) -> None:
         self._heard_at = trio.current_time()
         match message:
+            case control.Checked():
+                pass  # whoever connects waits at the socket until it is ready
             case control.Ready():
                 self.epoch = message.epoch
             case control.Serving():

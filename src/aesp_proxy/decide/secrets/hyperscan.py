@@ -39,14 +39,14 @@ from typing import cast
 import hyperscan as hs
 
 from aesp_proxy.decide.secrets.hyperscan_gates import (
+    Compiling,
     GateLocator,
-    at_once,
     gate_jobs,
     load_gates,
 )
 from aesp_proxy.decide.secrets.literal import LED_CHARS_MIN, literal_chars
 from aesp_proxy.decide.secrets.pattern import END_PAD_BYTES
-from aesp_proxy.decide.secrets.views.forms import Gate
+from aesp_proxy.decide.secrets.views.forms import RuleGates
 from aesp_proxy.errors import ConfigError, UnavailableError
 
 SLICE_BYTES_MAX = 1 << 20
@@ -263,7 +263,7 @@ class LocatorStream:
             self._stream.close()
 
 
-def compile_locator(expressions: Sequence[bytes], gates: Sequence[Gate] = ()) -> Locator:
+def compile_locator(expressions: Sequence[bytes], gates: RuleGates | None = None) -> Locator:
     """Compile ``expressions`` (Hyperscan dialect) into a locator, with ``gates`` if there are any.
 
     What was compiled of late is given again: a reload mostly leaves the rules as they are.
@@ -273,17 +273,17 @@ def compile_locator(expressions: Sequence[bytes], gates: Sequence[Gate] = ()) ->
         raise ConfigError("there is no rule to scan for")
     if any(b"\0" in expression for expression in expressions):
         raise ConfigError("an expression holds a NUL")
-    return _locator(tuple(expressions), tuple(gates))
+    return _locator(tuple(expressions), gates)
 
 
 @functools.lru_cache(maxsize=_COMPILED_MAX)
-def _locator(expressions: tuple[bytes, ...], gates: tuple[Gate, ...]) -> Locator:
-    views, jobs = gate_jobs(gates)
+def _locator(expressions: tuple[bytes, ...], gates: RuleGates | None) -> Locator:
     modes = (hs.HS_MODE_BLOCK, hs.HS_MODE_STREAM)
+    compiling = Compiling(functools.partial(_compile, expressions, mode) for mode in modes)
+    views, jobs = gate_jobs(gates.make()) if gates is not None else ([], [])
+    compiling.start(jobs)
     try:
-        blocks, streams, *opening = at_once(
-            [*(functools.partial(_compile, expressions, mode) for mode in modes), *jobs]
-        )
+        blocks, streams, *opening = compiling.wait()
         return Locator(
             expressions, blocks, streams, GateLocator(views, opening) if opening else None
         )

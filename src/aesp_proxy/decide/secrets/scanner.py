@@ -28,7 +28,7 @@ from aesp_proxy.decide.secrets.pieces import Joined
 from aesp_proxy.decide.secrets.redact import check_key
 from aesp_proxy.decide.secrets.reference import Candidate, Confirmer
 from aesp_proxy.decide.secrets.rule import Rule
-from aesp_proxy.decide.secrets.views.forms import gates_for
+from aesp_proxy.decide.secrets.views.forms import gates_for, gates_of_rules
 from aesp_proxy.decide.secrets.views.place import looks_drawn
 from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
@@ -64,7 +64,7 @@ class SecretScanner:
             raise ConfigError(f"rule {unfit[0]!r} is not for bytes that flow")
         expressions = tuple(rule.expression for rule in rules)
         if locator is None:
-            locator = compile_locator(expressions, gates_for(rules))
+            locator = compile_locator(expressions, gates_of_rules(rules))
         elif locator.expressions != expressions:
             raise ConfigError("the compiled rules are not those of this scanner")
         self._locator = locator

@@ -10,7 +10,13 @@ import sys
 import time
 
 from aesp_proxy.daemon.config import Settings
-from aesp_proxy.daemon.control import FrameDecoder, encode_frame, failed_frame, ready_frame
+from aesp_proxy.daemon.control import (
+    FrameDecoder,
+    checked_frame,
+    encode_frame,
+    failed_frame,
+    ready_frame,
+)
 
 mode, control_fd, listen_fd = sys.argv[1], int(sys.argv[3]), int(sys.argv[5])
 control = socket.socket(fileno=control_fd)
@@ -42,6 +48,10 @@ match mode:
         sys.exit(0)
 port = listener.getsockname()[1]
 (marks / "worker.pid").write_text(str(os.getpid()))
+if mode in ("slow", "late"):
+    control.sendall(checked_frame())
+    while mode == "late" or not (marks / "child-runs").exists():
+        time.sleep(0.01)
 control.sendall(ready_frame(port=port, epoch=7))
 if mode == "die":
     # Once the command runs, it makes this file.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
@@ -67,6 +67,24 @@ def gates_of(literals: Iterable[Literal]) -> tuple[Gate, ...]:
 def gates_for(rules: Iterable[Rule]) -> tuple[Gate, ...]:
     """Return the gates for what leads to ``rules``."""
     return gates_of(distinct(rules))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleGates:
+    """The gates of rules, not made yet; ``key`` says which they will be."""
+
+    key: bytes
+    rules: tuple[Rule, ...] = field(compare=False)
+
+    def make(self) -> tuple[Gate, ...]:
+        """Return the gates (some 20,000: 0.4 s)."""
+        return gates_for(self.rules)
+
+
+def gates_of_rules(rules: Iterable[Rule]) -> RuleGates:
+    """Return the gates for what leads to ``rules``, to be made beside other work."""
+    rules = tuple(rules)
+    return RuleGates(key=gates_key(rules), rules=rules)
 
 
 def gates_key(rules: Iterable[Rule]) -> bytes:
