@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aesp_proxy.daemon.config import Settings
     from aesp_proxy.daemon.process import EarlyWorker
     from aesp_proxy.daemon.secret_registry import Registry
-    from aesp_proxy.daemon.supervisor import Plan, RunEnd
+    from aesp_proxy.daemon.run_plan import Plan, RunEnd
     from aesp_proxy.launch.child import Child
     from aesp_proxy.launch.terminal import Terminal
     from aesp_proxy.model.record import Record
@@ -250,7 +250,8 @@ def _walled(
     # They take a second to load; what we need ourselves is loaded meanwhile.
     import trio
 
-    from aesp_proxy.daemon.supervisor import Ended, Plan, supervise
+    from aesp_proxy.daemon.run_plan import Ended, Plan
+    from aesp_proxy.daemon.supervisor import supervise
 
     plan = Plan(
         settings=settings,
@@ -291,7 +292,7 @@ def _prepare(settings: Settings) -> Environment:
 
 def _account(plan: Plan, child: Child, end: RunEnd, command: Sequence[str], *, quiet: bool) -> int:
     """Say how it ended, and return the exit code."""
-    from aesp_proxy.daemon.supervisor import Ended
+    from aesp_proxy.daemon.run_plan import Ended
 
     ending = child.exit
     if ending is not None and not ending.started:

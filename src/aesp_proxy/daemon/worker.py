@@ -166,8 +166,7 @@ async def _start(
         raise InputError(msg)
     settings = Settings.from_worker(raw)
     verify_contract()
-    asked = bool(sockets.dns_udp or sockets.dns_tcp or settings.resolver.upstreams)
-    resolver = own_resolver(settings, clock=time.monotonic) if asked else None
+    resolver = _resolver(settings, sockets)
     check_newest_batch(settings.state_dir)
     exact, entries = await _registered(frame, frames)
     source = PolicySource(
@@ -215,6 +214,12 @@ async def _start(
         source=source,
         entries=entries,
     )
+
+
+def _resolver(settings: Settings, sockets: Sockets) -> Resolver | None:
+    """Make what asks for names, where anybody asks us or we are told whom to ask."""
+    asked = bool(sockets.dns_udp or sockets.dns_tcp or settings.resolver.upstreams)
+    return own_resolver(settings, clock=time.monotonic) if asked else None
 
 
 def _ways_out(settings: Settings, ca_dir: Path) -> tuple[EgressMaster, CorporateProxy | None]:

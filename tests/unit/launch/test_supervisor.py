@@ -15,7 +15,8 @@ import trio
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.listener import bind
 from aesp_proxy.daemon.process import start_file_guard, start_helpers
-from aesp_proxy.daemon.supervisor import Ended, Plan, RunEnd, supervise
+from aesp_proxy.daemon.run_plan import Ended, Plan, RunEnd
+from aesp_proxy.daemon.supervisor import supervise
 from aesp_proxy.errors import ConfigError, UnavailableError
 from aesp_proxy.launch import reaper
 from aesp_proxy.launch.child import Child
