@@ -153,6 +153,8 @@ def settings_page() -> str:
 def kind(key: Key) -> str:
     """Name a setting's type."""
     words = {int: "whole number", float: "number", str: "text", Path: "path", tuple: "map"}
+    if key.choices and key.form == "list":
+        return "some of"
     return "one of" if key.choices else words[key.kind]
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,16 @@ class FaultyFiles(QuickFiles):
     def create(self, path: Path) -> int:
         return self._step("create", lambda: QUICK.create(path))  # type: ignore[return-value]
 
+    def create_fixed(self, path: Path) -> int:
+        return self._step("create", lambda: QUICK.create_fixed(path))  # type: ignore[return-value]
+
+    def overwrite(self, descriptor: int, data: bytes, offset: int) -> int:  # type: ignore[override]
+        if self.is_torn and len(self.calls) == self.fail_at:
+            os.pwrite(descriptor, data[: len(data) // 2], offset)
+        return self._step(  # type: ignore[return-value]
+            "overwrite", lambda: os.pwrite(descriptor, data, offset)
+        )
+
     def write(self, descriptor: int, data: bytes) -> int:  # type: ignore[override]
         if self.is_torn and len(self.calls) == self.fail_at:
             os.write(descriptor, data[: len(data) // 2])
@@ -115,7 +126,7 @@ class FaultState:
         self.now_ns = 1_792_000_000 * 10**9
         self._next = 0
 
-    def journal(self, files: Files = QUICK, **options: int) -> Journal:
+    def journal(self, files: Files = QUICK, **options: Any) -> Journal:
         return Journal.open(
             self.directory,
             options=JournalOptions(**options),

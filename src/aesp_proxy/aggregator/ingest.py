@@ -337,6 +337,6 @@ def _notices(
     if Fault.UNCLEAN in faults:
         found.append((Notice.UNCLEAN_RESTART, f"epoch {header.epoch}"))
     if Fault.LOST in faults:
-        detail = f"{header.lost} lost, {header.dropped} dropped of {len(values)} left"
+        detail = f"{header.lost} lost, {header.dropped} dropped beside {len(values)} records"
         found.append((Notice.LOSSES, detail))
     return tuple(found)

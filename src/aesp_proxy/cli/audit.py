@@ -207,6 +207,8 @@ def _show_report(report: Report, directory: Path) -> None:
         told += f" of {report.origin}"
     if report.unsealed:
         told += f", and {report.unsealed} not sealed yet"
+    if report.lost:
+        told += f"; {_count(report.lost, 'record')} lost, says the host itself"
     wrong = len(report.problems)
     verdict = "holds:" if not wrong else f"{_count(wrong, 'problem')}; what holds:"
     click.echo(printable(f"{verdict} {told}"))
@@ -237,6 +239,7 @@ def _report_dict(report: Report) -> dict[str, Any]:
         "batches": report.batches,
         "records": report.records,
         "unsealed": report.unsealed,
+        "lost": report.lost,
         "newest_batch": report.newest_batch,
         "receipt_batch": report.receipt_batch,
         "key_is_pinned": report.key_is_pinned,
@@ -262,15 +265,18 @@ def _problem_dict(problem: Problem) -> dict[str, Any]:
 def show(*, record_id: str, state: Path | None, as_json: bool) -> None:
     """Show one record, EPOCH/SEQ or ORIGIN/EPOCH/SEQ, and the batch that holds it."""
     from aesp_proxy.model.record import RecordId
+    from aesp_proxy.record.chain import declared_losses
     from aesp_proxy.record.reader import find_record
     from aesp_proxy.record.state import load_origin
 
     paths = paths_of(state)
     origin = load_origin(paths)
     epoch, seq = _parse_id(record_id, origin)
-    record, batch_no = find_record(paths, epoch, seq)
+    record, header = find_record(paths, epoch, seq)
     shown = record_dict(RecordId(origin=origin, epoch=epoch, seq=seq), record)
-    shown["batch"] = batch_no or None
+    shown["batch"] = header.batch_no if header else None
+    if header and (header.lost or header.dropped):
+        shown["batch_declares"] = declared_losses(header)
     if as_json:
         click.echo(json.dumps(shown))
         return
@@ -278,7 +284,7 @@ def show(*, record_id: str, state: Path | None, as_json: bool) -> None:
         if value not in ("", 0, (), {}, None):
             text = value if isinstance(value, str) else json.dumps(value)
             click.echo(f"{name:<18} {printable(text)}")
-    if not batch_no:
+    if header is None:
         click.echo("not sealed yet")
 
 

@@ -109,6 +109,26 @@ class Audit:
         _GIB, "Most bytes kept for an aggregator that does not answer; over it nothing passes.",
         minimum=_MIB, maximum=1024 * _GIB,
     )  # fmt: skip
+    may_lose: str = setting(
+        "",
+        "Of what the record may lose some, rather than stop the agent, when it cannot be written: "
+        "a list of classes, by default none. It is counted, signed, and a fault of the record: "
+        "see [the record](audit.md#losses).",
+        choices=("outcomes", "names", "file_reads", "requests"), form="list",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Refuse two settings that contradict each other."""
+        if self.may_lose and self.mode == "blocking-strict":
+            raise ConfigError(
+                "`blocking-strict` lets nothing pass in doubt", where="audit.may_lose",
+                remedy="leave one of audit.mode and audit.may_lose at its default",
+            )  # fmt: skip
+
+    @property
+    def losable_words(self) -> tuple[str, ...]:
+        """The classes of which some may be lost."""
+        return tuple(word.strip() for word in self.may_lose.split(",") if word.strip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,10 +140,11 @@ def _text(key: Key, value: object, where: str) -> str:
 
 
 def _checked_text(key: Key, value: str, where: str) -> str:
-    if key.choices and value not in key.choices:
-        raise ConfigError(
-            f"{value!r} is not one of its values", where=where, remedy="|".join(key.choices)
-        )
+    for word in value.split(",") if key.form == "list" and value else (value,):
+        if key.choices and word.strip() not in (*key.choices, *_nothing(key)):
+            raise ConfigError(
+                f"{word!r} is not one of its values", where=where, remedy="|".join(key.choices)
+            )
     if key.form == "loopback":
         address = _address(value)
         if address is None or not ip_address(address).is_loopback:
@@ -151,6 +152,10 @@ def _checked_text(key: Key, value: str, where: str) -> str:
                 f"{value!r} is not a loopback address", where=where, remedy="127.0.0.1 or ::1"
             )
     return value
+
+
+def _nothing(key: Key) -> tuple[str, ...]:
+    return ("",) if key.form == "list" else ()
 
 
 def _checked_number(key: Key, value: object, where: str) -> float:

@@ -35,6 +35,7 @@ from aesp_proxy.daemon.control import (
 from aesp_proxy.daemon.file_gate import JudgedFileGate
 from aesp_proxy.daemon.file_judge import FileJudge, Strictness
 from aesp_proxy.daemon.policy_source import PolicySource
+from aesp_proxy.daemon.recording import journal_options
 from aesp_proxy.daemon.secret_registry import entries_of
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.snapshot import Snapshot
@@ -42,7 +43,7 @@ from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.file_port import GUARANTEES, Given, Serve
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.model.record import Outcome, Record, RecordKind
-from aesp_proxy.record.journal import Journal, JournalOptions, Mode
+from aesp_proxy.record.journal import Journal
 
 SERVES: Final = {
     "fuse": "aesp_proxy.intercept.fuse.serve",
@@ -138,11 +139,7 @@ def _serve(
         path=settings.policy,
         exact=exact,
     )
-    options = JournalOptions(
-        mode=Mode(settings.audit.mode),
-        sync_ms=settings.audit.sync_ms,
-        spool_bytes_max=settings.audit.spool_bytes_max,
-    )
+    options = journal_options(settings.audit)
     with Journal.open(settings.state_dir, options=options) as journal:
         guard = _Guard(control, source, settings, session_id, backend)
         policy = source.read(frame)

@@ -27,6 +27,7 @@ from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.file_gate import JudgedFileGate
 from aesp_proxy.daemon.file_judge import FileJudge
 from aesp_proxy.daemon.policy_source import PolicySource
+from aesp_proxy.daemon.recording import journal_options
 from aesp_proxy.daemon.watching import trees_of, user_names, watched_now
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
@@ -40,7 +41,7 @@ from aesp_proxy.intercept.fanotify.witness import Witness
 from aesp_proxy.model.event import FileOperation
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.model.record import Outcome, Record, RecordKind
-from aesp_proxy.record.journal import Journal, JournalOptions, Mode
+from aesp_proxy.record.journal import Journal
 from aesp_proxy.record.state import audit_paths
 
 _EXIT_CONFIG, _EXIT_RUNTIME = 3, 4
@@ -314,11 +315,7 @@ def _plain() -> frozenset[int]:
 def _journal(settings: Settings) -> Journal:
     return Journal.open(
         settings.state_dir,
-        options=JournalOptions(
-            mode=Mode(settings.audit.mode),
-            sync_ms=settings.audit.sync_ms,
-            spool_bytes_max=settings.audit.spool_bytes_max,
-        ),
+        options=journal_options(settings.audit),
     )
 
 

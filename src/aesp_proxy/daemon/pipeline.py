@@ -305,7 +305,10 @@ class Pipeline:
                 record = scrubbed(record, scanner)
             begun_ns = self._monotonic_ns()
             record_id = self._journal.append(record)
-            self.tally.recorded(record, append_us=(self._monotonic_ns() - begun_ns) // 1000)
+            if record_id.seq:
+                self.tally.recorded(record, append_us=(self._monotonic_ns() - begun_ns) // 1000)
+            else:
+                self.tally.lost(record)
         except RecordError:
             self.tally.unrecorded()
             return None

@@ -12,6 +12,7 @@ from typing import Final
 
 from aesp_proxy.model.decision import Reason, Verdict
 from aesp_proxy.model.record import Outcome, Record, RecordKind
+from aesp_proxy.record.losses import losable_of
 
 BOUNDS_US: Final = (
     1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
@@ -42,12 +43,13 @@ class Durations:
 class Tally:
     """The figures of one worker since it started."""
 
-    __slots__ = ("_appends", "_decisions", "_exchanges", "_refusals", "_unrecorded")
+    __slots__ = ("_appends", "_decisions", "_exchanges", "_lost", "_refusals", "_unrecorded")
 
     def __init__(self) -> None:
         self._decisions: dict[str, int] = {}
         self._refusals: dict[str, int] = {}
         self._unrecorded = 0
+        self._lost: dict[str, int] = {}
         self._appends = Durations(APPEND_BOUNDS_US)
         self._exchanges = Durations(BOUNDS_US)
 
@@ -61,6 +63,12 @@ class Tally:
         if record.outcome is Outcome.DENIED:
             _add(self._refusals, record.reason, _REASONS)
 
+    def lost(self, record: Record) -> None:
+        """Count a record that was counted in its place, by its class."""
+        losable = losable_of(record)
+        if losable is not None:
+            self._lost[losable.value] = self._lost.get(losable.value, 0) + 1
+
     def unrecorded(self) -> None:
         """Count a record that could not be written."""
         self._unrecorded += 1
@@ -71,6 +79,7 @@ class Tally:
             "decisions": dict(self._decisions),
             "refusals": dict(self._refusals),
             "unrecorded": self._unrecorded,
+            "lost": dict(self._lost),
             "appends": [*self._appends.buckets, self._appends.total_us],
             "exchanges": [*self._exchanges.buckets, self._exchanges.total_us],
         }

@@ -29,6 +29,7 @@ from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.pipeline import Identity, Pipeline, ScanLimits
 from aesp_proxy.daemon.policy_source import PolicySource
 from aesp_proxy.daemon.reaching import tls_settings, way_out
+from aesp_proxy.daemon.recording import journal_options
 from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limits
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.secret_registry import entries_of
@@ -53,7 +54,7 @@ from aesp_proxy.intercept.resolver.stand_ins import StandIns
 from aesp_proxy.intercept.shared_names import SharedNames
 from aesp_proxy.intercept.socket_owner import Place, SocketOwners
 from aesp_proxy.normalize.http_head import HeadLimits
-from aesp_proxy.record.journal import Journal, JournalOptions, Mode
+from aesp_proxy.record.journal import Journal
 from aesp_proxy.record.spool_check import check_newest_batch
 
 log = logging.getLogger(__name__)
@@ -267,11 +268,7 @@ def _names(sockets: Sockets) -> Names:
 def _journal(settings: Settings) -> Journal:
     return Journal.open(
         settings.state_dir,
-        options=JournalOptions(
-            mode=Mode(settings.audit.mode),
-            sync_ms=settings.audit.sync_ms,
-            spool_bytes_max=settings.audit.spool_bytes_max,
-        ),
+        options=journal_options(settings.audit),
     )
 
 

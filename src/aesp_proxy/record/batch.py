@@ -156,6 +156,7 @@ def draft(  # noqa: PLR0913 - a header has this many fields of its own
     first_time_ns: int = 0,
     last_time_ns: int = 0,
     lost: int = 0,
+    dropped: int = 0,
     policy_hash: str = "",
     flags: int = 0,
 ) -> BatchHeader:
@@ -178,6 +179,7 @@ def draft(  # noqa: PLR0913 - a header has this many fields of its own
         inflated_bytes=0,
         body_hash=merkle.EMPTY_ROOT,
         lost=lost,
+        dropped=dropped,
         policy_hash=policy_hash,
         flags=flags,
     )

@@ -76,6 +76,7 @@ class ChainVerifier:
         self._missing: dict[int, str] = {}
         self.batch_count = 0
         self.record_count = 0
+        self.lost_count = 0
         self.newest: VerifiedBatch | None = None
 
     @property
@@ -164,6 +165,7 @@ class ChainVerifier:
                 self._head = None
             return [_problem(place, error, header=header)]
         self.record_count += header.count
+        self.lost_count += header.lost + header.dropped
         self.newest = verified
         if not late:
             self._head = verified.head
@@ -229,13 +231,23 @@ def _problem(
     return Problem(kind=error.kind, place=place, message=message, batch_no=batch_no, record=record)
 
 
+def declared_losses(header: BatchHeader) -> str:
+    """Say in words what a header declares to be absent; empty for nothing."""
+    told = []
+    if header.lost:
+        told.append(f"{header.lost} records that it could not read back")
+    if header.dropped:
+        told.append(f"{header.dropped} records that it did not keep, as its settings allow")
+    return " and ".join(told)
+
+
 def _notice(place: str, kind: Fault, verified: VerifiedBatch) -> Problem:
     header = verified.header
     match kind:
         case Fault.CLOCK:
             message = "the sealing clock went backwards"
         case Fault.LOST:
-            message = f"the host declares {header.lost + header.dropped} records lost"
+            message = f"the host declares {declared_losses(header)}"
         case _:
             message = f"epoch {header.epoch} ended without closing its journal"
     return Problem(

@@ -24,8 +24,14 @@ class Files(Protocol):
     def create(self, path: Path) -> int:
         """Create a file that must not exist yet, for appending; give its descriptor."""
 
+    def create_fixed(self, path: Path) -> int:
+        """Create a file that must not exist yet, to be written in place; give its descriptor."""
+
     def write(self, descriptor: int, data: bytes) -> int:
         """Write once; may take less than all (write(2))."""
+
+    def overwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+        """Write once at ``offset``; may take less than all (pwrite(2))."""
 
     def fdatasync(self, descriptor: int) -> None:
         """Return when what was written would survive a power cut."""
@@ -53,6 +59,7 @@ class OsFiles:
     """The real thing."""
 
     write = staticmethod(os.write)
+    overwrite = staticmethod(os.pwrite)
     fdatasync = staticmethod(os.fdatasync)
     truncate = staticmethod(os.ftruncate)
     close = staticmethod(os.close)
@@ -61,6 +68,10 @@ class OsFiles:
         """Create a file that must not exist yet, for appending."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         return os.open(path, flags, FILE_MODE)
+
+    def create_fixed(self, path: Path) -> int:
+        """Create a file that must not exist yet, to be written in place."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
 
     def size(self, descriptor: int) -> int:
         """Size of the file in bytes."""

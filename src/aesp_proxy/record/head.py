@@ -18,6 +18,7 @@ from aesp_proxy.record.header import NO_HASH, BatchHeader, Flag
 
 CLOCK_BACK_NS_MAX: Final = 2_000_000_000
 OPEN_EPOCHS_MAX: Final = 4096
+_WITH_DROPPED: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Head:
 
     ``next_seq`` gives for each open epoch the sequence number that must come
     next, ascending by epoch; ``epoch_max`` is the highest epoch ever seen.
+    ``dropped`` gives for open epochs the sum of what their batches declare dropped.
     ``partial`` says that the chain was entered in its middle, so an epoch that is
     not known here may have begun before.
     """
@@ -39,6 +41,11 @@ class Head:
     sealed_mono_ns: int = 0
     boot_id: str = ""
     partial: bool = False
+    dropped: tuple[tuple[int, int], ...] = ()
+
+    def dropped_of(self, epoch: int) -> int:
+        """Count what the batches of an open epoch have declared dropped."""
+        return dict(self.dropped).get(epoch, 0)
 
     def expected_seq(self, epoch: int) -> int | None:
         """Sequence number that must come next in ``epoch``; None when it has ended.
@@ -102,13 +109,16 @@ def advance(head: Head, header: BatchHeader, header_hash: bytes) -> Head:
     :func:`clock_turned_back`).
     """
     check_place(head, header)
-    next_seq, epoch_max = dict(head.next_seq), head.epoch_max
+    next_seq, epoch_max, dropped = dict(head.next_seq), head.epoch_max, dict(head.dropped)
     if header.epoch:
         _check_seq(head, header)
         next_seq[header.epoch] = header.first_seq + header.count
         epoch_max = max(epoch_max, header.epoch)
+        if header.dropped:
+            dropped[header.epoch] = dropped.get(header.epoch, 0) + header.dropped
         if header.flags & Flag.EPOCH_ENDED:
             del next_seq[header.epoch]
+            dropped.pop(header.epoch, None)
     if len(next_seq) > OPEN_EPOCHS_MAX:
         raise ChainError(Fault.OVERSIZE, f"more than {OPEN_EPOCHS_MAX} epochs are open")
     return Head(
@@ -121,6 +131,7 @@ def advance(head: Head, header: BatchHeader, header_hash: bytes) -> Head:
         sealed_mono_ns=header.sealed_mono_ns,
         boot_id=header.boot_id,
         partial=head.partial,
+        dropped=tuple(sorted(dropped.items())),
     )
 
 
@@ -137,29 +148,27 @@ def _check_seq(head: Head, header: BatchHeader) -> None:
 
 
 def encode_head(head: Head) -> bytes:
-    """Pack a head for the state directory or a ledger."""
-    return ormsgpack.packb(
-        (
-            1,
-            head.origin,
-            head.batch_no,
-            head.header_hash,
-            head.next_seq,
-            head.epoch_max,
-            head.sealed_wall_ns,
-            head.sealed_mono_ns,
-            head.boot_id,
-            head.partial,
-        )
+    """Pack a head for the state directory or a ledger; version 2 only where it says more."""
+    values = (
+        head.origin,
+        head.batch_no,
+        head.header_hash,
+        head.next_seq,
+        head.epoch_max,
+        head.sealed_wall_ns,
+        head.sealed_mono_ns,
+        head.boot_id,
+        head.partial,
     )
+    return ormsgpack.packb((_WITH_DROPPED, *values, head.dropped) if head.dropped else (1, *values))
 
 
 def decode_head(data: bytes) -> Head:
     """Unpack a head. ChainError(CHANGED) when the bytes are not a head."""
     try:
-        version, origin, number, digest, next_seq, epoch_max, wall, mono, boot, partial = (
-            ormsgpack.unpackb(data)
-        )
+        version, *values = ormsgpack.unpackb(data)
+        dropped = values.pop() if version == _WITH_DROPPED else ()
+        origin, number, digest, next_seq, epoch_max, wall, mono, boot, partial = values
         head = Head(
             origin=origin,
             batch_no=number,
@@ -170,8 +179,9 @@ def decode_head(data: bytes) -> Head:
             sealed_mono_ns=mono,
             boot_id=boot,
             partial=partial,
+            dropped=tuple((epoch, count) for epoch, count in dropped),
         )
-        same = version == 1 and encode_head(head) == data
+        same = encode_head(head) == data
     except (ormsgpack.MsgpackDecodeError, TypeError, ValueError) as error:
         raise ChainError(Fault.CHANGED, f"the head is damaged: {error}") from error
     if not same:

@@ -62,7 +62,8 @@ class BatchHeader:
     The records are ``first_seq`` to ``first_seq + count - 1`` of that epoch;
     ``first_seq`` is the next expected one plus ``lost``, the records of this
     epoch that the host wrote and could not read back. ``dropped`` counts what
-    policy allowed to drop: nothing in this version, so it is 0. Times are
+    passed in this epoch without a record, as its operator allows, and no earlier batch
+    of it has declared. Times are
     nanoseconds: wall UTC, monotonic of the boot named by ``boot_id``. ``root``
     is the RFC 6962 root of the rows, ``body_hash`` SHA-256 of the ``body_bytes``
     compressed bytes, which inflate to ``inflated_bytes``.

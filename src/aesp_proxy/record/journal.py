@@ -2,6 +2,7 @@
 
 Rules: when ``append`` returns, the record survives the death of this process;
 in the blocking modes it survives a power cut. When it raises, nothing passes.
+Of classes that the operator has named (``losses``) a counter may survive in its place.
 A thread syncs every ``sync_ms`` and once a second looks at the space in use.
 No key, no hashing and no network here: another process seals what this writes.
 """
@@ -23,6 +24,7 @@ from aesp_proxy.record.canonical import pack_row
 from aesp_proxy.record.files import OS_FILES, Files
 from aesp_proxy.record.frames import FrameFlag
 from aesp_proxy.record.journal_epoch import EpochWriter
+from aesp_proxy.record.losses import NO_LOSSES, Losable, losable_of, losses_record
 from aesp_proxy.record.state import AuditPaths, ensure_origin, list_dir, prepare, read_status
 
 MIB: Final = 1024 * 1024
@@ -45,12 +47,16 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalOptions:
-    """How a journal behaves; ``spool_bytes_max`` counts unsealed and sealed bytes on disk."""
+    """How a journal behaves; ``spool_bytes_max`` counts unsealed and sealed bytes on disk.
+
+    ``may_lose`` names the classes of which a count is enough where no record can be written.
+    """
 
     mode: Mode = Mode.BATCH
     sync_ms: int = 20
     segment_bytes_max: int = 16 * MIB
     spool_bytes_max: int = 4096 * MIB
+    may_lose: frozenset[Losable] = frozenset()
 
 
 class Journal:
@@ -76,6 +82,8 @@ class Journal:
         self._limits_s = float("-inf")
         self._is_dirty = False
         self._is_durable = options.mode is not Mode.BATCH
+        self._told = NO_LOSSES
+        self._untold_ns = 0
         self.origin = origin
         self._writer = self._new_writer()
         self.check_limits()
@@ -118,21 +126,63 @@ class Journal:
         return self._writer.epoch
 
     def append(self, record: Record) -> RecordId:
-        """Write one record and give its identity. RecordError: it must not take effect."""
+        """Write one record and give its identity. RecordError: it must not take effect.
+
+        An identity with seq 0 has no record: it was of a class that may be lost, and is counted.
+        """
         with self._lock:
-            if self._refusal or self._writer.poison:
-                self._recover()
-            writer = self._writer
             try:
-                row = pack_row(record, self.origin, writer.epoch, writer.next_seq)
-            except InputError as error:
-                raise RecordError(error.message) from error
-            flags = FrameFlag.DENIED if record.outcome is Outcome.DENIED else 0
-            seq = writer.append(flags, row)
-            self._is_dirty = True
-            if self._is_durable:
-                writer.sync()
-            return RecordId(origin=self.origin, epoch=writer.epoch, seq=seq)
+                return self._write(record)
+            except RecordError as error:
+                losable = losable_of(record)
+                if losable is None or losable not in self._options.may_lose:
+                    raise
+                return self._lose(record, losable, error)
+
+    def _write(self, record: Record) -> RecordId:
+        if self._refusal or self._writer.poison:
+            self._recover()
+        if self._untold_ns:
+            self._append_notes(self._untold(self._writer))
+        writer = self._writer
+        row = self._pack(record)
+        flags = FrameFlag.DENIED if record.outcome is Outcome.DENIED else 0
+        seq = writer.append(flags, row)
+        self._is_dirty = True
+        if self._is_durable:
+            writer.sync()
+        return RecordId(origin=self.origin, epoch=writer.epoch, seq=seq)
+
+    def _pack(self, record: Record) -> bytes:
+        try:
+            return pack_row(record, self.origin, self._writer.epoch, self._writer.next_seq)
+        except InputError as error:
+            raise RecordError(error.message) from error
+
+    def _lose(self, record: Record, losable: Losable, why: RecordError) -> RecordId:
+        """Count what passes without a record; what no record could hold is refused, not lost."""
+        self._pack(record)
+        counter = self._writer.losses
+        if counter is None:
+            raise why
+        now_ns = int(self._wall() * 1e9)
+        counter.add(losable, now_ns=now_ns, is_durable=self._is_durable)
+        self._untold_ns = self._untold_ns or now_ns
+        self._is_dirty = True
+        return RecordId(origin=self.origin, epoch=self._writer.epoch, seq=0)
+
+    def _untold(self, writer: EpochWriter) -> list[Record]:
+        """Compose, once there is room again, what was lost and is not told yet."""
+        if not self._untold_ns or writer.losses is None:
+            return []
+        lost, before, first_ns = writer.losses.losses, self._told, self._untold_ns
+        self._told, self._untold_ns = lost, 0
+        now_ns = int(self._wall() * 1e9)
+        return [losses_record(lost, before, epoch=writer.epoch, time_ns=now_ns, first_ns=first_ns)]
+
+    def _append_notes(self, notes: list[Record]) -> None:
+        for note in notes:
+            self._writer.append(0, self._pack(note))
 
     def _recover(self) -> None:
         if self._writer.poison:
@@ -152,9 +202,9 @@ class Journal:
         poisoned = self._writer
         self._writer = self._new_writer()
         poisoned.abandon()
-        note = self._reopened_record(poisoned)
-        row = pack_row(note, self.origin, self._writer.epoch, self._writer.next_seq)
-        self._writer.append(0, row)
+        notes = [self._reopened_record(poisoned), *self._untold(poisoned)]
+        self._told = NO_LOSSES  # the new epoch counts from nothing
+        self._append_notes(notes)
 
     def _reopened_record(self, poisoned: EpochWriter) -> Record:
         return Record(
@@ -178,6 +228,7 @@ class Journal:
             self.origin,
             files=self._files,
             segment_bytes_max=self._options.segment_bytes_max,
+            may_lose=bool(self._options.may_lose),
         )
 
     def sync(self) -> None:
@@ -191,6 +242,7 @@ class Journal:
             names = writer.take_unsynced_names()
         # Outside the lock: appends go on while the disk works.
         writer.sync_descriptors(retired, current, names=names)
+        writer.sync_losses()
 
     def check_limits(self) -> None:
         """Look at space and sealer, and refuse or accept from now on."""

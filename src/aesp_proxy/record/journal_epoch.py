@@ -14,6 +14,7 @@ from aesp_proxy.errors import RecordError
 from aesp_proxy.record.faults import ChainError
 from aesp_proxy.record.files import Files, Lock, write_all
 from aesp_proxy.record.frames import FrameFlag, SegmentHead, encode_frame, encode_segment_head
+from aesp_proxy.record.losses import LossCounter
 from aesp_proxy.record.state import AuditPaths, read_head, segments
 
 _EPOCH_DIGITS_MAX = 18
@@ -24,9 +25,18 @@ class EpochWriter:
     """Writes frames of one epoch; not thread-safe, its owner locks."""
 
     def __init__(
-        self, paths: AuditPaths, origin: str, *, files: Files, segment_bytes_max: int
+        self,
+        paths: AuditPaths,
+        origin: str,
+        *,
+        files: Files,
+        segment_bytes_max: int,
+        may_lose: bool = False,
     ) -> None:
-        """Take the next epoch number and begin its first segment. RecordError."""
+        """Take the next epoch number and begin its first segment. RecordError.
+
+        ``may_lose``: with a counter, ``losses``, of what passes and cannot be written.
+        """
         self._paths, self._origin, self._files = paths, origin, files
         self._segment_bytes_max = segment_bytes_max
         self._segment = 0
@@ -36,6 +46,7 @@ class EpochWriter:
         self._names_unsynced = False
         self.next_seq = 1
         self.poison = ""
+        self.losses: LossCounter | None = None
         try:
             with Lock.held(paths.allocation), contextlib.ExitStack() as undo:
                 self.epoch = next_epoch(paths)
@@ -45,6 +56,10 @@ class EpochWriter:
                 undo.callback(live.release)
                 self._live = live
                 _note_epoch(paths, files, self.epoch)
+                if may_lose:
+                    self.losses = LossCounter(paths.lost(self.epoch), files=files)
+                    undo.callback(files.unlink, paths.lost(self.epoch))
+                    undo.callback(self.losses.close)
                 self._begin_segment()
                 undo.pop_all()
         except OSError as error:
@@ -136,6 +151,7 @@ class EpochWriter:
 
     def sync(self) -> None:
         """Make everything written so far survive a power cut. RecordError poisons the epoch."""
+        self.sync_losses()
         retired, current = self.take_descriptors()
         self.sync_descriptors(retired, current, names=self.take_unsynced_names())
 
@@ -155,6 +171,17 @@ class EpochWriter:
                 with contextlib.suppress(OSError):
                     self._files.close(descriptor)
 
+    def sync_losses(self) -> None:
+        """Make the loss counter survive a power cut. RecordError."""
+        if self.losses is None:
+            return
+        try:
+            self.losses.sync()
+        except OSError as error:
+            raise RecordError(
+                f"the loss counter cannot be made durable: {error.strerror}"
+            ) from error
+
     def close(self) -> None:
         """Mark the end, sync, and let the sealer have the epoch. RecordError when not durable."""
         if self._descriptor < 0:
@@ -173,6 +200,8 @@ class EpochWriter:
         """Let go without a mark: the sealer will say that the epoch ended uncleanly."""
         retired, current = self.take_descriptors()
         self._descriptor = -1
+        if self.losses is not None:
+            self.losses.close()
         for descriptor in (*retired, current):
             if descriptor >= 0:
                 with contextlib.suppress(OSError):

@@ -30,6 +30,8 @@ from aesp_proxy.record.state import AuditPaths
 class Stretch:
     """Consecutive rows of one epoch: ``first_seq`` on, after ``lost`` unreadable records.
 
+    ``dropped`` is what the epoch's loss counter says and no batch has declared yet.
+
     ``at_end`` says that nothing more can be read now; ``is_closed`` that the
     writer closed the epoch; ``torn_bytes`` what stands at its end and is no whole
     frame, ``torn_is_whole`` that it is long enough to be one and its sum is wrong.
@@ -40,10 +42,16 @@ class Stretch:
     row_bytes: int = 0
     denied: bool = False
     lost: int = 0
+    dropped: int = 0
     is_closed: bool = False
     at_end: bool = False
     torn_bytes: int = 0
     torn_is_whole: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a batch of it would say nothing."""
+        return not (self.rows or self.lost or self.dropped)
 
 
 class EpochTail:

@@ -175,17 +175,17 @@ def read_state(state_dir: Path, *, epoch: int = 0) -> Iterator[Entry]:
     yield from StateReader(paths, epoch=epoch).new_entries()
 
 
-def find_record(paths: AuditPaths, epoch: int, seq: int) -> tuple[Record, int]:
-    """Find one record and the batch that holds it, 0 when it is not sealed yet.
+def find_record(paths: AuditPaths, epoch: int, seq: int) -> tuple[Record, BatchHeader | None]:
+    """Find one record and the header of its batch, None when it is not sealed yet.
 
     InputError when there is none.
     """
-    for number, path in numbered_batches(paths.batches):
+    for _, path in numbered_batches(paths.batches):
         header = peek_header(path)
         if header.epoch == epoch and 0 <= seq - header.first_seq < header.count:
             _, rows = batch_rows(path.read_bytes())
-            return decode(rows[seq - header.first_seq])[1], number
+            return decode(rows[seq - header.first_seq])[1], header
     for record_id, record in StateReader(paths, epoch=epoch).new_entries():
         if record_id.seq == seq:
-            return record, 0
+            return record, None
     raise InputError(f"there is no record {epoch}/{seq} here")

@@ -25,6 +25,7 @@ from aesp_proxy.record.journal_epoch import spend_epoch
 from aesp_proxy.record.journal_tail import EpochTail, Stretch
 from aesp_proxy.record.keyring import Rotation, rotation_record
 from aesp_proxy.record.keys import SigningKey
+from aesp_proxy.record.losses import read_losses
 from aesp_proxy.record.sealer_recovery import recover_head
 from aesp_proxy.record.state import (
     AuditPaths,
@@ -164,6 +165,7 @@ class Sealer:
             numbers = segments(self._paths).get(epoch, [])
             pending = self._read(epoch, numbers, expected, is_dead=is_dead)
             has_ended = pending.stretch.at_end and (is_dead or pending.stretch.is_closed)
+            self._count_dropped(epoch, pending, has_ended=has_ended)
             if not (has_ended or self._is_due(pending, drain=drain)):
                 return sealed
             sealed += self._open_below(epoch, on_disk)
@@ -198,14 +200,26 @@ class Sealer:
             pending.began_ns = self._clock().mono_ns
         return pending
 
+    def _count_dropped(self, epoch: int, pending: _Pending, *, has_ended: bool) -> None:
+        """Take what the loss counter says: it only grows, and the head knows what is declared."""
+        counted, declared = read_losses(self._paths.lost(epoch)), self.head.dropped_of(epoch)
+        if counted is None:
+            # Damaged: how many is not known; that there are some is taken for true.
+            pending.stretch.dropped = 1 if has_ended else 0
+        else:
+            pending.stretch.dropped = max(0, counted.total - declared)
+        if pending.stretch.dropped and not pending.began_ns:
+            pending.began_ns = self._clock().mono_ns
+
     def _is_due(self, pending: _Pending, *, drain: bool) -> bool:
         stretch = pending.stretch
-        if not (stretch.rows or stretch.lost):
+        if stretch.is_empty:
             return False
         if drain or not stretch.at_end or stretch.row_bytes >= self._options.seal_bytes_max:
             return True
         age_s = (self._clock().mono_ns - pending.began_ns) / 1e9
-        limit = self._options.denial_s_max if stretch.denied else self._options.seal_s_max
+        is_urgent = stretch.denied or stretch.dropped
+        limit = self._options.denial_s_max if is_urgent else self._options.seal_s_max
         return age_s >= limit
 
     def _open_below(self, epoch: int, on_disk: list[int]) -> int:
@@ -222,7 +236,7 @@ class Sealer:
 
     def _seal_pending(self, epoch: int, pending: _Pending, *, has_ended: bool) -> int:
         stretch = pending.stretch
-        nothing = not stretch.rows and not stretch.lost
+        nothing = stretch.is_empty
         was_never_opened = epoch > self.head.epoch_max
         if nothing and has_ended and was_never_opened and stretch.is_closed:
             return 0
@@ -259,6 +273,7 @@ class Sealer:
             first_time_ns=first[_TIME] if first else 0,
             last_time_ns=last[_TIME] if last else 0,
             lost=stretch.lost,
+            dropped=stretch.dropped,
             policy_hash=last[_POLICY_HASH] if last else "",
             flags=flags,
         )
@@ -285,6 +300,7 @@ class Sealer:
     def _remove(self, epoch: int, numbers: list[int]) -> None:
         for number in numbers:
             self._files.unlink(self._paths.segment(epoch, number))
+        self._files.unlink(self._paths.lost(epoch))
         self._files.unlink(self._paths.live(epoch))
         self._pending.pop(epoch, None)
 

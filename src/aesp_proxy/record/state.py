@@ -2,8 +2,8 @@
 
 Layout, below ``STATE/audit``: ``origin``; ``keys/ID.key`` and ``keys/ID.pub``;
 ``journal/E-N.wal`` (epoch, segment) with ``journal/E.live`` locked by a living
-writer; ``batches/NNNNNNNNNN.batch``; ``receipts/newest``; ``head``; ``status.json``;
-``lock`` held by the sealer.
+writer, ``journal/E.lost`` its loss counter; ``batches/NNNNNNNNNN.batch``;
+``receipts/newest``; ``head``; ``status.json``; ``lock`` held by the sealer.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from aesp_proxy.record.header import is_origin
 BATCH_SUFFIX: Final = ".batch"
 SEGMENT_SUFFIX: Final = ".wal"
 LIVE_SUFFIX: Final = ".live"
+LOST_SUFFIX: Final = ".lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,10 @@ class AuditPaths:
     def live(self, epoch: int) -> Path:
         """File that a living writer of ``epoch`` holds locked."""
         return self.journal / f"{epoch}{LIVE_SUFFIX}"
+
+    def lost(self, epoch: int) -> Path:
+        """File in which ``epoch`` counts what it may lose; there is none where nothing may be."""
+        return self.journal / f"{epoch}{LOST_SUFFIX}"
 
     def batch(self, number: int) -> Path:
         """File of one batch."""

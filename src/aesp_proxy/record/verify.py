@@ -22,6 +22,7 @@ from aesp_proxy.record.header import decode_header
 from aesp_proxy.record.journal_tail import EpochTail, Stretch
 from aesp_proxy.record.keyring import KeyRing, KeySpan, pinned
 from aesp_proxy.record.keys import PUBLIC_SUFFIX, load_public_keys
+from aesp_proxy.record.losses import read_losses
 from aesp_proxy.record.reader import read_stretch
 from aesp_proxy.record.receipt import Receipt, decode_receipt, verify_receipt
 from aesp_proxy.record.signature import key_id_of, public_from_pem
@@ -51,12 +52,17 @@ class Pins:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What was found. ``unsealed`` counts journal records that no batch holds yet."""
+    """What was found.
+
+    ``unsealed`` counts journal records that no batch holds yet, ``lost`` those that the host
+    declares to be in no batch at all.
+    """
 
     origin: str = ""
     batches: int = 0
     records: int = 0
     unsealed: int = 0
+    lost: int = 0
     newest_batch: int = 0
     key_is_pinned: bool = False
     receipt_batch: int = 0
@@ -117,6 +123,7 @@ def verify_place(
     _feed_all(place, verifier, report, progress)
     report.add(verifier.finish())
     report.batches, report.records = verifier.batch_count, verifier.record_count
+    report.lost += verifier.lost_count
     newest = verifier.newest
     if newest is not None:
         report.origin, report.newest_batch = newest.header.origin, newest.header.batch_no
@@ -137,7 +144,7 @@ def _feed_all(place: Place, verifier: ChainVerifier, report: Report, progress: P
         before, fed = fed, _feed(place, verifier, report, fed, progress)
         if fed == before:
             break
-    report.unsealed = unsealed.unsealed
+    report.unsealed, report.lost = unsealed.unsealed, unsealed.lost
     report.problems += unsealed.problems
     report.notes += unsealed.notes
 
@@ -253,7 +260,24 @@ def _verify_journal(paths: AuditPaths, verifier: ChainVerifier) -> Report:
         for stretch in _stretches(paths, tail):
             report.unsealed += len(stretch.rows)
             report.add(_problems_in(stretch, tail, origin, f"{epoch}-{tail.segment}.wal"))
+        _count_lost(paths, epoch, proved.dropped_of(epoch) if proved else 0, report)
     return report
+
+
+def _count_lost(paths: AuditPaths, epoch: int, declared: int, report: Report) -> None:
+    """Say what a loss counter holds beyond what the batches of its epoch have declared."""
+    path = paths.lost(epoch)
+    losses = read_losses(path)
+    lost = 0 if losses is None else losses.total - declared
+    report.lost += max(0, lost)
+    if losses is None:
+        message = "the loss counter of the epoch is damaged"
+    elif lost > 0:
+        message = f"{lost} records were not kept, as the settings allow; no batch says so yet"
+    else:
+        return
+    kind = Fault.CHANGED if losses is None else Fault.LOST
+    report.add([Problem(kind=kind, place=path.name, record=f"{epoch}/0", message=message)])
 
 
 def _stretches(paths: AuditPaths, tail: EpochTail) -> Iterator[Stretch]:

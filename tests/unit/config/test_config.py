@@ -45,7 +45,7 @@ def test_the_defaults_are_within_their_own_limits():
         if isinstance(key.default, int | float):
             assert key.minimum <= key.default <= key.maximum, key.name
         if key.choices:
-            assert key.default in key.choices, key.name
+            assert key.default in key.choices or key.form == "list", key.name
         assert key.help.endswith("."), key.name
 
 
@@ -59,6 +59,8 @@ def test_each_setting_has_a_variable_of_its_own():
     [
         ("audit.mod", "batch", "did you mean audit.mode?"),
         ("audit.mode", "fast", "batch|blocking|blocking-strict"),
+        ("audit.may_lose", "names,nmes", "outcomes|names|file_reads|requests"),
+        ("audit.may_lose", ["names", "all"], "'all' is not one of its values"),
         ("limits.head_s_max", float("nan"), "outside its limits"),
         ("limits.head_s_max", float("inf"), "outside its limits"),
         ("limits.head_s_max", True, "true is not a number"),
@@ -86,6 +88,15 @@ def test_a_wrong_value_is_refused_with_its_place_and_what_would_be_right(name, v
         settings_of(**{name.replace(".", "__"): value})
     assert says in str(caught.value)
     assert str(caught.value).startswith("f.yaml:3:7")
+
+
+def test_what_may_be_lost_is_a_list_and_contradicts_the_strict_mode():
+    assert settings_of().audit.losable_words == ()
+    assert settings_of(audit__may_lose=["names", "outcomes"]).audit.losable_words == (
+        "names", "outcomes",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="lets nothing pass in doubt"):
+        settings_of(audit__may_lose="names", audit__mode="blocking-strict")
 
 
 def test_static_addresses_are_canonical_and_sorted():

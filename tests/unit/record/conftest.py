@@ -221,6 +221,12 @@ def state(tmp_path: Path):
         journal._writer.abandon()
 
 
+@pytest.fixture(scope="session")
+def state_maker() -> Callable[[Path], StateMaker]:
+    """Make a state wherever one likes; who does lets go of its journals."""
+    return StateMaker
+
+
 @pytest.fixture
 def new_state(tmp_path: Path):
     """Make states one after another."""

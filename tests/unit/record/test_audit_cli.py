@@ -12,6 +12,7 @@ import pytest
 from aesp_proxy.cli import main
 from aesp_proxy.record.files import OS_FILES
 from aesp_proxy.record.keys import load_signing_key, make_key, set_current
+from aesp_proxy.record.losses import Losable
 from aesp_proxy.record.receipt import Receipt, encode_receipt
 from aesp_proxy.record.signature import (
     key_id_of,
@@ -19,7 +20,7 @@ from aesp_proxy.record.signature import (
     public_to_pem,
     signer_from_pem,
 )
-from aesp_proxy.record.state import read_head, write_head
+from aesp_proxy.record.state import read_head, write_head, write_status
 
 
 @pytest.fixture
@@ -208,6 +209,25 @@ def test_show_gives_one_record_and_its_batch(audit, sealed) -> None:
     assert (code, told["id"], told["batch"]) == (0, "h-test/1/21", 2)
     code, out, _ = audit("show", "1/42", "--state", sealed.directory)
     assert (code, "not sealed yet" in out) == (0, True)
+
+
+def test_declared_losses_are_shown_by_verify_and_with_the_record(audit, state, sample) -> None:
+    journal = state.journal(may_lose=frozenset({Losable.NAMES}))
+    journal.append(sample)
+    write_status(state.paths, {"spool_bytes": 1 << 50})
+    journal.check_limits()
+    journal.append(replace(sample, action="dns.query", findings=()))
+    state.sealer().tick(drain=True)
+    code, out, _ = audit("verify", state.directory)
+    assert (code, "lost: " in out, "; 1 record lost, says the host itself" in out) == (
+        1,
+        True,
+        True,
+    )
+    code, out, _ = audit("verify", state.directory, "--json")
+    assert (code, json.loads(out)["lost"]) == (1, 1)
+    code, out, _ = audit("show", "1/1", "--state", state.directory)
+    assert "1 records that it did not keep" in out
 
 
 @pytest.mark.parametrize("record_id", ["1/99", "9/1", "h-other/1/1", "1", "a/b", "1/2/3/4"])

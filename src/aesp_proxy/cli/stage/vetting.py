@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.cli.output import line
 from aesp_proxy.daemon.process import sealer_arguments, sealer_process
+from aesp_proxy.daemon.recording import journal_options
 from aesp_proxy.daemon.staging import Vetted, Vetting
 from aesp_proxy.model.principal import Principal
-from aesp_proxy.record.journal import Journal, JournalOptions, Mode
+from aesp_proxy.record.journal import Journal
 
 if TYPE_CHECKING:
     from aesp_proxy.daemon.config import Settings
@@ -35,11 +36,7 @@ def vetted(settings: Settings, stage: Stage, snapshot: Snapshot) -> list[Vetted]
         session_id=stage.session_id,
         tenant_id=agent.tenant_id,
     )
-    options = JournalOptions(
-        mode=Mode(settings.audit.mode),
-        sync_ms=settings.audit.sync_ms,
-        spool_bytes_max=settings.audit.spool_bytes_max,
-    )
+    options = journal_options(settings.audit)
     with Journal.open(settings.state_dir, options=options) as journal:
         vetting = Vetting(
             snapshot=snapshot,

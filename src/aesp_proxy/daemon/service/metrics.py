@@ -79,6 +79,7 @@ def _workers(workers: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
     for field, label, name, text in (
         ("decisions", "verdict", "aesp_decisions", "Decisions recorded."),
         ("refusals", "reason", "aesp_refusals", "Records of a refusal."),
+        ("lost", "class", "aesp_records_lost", "Let pass and counted, not recorded."),
     ):
         family = CounterMetricFamily(name, text, labels=["worker", label])
         for number, found in figures:
