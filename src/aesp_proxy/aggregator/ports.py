@@ -134,13 +134,23 @@ class BatchPlace:
 
     @property
     def key(self) -> str:
-        """The batch's key in the object store."""
+        """The batch's name, without the hash that some stores add to it."""
         return batch_key(self.origin, self.batch_no)
 
+    def key_in(self, objects: ObjectStore) -> str:
+        """The batch's key in an object store."""
+        return key_in(objects, self.origin, self.batch_no, self.header_hash)
 
-def batch_key(origin: str, batch_no: int) -> str:
+
+def batch_key(origin: str, batch_no: int, header_hash: bytes = b"") -> str:
     """Return the object key of a batch: a directory per origin that verifies by itself."""
-    return f"batches/{origin}/{batch_no:010d}.batch"
+    named = f"-{header_hash.hex()}" if header_hash else ""
+    return f"batches/{origin}/{batch_no:010d}{named}.batch"
+
+
+def key_in(objects: ObjectStore, origin: str, batch_no: int, header_hash: bytes) -> str:
+    """Return the key of a batch in an object store, with its header's hash where that is asked."""
+    return batch_key(origin, batch_no, header_hash if objects.by_hash else b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,13 +217,24 @@ class EventQuery:
 
 
 class ObjectStore(Protocol):
-    """Whole objects by key."""
+    """Whole objects by key.
+
+    ``by_hash`` says that several aggregators write: a batch's key then carries the hash of
+    its header, so that two histories of one host are two objects whatever comes late, and
+    what a crash has left stands in nobody's way.
+    """
+
+    by_hash: bool
 
     def put_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
         """Store all; on return every one would survive a power cut. RecordError otherwise."""
 
     def get(self, key: str) -> bytes:
-        """Return one object's content; RecordError when it cannot be read."""
+        """Return one object's content.
+
+        RecordError when it is missing or damaged; UnavailableError when the store cannot say
+        that now: such an object must not be passed over.
+        """
 
     def remove_all(self, keys: Sequence[str]) -> int:
         """Delete what is there of ``keys``, whole or half written; return how many were."""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
@@ -30,7 +31,7 @@ from aesp_proxy.aggregator.ingest import (
     judge,
 )
 from aesp_proxy.aggregator.metrics import Meter
-from aesp_proxy.aggregator.ports import Evidence, batch_key
+from aesp_proxy.aggregator.ports import Evidence, key_in
 from aesp_proxy.errors import AespError, RecordError, UnavailableError
 from aesp_proxy.record.keyring import KeyRing, Rotation, pinned
 from aesp_proxy.record.receipt import Receipt, encode_receipt
@@ -253,7 +254,7 @@ class Writer:
                     group.add(judgement)
                 case Refuse(kind=Refusal.FORK):
                     # Stored first: what the fork contradicts may be in this very group.
-                    self._keep_evidence(submission.data, judgement, now_ns)
+                    self._keep_evidence(submission.data, judgement, group, now_ns)
                 case Refuse() | Duplicate():
                     pass
                 case _:
@@ -303,14 +304,19 @@ class Writer:
         self._stores.ledger.keep_receipt(head.origin, head.batch_no, encoded)
         return encoded
 
-    def _keep_evidence(self, data: bytes, refusal: Refuse, now_ns: int) -> None:
+    def _keep_evidence(self, data: bytes, refusal: Refuse, group: _Group, now_ns: int) -> None:
         """Keep both histories, then shut the origin out; durable on return."""
         held = self._stores.control.evidence(refusal.origin)
         if len(held) >= EVIDENCE_MAX:
             return
-        offered = f"evidence/{refusal.origin}/{refusal.batch_no:010d}-{len(held):02d}.batch"
-        self._stores.objects.put_all([(offered, data)])
-        stored = batch_key(refusal.origin, refusal.fork_of) if refusal.fork_of else ""
+        objects = self._stores.objects
+        # Another aggregator may be keeping its own at this moment.
+        named = f"-{sha256(data).hexdigest()}" if objects.by_hash else ""
+        number = f"{refusal.batch_no:010d}-{len(held):02d}"
+        offered = f"evidence/{refusal.origin}/{number}{named}.batch"
+        objects.put_all([(offered, data)])
+        known = group.stored_hash(refusal.origin, refusal.fork_of) if refusal.fork_of else None
+        stored = key_in(objects, refusal.origin, refusal.fork_of or 0, known) if known else ""
         self._stores.control.quarantine(
             Evidence(
                 origin=refusal.origin,

@@ -14,7 +14,7 @@ import sqlite3
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from aesp_proxy.aggregator.ports import BatchPlace, NotedBatch, Notice, batch_key
+from aesp_proxy.aggregator.ports import BatchPlace, NotedBatch, Notice, batch_key, key_in
 from aesp_proxy.aggregator.store.sqlite import open_database, open_reader, transaction, translate
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.faults import ChainError
@@ -89,7 +89,7 @@ class LedgerReader:
 
     def read(self, place: BatchPlace) -> bytes:
         """Return the encoded batch as it came."""
-        return self._objects.get(place.key)
+        return self._objects.get(place.key_in(self._objects))
 
     def after(self, position: int, *, limit: int) -> list[BatchPlace]:
         """Return stored batches that arrived after ``position``, in order of arrival."""
@@ -224,7 +224,10 @@ class SqliteLedger(LedgerReader):
         if len(batches) > APPEND_BATCHES_MAX:
             raise ValueError(f"{len(batches)} batches in one append")
         self._objects.put_all(
-            [(batch_key(b.header.origin, b.header.batch_no), b.data) for b in batches]
+            [
+                (key_in(self._objects, b.head.origin, b.head.batch_no, b.head.header_hash), b.data)
+                for b in batches
+            ]
         )
         heads = {batch.head.origin: batch.head for batch in batches}
         with transaction(self._connection):
@@ -253,7 +256,13 @@ class SqliteLedger(LedgerReader):
         self._receipts[origin] = (batch_no, receipt)
 
     def remove_unpromised(self, origins: Sequence[str]) -> int:
-        """Delete files past each head that a crash left behind; return how many."""
+        """Delete files past each head that a crash left behind; return how many.
+
+        None where keys carry a hash: nothing comes to lie upon them, and another
+        aggregator may be about to promise them.
+        """
+        if self._objects.by_hash:
+            return 0
         removed = 0
         for origin in origins:
             head = self.head(origin)

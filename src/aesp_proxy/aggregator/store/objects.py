@@ -27,6 +27,8 @@ SYNC_THREADS: Final = 8
 class DirectoryObjects:
     """Objects under ``root``, keyed by relative path (``batches/ORIGIN/NNNNNNNNNN.batch``)."""
 
+    by_hash = False
+
     def __init__(self, root: Path) -> None:
         self._root = root
         self._pool = ThreadPoolExecutor(max_workers=SYNC_THREADS, thread_name_prefix="object-sync")
