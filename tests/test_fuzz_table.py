@@ -80,6 +80,7 @@ WITHOUT = {
     "launch/isolation/link.py": "hands on what ``isolation/wish`` and ``layers`` read",
     "launch/isolation/view.py": "rows that ``run`` itself has written for its child",
     "record/journal_tail.py": "finds segments for ``frames``; tests/faults cuts and damages them",
+    "record/losses.py": "the counter of this state, under a sum; tests/faults tears and damages it",
     "record/keys.py": "keys of the state directory, by OpenSSL",
     "record/reader.py": "finds files for ``batch`` and ``frames``; tests/faults damages them",
     "record/sealer_process.py": "reads clocks",
