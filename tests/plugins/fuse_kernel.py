@@ -171,6 +171,19 @@ class Kernel:
         finally:
             self.ours.setblocking(True)
 
+    def answered(self) -> int:
+        """Return how many answers wait to be read."""
+        count = 0
+        self.ours.setblocking(False)
+        try:
+            while self.ours.recv(4096):
+                count += 1
+        except BlockingIOError:
+            return count
+        finally:
+            self.ours.setblocking(True)
+        return count
+
     def end(self) -> None:
         """Close both ends."""
         self.ours.close()

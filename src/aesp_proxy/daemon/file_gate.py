@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
@@ -134,6 +134,7 @@ class JudgedFileGate:
         actor: Actor = NOBODY,
         *,
         is_directory: bool = False,
+        is_told_later: bool = False,
     ) -> FileDenial | None:
         """Decide one access by its name; see ``file_port``."""
         key = (operation, path, resolved)
@@ -144,9 +145,9 @@ class JudgedFileGate:
         denial = self._answer(
             lambda: judge.access(operation, path, resolved, is_directory=is_directory),
             actor,
-            is_told=is_told,
+            is_told=is_told or is_told_later,
         )
-        if denial is None and not is_directory:
+        if denial is None and not is_directory and not is_told_later:
             if len(self._allowed) >= _KEPT_MAX:
                 self._allowed.clear()
             self._allowed.add(key)
@@ -267,9 +268,14 @@ class JudgedFileGate:
             passes = decision.verdict.passes
             if passes and (is_told or (only_findings and not decision.findings)):
                 return None
-            record = self._by(decision_record(event, decision, time_ns=event.time_ns), actor)
-            record = self._noted(record, decision, size)
-            record = replace(record, metadata=(*record.metadata, *notes))
+            # All at once: to replace parts of a record of forty fields takes as long as to decide.
+            record = decision_record(
+                event,
+                decision,
+                time_ns=event.time_ns,
+                principal_id=self._who(actor),
+                notes=(*self._notes(decision, size, actor), *notes),
+            )
             record_id = self._journal.append(self._clean(_in_utf8(record)))
         except RecordError:
             return self._denied(self._failed(Reason.RECORD_FAILED, "it could not be recorded"))
@@ -286,25 +292,22 @@ class JudgedFileGate:
             return record
         return scrubbed(record, scanner)
 
-    def _by(self, record: Record, actor: Actor) -> Record:
-        """Say which process asked, where that is known."""
-        if not actor.pid:
-            return record
-        who = "" if actor.uid is None or self._user_of is None else self._user_of(actor.uid)
-        return replace(
-            record,
-            principal_id=who or record.principal_id,
-            metadata=tuple(sorted((*record.metadata, ("pid", str(actor.pid))))),
-        )
+    def _who(self, actor: Actor) -> str:
+        """Name the user that asked, where that is known."""
+        if not actor.pid or actor.uid is None or self._user_of is None:
+            return ""
+        return self._user_of(actor.uid)
 
-    def _noted(self, record: Record, decision: Decision, size: int | None) -> Record:
-        """Add the size and the labels of the content, where it is known."""
-        labels = self._judge.labels(decision)
-        more = [("labels", ",".join(labels))] if labels else []
-        more += [("size", str(size))] if size is not None else []
-        if not more:
-            return record
-        return replace(record, metadata=tuple(sorted((*record.metadata, *more))))
+    def _notes(
+        self, decision: Decision, size: int | None, actor: Actor
+    ) -> Iterator[tuple[str, str]]:
+        """Say which process asked, and the size and labels of the content, where known."""
+        if actor.pid:
+            yield "pid", str(actor.pid)
+        if decision.findings:
+            yield "labels", ",".join(self._judge.labels(decision))
+        if size is not None:
+            yield "size", str(size)
 
     def _failed(self, reason: Reason, message: str) -> Decision:
         snapshot = self._judge.snapshot

@@ -87,12 +87,14 @@ class FileGate(FileWitness, Protocol):
         actor: Actor = NOBODY,
         *,
         is_directory: bool = False,
+        is_told_later: bool = False,
     ) -> FileDenial | None:
         """Decide one access by its name, before it takes effect; None when it may go on.
 
         ``path`` is as the process named it, ``resolved`` the object behind it. An allowed
         access is recorded once for each operation and path of a generation, a refused one
-        each time.
+        each time. ``is_told_later``: nothing takes effect before ``refuse_writing``, which
+        records it.
         """
 
     def refuse_reading(

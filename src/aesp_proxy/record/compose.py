@@ -38,10 +38,19 @@ _MASKED = "/[masked]"
 _MISFORTUNES = frozenset((Reason.UPSTREAM_FAILED, Reason.UPSTREAM_UNTRUSTED, Reason.CLIENT_GONE))
 
 
-def decision_record(event: Event, decision: Decision, *, time_ns: int) -> Record:
+def decision_record(
+    event: Event,
+    decision: Decision,
+    *,
+    time_ns: int,
+    principal_id: str = "",
+    notes: tuple[tuple[str, str], ...] = (),
+) -> Record:
     """Compose the record of a decision, to be written before its effect.
 
     ``time_ns`` is when it was made: a finding in a body comes after its event.
+    ``principal_id`` is who acted where that is not the event's principal, ``notes`` are
+    metadata besides, of keys that nothing else has.
     """
     target_type, host, port, path = _target(event, decision)
     passes = decision.verdict.passes
@@ -62,7 +71,7 @@ def decision_record(event: Event, decision: Decision, *, time_ns: int) -> Record
         target_host=host,
         target_port=port,
         target_path=path,
-        principal_id=who.principal_id,
+        principal_id=principal_id or who.principal_id,
         tenant_id=who.tenant_id,
         session_id=who.session_id,
         agent_id=who.agent_id,
@@ -76,7 +85,7 @@ def decision_record(event: Event, decision: Decision, *, time_ns: int) -> Record
         applied_policies=_applied(decision),
         findings=decision.findings,
         event_id=event.event_id,
-        metadata=(*_content_note(event), *_rule_errors(decision)),
+        metadata=tuple(sorted((*_content_note(event), *_rule_errors(decision), *notes))),
     )
 
 

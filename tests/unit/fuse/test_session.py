@@ -283,9 +283,37 @@ def test_what_cannot_be_recorded_does_not_happen(tree):
     kernel = Kernel(tree, file_gate(journal=journal))
     try:
         journal.full = True
-        assert refused(kernel.create, 1, "new") == errno.EIO
+        assert kernel.put(1, "new", b"new") == errno.EIO
+        assert refused(kernel.ask, Op.MKDIR, 1, struct.pack("=II", 0o755, 0) + b"d\0") == errno.EIO
         assert refused(kernel.open, kernel.walk("good")) == errno.EIO
         assert not (tree / "new").exists()
+    finally:
+        kernel.end()
+
+
+def test_a_new_file_is_recorded_once_with_what_is_in_it(tree):
+    journal = Recorded()
+    kernel = Kernel(tree, file_gate(journal=journal))
+    try:
+        assert kernel.put(1, "new", b"four") == 0
+        told = [(each.action, each.resource, dict(each.metadata)) for each in journal.records]
+        assert told == [("file.create", f"{tree}/new", {"pid": "77", "size": "4"})]
+    finally:
+        kernel.end()
+
+
+def test_requests_that_wait_are_served_together_and_others_have_their_turn(tree):
+    kernel = Kernel(tree, file_gate())
+    try:
+        os.set_blocking(kernel.view.device, False)
+        for number in range(100):
+            head = HEADER.pack(HEADER.size + 5, Op.LOOKUP, 1000 + number, 1, 0, 0, 7, 0, 0)
+            kernel.ours.send(head + b"good\0")
+        assert kernel.view.drain()
+        assert kernel.answered() == 64
+        assert kernel.view.drain()
+        assert kernel.answered() == 36
+        assert kernel.view.drain()
     finally:
         kernel.end()
 

@@ -37,10 +37,12 @@ _LITERAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 class PathGlobs:
     """A list of path patterns as one matcher; ``find`` names the first that matches."""
 
-    __slots__ = ("_fold", "_groups")
+    __slots__ = ("_fold", "_groups", "_last")
 
     def __init__(self, patterns: Iterable[Sourced[str]], *, fold: bool) -> None:
         self._fold = fold
+        # One file is asked for several times in a row: to be looked up, made, written.
+        self._last: tuple[str | None, Sourced[str] | None] = (None, None)
         regexes = [(item, _regex(item, fold=fold)) for item in patterns]
         self._groups = tuple(_Group(some) for some in _grouped(regexes))
 
@@ -48,7 +50,13 @@ class PathGlobs:
         """Return the first pattern that matches an absolute, normalised path, else None."""
         if not self._groups:
             return None
-        data = _path_bytes(path, fold=self._fold)
+        last, found = self._last
+        if path != last:
+            found = self._first(_path_bytes(path, fold=self._fold))
+            self._last = (path, found)
+        return found
+
+    def _first(self, data: bytes) -> Sourced[str] | None:
         for group in self._groups:
             found = group.find(data)
             if found is not None:

@@ -311,13 +311,17 @@ class Nodes:
             self._fixed.discard(number)
         return node
 
+    @property
+    def is_full(self) -> bool:
+        """Whether too many directories are open."""
+        return len(self._open) > _OPEN_MAX
+
     def trim(self) -> None:
-        """Close directories that were opened long ago, where too many are open."""
-        if len(self._open) > _OPEN_MAX:
-            for number in list(self._open)[: _OPEN_MAX // 2]:
-                node = self._open.pop(number)
-                os.close(node.fd)
-                node.fd = -1
+        """Close the directories that were opened longest ago."""
+        for number in list(self._open)[: _OPEN_MAX // 2]:
+            node = self._open.pop(number)
+            os.close(node.fd)
+            node.fd = -1
 
     def close(self) -> None:
         """Close every descriptor."""

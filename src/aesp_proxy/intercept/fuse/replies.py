@@ -90,25 +90,25 @@ def status_of(found: os.stat_result) -> Status:
 
 
 def _words(status: Status) -> tuple[int, ...]:
-    atime, atime_rest = divmod(status.atime_ns, _SECOND)
-    mtime, mtime_rest = divmod(status.mtime_ns, _SECOND)
-    ctime, ctime_rest = divmod(status.ctime_ns, _SECOND)
+    inode, size, blocks, atime_ns, mtime_ns, ctime_ns, mode, links, *owner, device, unit = status
+    atime, atime_rest = divmod(atime_ns, _SECOND)
+    mtime, mtime_rest = divmod(mtime_ns, _SECOND)
+    ctime, ctime_rest = divmod(ctime_ns, _SECOND)
     return (
-        status.inode,
-        status.size,
-        status.blocks,
+        inode,
+        size,
+        blocks,
         atime & _WORD,
         mtime & _WORD,
         ctime & _WORD,
         atime_rest,
         mtime_rest,
         ctime_rest,
-        status.mode,
-        status.links,
-        status.uid,
-        status.gid,
-        status.device & 0xFFFFFFFF,
-        status.block_bytes,
+        mode,
+        links,
+        *owner,
+        device & 0xFFFFFFFF,
+        unit,
         0,
     )
 

@@ -91,6 +91,8 @@ def serve_trees(
     poll = select.poll()
     open_views = {view.device: view for view in views}
     watched = {view.watched: view for view in views if view.watched >= 0}
+    for device in open_views:
+        os.set_blocking(device, False)
     for descriptor in (*open_views, *watched, *(() if control is None else (control,))):
         poll.register(descriptor, select.POLLIN)
     while open_views:
@@ -105,7 +107,7 @@ def serve_trees(
                     each.refresh()
             elif descriptor in watched:
                 watched[descriptor].catch_up()
-            elif not open_views[descriptor].step():
+            elif not open_views[descriptor].drain():
                 open_views[descriptor].check_root()
                 poll.unregister(descriptor)
                 del open_views[descriptor]

@@ -77,6 +77,7 @@ _BACKGROUND: Final = 64
 _EPOCH_MINOR: Final = 44
 _KEEP_NS: Final = 60_000_000_000
 _INLINE_BYTES: Final = 16384
+_AT_ONCE: Final = 64
 
 
 class Session:
@@ -90,16 +91,29 @@ class Session:
         self._minor = 0
         self._generation = tree.gate.generation
 
-    def step(self) -> bool:
-        """Serve one request, waiting for it; False when the session is over."""
+    def drain(self) -> bool:
+        """Serve what waits, and what comes at once; False when the session is over.
+
+        The device does not block. Requests come in rows (one end of a file, the opening of
+        the next): to look for one more costs less than to wait for it. Others of the loop
+        have their turn after some.
+        """
+        for _ in range(_AT_ONCE):
+            is_served = self.step()
+            if not is_served:
+                return is_served is not None
+        return True
+
+    def step(self) -> bool | None:
+        """Serve one request; False when there is none, None when the session is over."""
         try:
             size = os.readv(self.device, (self._buffer,))
-        except InterruptedError:
-            return True
+        except (InterruptedError, BlockingIOError):
+            return False
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.ECONNABORTED):
-                return False  # unmounted, or ended by the kernel
-            if error.errno in (errno.ENOENT, errno.EAGAIN):
+                return None  # unmounted, or ended by the kernel
+            if error.errno == errno.ENOENT:
                 return True  # taken back before it was read
             raise
         self.refresh()
@@ -126,10 +140,15 @@ class Session:
                 self._take_back(head, payload)
         tree = self._tree
         if tree.notices:
-            for notice in tree.notices:
-                self.notify(notice)
-            tree.notices.clear()
-        tree.nodes.trim()
+            self._tell_notices()
+        if tree.nodes.is_full:
+            tree.nodes.trim()
+
+    def _tell_notices(self) -> None:
+        notices = self._tree.notices
+        for notice in notices:
+            self.notify(notice)
+        notices.clear()
 
     def _answer(self, head: Header, body: Body) -> bytes | None:
         if head.extension:
@@ -189,9 +208,10 @@ class Session:
 
     def refresh(self) -> None:
         """Have the kernel ask again for what it was told by a policy that is gone."""
-        if self._generation == self._tree.gate.generation:
+        generation = self._tree.gate.generation
+        if self._generation == generation:
             return
-        self._generation = self._tree.gate.generation
+        self._generation = generation
         self._tree.renew()
         if self._minor >= _EPOCH_MINOR:
             self.notify(replies.forget_names())

@@ -36,17 +36,17 @@ class HiddenError(FileNotFoundError):
 class Handle:
     """One open file. ``fd`` reads the file as it is on disk, or is -1 for the node's own.
 
-    ``found`` is what it was when it was opened, for reading alone.
+    ``mark`` tells what it was when it was opened, for reading alone.
     """
 
-    __slots__ = ("backed", "fd", "found", "is_dead", "node", "writes")
+    __slots__ = ("backed", "fd", "is_dead", "mark", "node", "writes")
 
     def __init__(self, node: Node, fd: int, *, writes: bool) -> None:
         self.node = node
         self.fd = fd
         self.writes = writes
         self.backed = False
-        self.found: os.stat_result | None = None
+        self.mark: Signature | None = None
         self.is_dead = False
 
 
@@ -190,16 +190,23 @@ class Tree:
         *,
         resolved: str = "",
         is_directory: bool = False,
+        is_told_later: bool = False,
     ) -> None:
         """Ask for an access by its name; a path that is covered is never changed."""
         if self.covers and operation not in (FileOperation.OPEN, FileOperation.EXEC):
             self.spare_covers(path)
         gate = self.gate
         denial = gate.refuse_access(
-            operation, path, resolved or path, actor, is_directory=is_directory
+            operation,
+            path,
+            resolved or path,
+            actor,
+            is_directory=is_directory,
+            is_told_later=is_told_later,
         )
         self.allow(denial)
-        if gate.hides(path):
+        # What may be opened is not hidden.
+        if operation is not FileOperation.OPEN and gate.hides(path):
             raise OSError(errno.EACCES, "hidden")
 
     def spare_covers(self, path: str) -> None:
@@ -208,18 +215,24 @@ class Tree:
             if each == path or each.startswith(f"{path}/"):
                 raise OSError(errno.EACCES, "covered")
 
-    def check_reading(self, node: Node, fd: int, found: os.stat_result, actor: Actor) -> None:
-        """Ask about the content of a file that is to be read, unless it was asked before."""
+    def check_reading(self, node: Node, fd: int, found: os.stat_result, actor: Actor) -> Signature:
+        """Ask about the content of a file that is to be read, unless it was asked before.
+
+        Returns what tells whether it has changed since.
+        """
+        now = signature(found)
         if node.sealed:
-            return
-        self.must_have_no_other_name(found)
-        mark = (signature(found), self.gate.generation)
+            return now
+        if found.st_nlink > 1:
+            self.must_have_no_other_name(found)
+        mark = (now, self.gate.generation)
         if self._clean.get(node.inode) == mark:
-            return
+            return now
         path = self.nodes.path(node)
         content = content_of(fd, self.gate.content_bytes_max)
         self.allow(self.gate.refuse_reading(path, path, content, found.st_size, actor))
         self.is_clean(node.inode, mark)
+        return now
 
     def is_clean(self, inode: Inode, mark: tuple[Signature, int]) -> None:
         """Keep in mind that what a file holds may be read as long as it stays so."""

@@ -136,6 +136,7 @@ def getxattr(tree: Tree, head: Header, body: Body) -> bytes:
     """GETXATTR: the value of an attribute, or how long it is."""
     room, name = protocol.getxattr(body)
     if not name.startswith(_PREFIX):
+        # The kernel itself asks for security.capability of each file that is written to.
         raise OSError(errno.ENODATA, "not shown")
     with _reached(tree, tree.nodes.get(head.node)) as path:
         value = os.getxattr(path, name)

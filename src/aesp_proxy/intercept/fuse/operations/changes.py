@@ -41,7 +41,7 @@ def create(tree: Tree, head: Header, body: Body) -> bytes:
 
 
 def _new_file(tree: Tree, parent: Node, name: str, mode: int, actor: Actor) -> Handle:
-    _may_make(tree, parent, name, actor)
+    _may_make(tree, parent, name, actor, is_told_later=True)
     draft = Draft(tree.directory(parent), mode)
     found = os.fstat(draft.fd)
     node = tree.nodes.enter_pending(parent, name, (found.st_dev, found.st_ino))
@@ -59,10 +59,18 @@ def _may_make(
     *,
     is_directory: bool = False,
     resolved: str = "",
+    is_told_later: bool = False,
 ) -> str:
     must_be_changeable(parent)
     path = tree.child(parent, name)
-    tree.decide(FileOperation.CREATE, path, actor, is_directory=is_directory, resolved=resolved)
+    tree.decide(
+        FileOperation.CREATE,
+        path,
+        actor,
+        is_directory=is_directory,
+        resolved=resolved,
+        is_told_later=is_told_later,
+    )
     return path
 
 
@@ -122,7 +130,7 @@ def link(tree: Tree, head: Header, body: Body) -> bytes:
     actor = Actor(head.pid, head.uid)
     must_be_changeable(node)
     must_be_whole(node)
-    path = _may_make(tree, parent, name, actor)
+    path = _may_make(tree, parent, name, actor, is_told_later=node.is_file)
     if node.pending and not node.name:
         name_pending(tree, node, parent, name, actor)
     else:

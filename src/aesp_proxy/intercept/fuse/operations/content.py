@@ -11,7 +11,7 @@ from aesp_proxy.intercept.file_port import Actor
 from aesp_proxy.intercept.fuse import protocol, replies
 from aesp_proxy.intercept.fuse.backing import close_backing, open_backing
 from aesp_proxy.intercept.fuse.drafts import Draft
-from aesp_proxy.intercept.fuse.nodes import Node, signature, stale
+from aesp_proxy.intercept.fuse.nodes import Node, stale
 from aesp_proxy.intercept.fuse.operations.attributes import cut_off, must_be_changeable
 from aesp_proxy.intercept.fuse.protocol import FMODE_EXEC, Body, Header
 from aesp_proxy.intercept.fuse.tree import Handle, Tree
@@ -80,23 +80,24 @@ def _reader(tree: Tree, node: Node, actor: Actor) -> Handle:
         raise OSError(errno.EACCES, "no regular file")
     fd, found = tree.nodes.open_known(node, os.O_RDONLY)
     try:
-        tree.check_reading(node, fd, found, actor)
+        mark = tree.check_reading(node, fd, found, actor)
     except BaseException:
         os.close(fd)
         raise
     handle = Handle(node, fd, writes=False)
-    handle.found = found
+    handle.mark = mark
     return handle
 
 
 def how(tree: Tree, handle: Handle) -> tuple[int, int]:
     """Return the flags by which the kernel treats an open file, and what it reads itself."""
     node = handle.node
-    found = handle.found
-    if found is None:
+    now = handle.mark
+    if now is None:
         node.cached += 1
         return 0, 0
-    if tree.device >= 0 and found.st_size > tree.gate.content_bytes_max and not node.cached:
+    _, size, _, _ = now
+    if tree.device >= 0 and size > tree.gate.content_bytes_max and not node.cached:
         if not node.backed:
             node.backing = open_backing(tree.device, handle.fd)
         if node.backing:
@@ -104,7 +105,6 @@ def how(tree: Tree, handle: Handle) -> tuple[int, int]:
             node.backed += 1
             return replies.OPEN_PASSTHROUGH | replies.OPEN_NO_FLUSH, node.backing
         tree.device = -1
-    now = signature(found)
     keep = replies.OPEN_KEEP_CACHE if node.seen == now else 0
     node.seen = now
     node.cached += 1

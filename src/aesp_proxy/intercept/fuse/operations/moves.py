@@ -115,7 +115,7 @@ def _may_arrive(tree: Tree, node: Node, side: Side, there: Node | None, actor: A
         leads = os.path.normpath(os.path.join(os.path.dirname(side.path), target))  # noqa: PTH118, PTH120
         tree.decide(operation, side.path, actor, resolved=leads)
         return
-    tree.decide(operation, side.path, actor)
+    tree.decide(operation, side.path, actor, is_told_later=node.is_file)
     judge_content(tree, node, side.path, _before(tree, there), actor)
 
 
