@@ -1,0 +1,63 @@
+"""The embedded index finds and counts what a plain filter does, whatever is recorded or asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from index_contract import (
+    BYS,
+    HOSTILE,
+    Batch,
+    Plain,
+    batches_drawn,
+    check_count,
+    check_find,
+    place_of,
+    queries_drawn,
+    values_of,
+)
+
+from aesp_proxy.aggregator.ports import EventQuery
+from aesp_proxy.aggregator.store.index import SqliteIndex, SqliteIndexReader
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(batches=batches_drawn(), query=queries_drawn(), by=BYS)
+def test_the_index_agrees_with_a_plain_filter(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[Batch], query: EventQuery, by: Any
+) -> None:
+    path = tmp_path_factory.mktemp("index") / "index.sqlite"
+    index = SqliteIndex(path)
+    index.add(batches)
+    index.close()
+    plain = Plain(batches)
+    reader = SqliteIndexReader(path)
+    try:
+        check_find(reader, plain, query)
+        if not (query.path or query.rule):
+            check_count(reader, plain, query, by)
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_value_is_found_as_itself_and_does_nothing_else(
+    tmp_path: Path, hostile: str
+) -> None:
+    names = ("agent", "host", "session", "tenant", "reason", "guard", "path")
+    texts = dict.fromkeys(names, hostile)
+    rows = [values_of(time_ns=1, rules=(hostile,), **texts), values_of(time_ns=2, agent="other")]
+    batches = [(place_of(1, "h-a", 1, 2), rows)]
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    index.add(batches)
+    index.close()
+    plain, reader = Plain(batches), SqliteIndexReader(tmp_path / "index.sqlite")
+    try:
+        for name in ("agent", "host", "session", "tenant", "reason", "path", "rule"):
+            check_find(reader, plain, EventQuery(**{name: hostile}))
+        check_count(reader, plain, EventQuery(), ("agent", "guard"))
+    finally:
+        reader.close()
