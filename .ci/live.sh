@@ -20,5 +20,8 @@ if command -v npm >/dev/null 2>&1 && ! [ -d .cache/clients/node_modules/proxy-ag
         echo "live: npm cannot install $modules" >&2
 fi
 
+# ClickHouse in a library (chdb) comes with what the benchmarks need: 200 MB.
+sh .ci/setup.sh --bench || echo "live: cannot install the group bench" >&2
+
 # Most of it waits: for networks, time-outs, processes that end. A file is one worker's.
 exec .venv/bin/python -m pytest -q -ra -n 3 --dist=loadfile tests/live

@@ -89,7 +89,7 @@ bring_uv() {
 # With --bench what draws the report's plot comes too.
 groups="" also=""
 if [ "${1:-}" = --bench ]; then
-    groups="--group bench" also=", matplotlib"
+    groups="--group bench" also=", matplotlib, duckdb"
 fi
 
 if [ "${1:-}" != --find ] && [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! uv.lock -nt "$stamp" ] &&

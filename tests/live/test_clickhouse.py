@@ -105,7 +105,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.mark.parametrize("way", WAYS)
 @settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -121,7 +121,7 @@ def test_it_agrees_with_a_plain_filter(
     check_count(reader, plain, query, by)
 
 
-@pytest.mark.parametrize("way", ["embedded", "socket", "http"])
+@pytest.mark.parametrize("way", ["socket", "http"])
 def test_hostile_values_are_found_as_themselves_and_do_nothing_else(lab: Lab, way: str) -> None:
     writer, reader = lab.emptied(way)
     names = ("agent", "host", "session", "tenant", "reason", "guard", "path")
@@ -133,7 +133,7 @@ def test_hostile_values_are_found_as_themselves_and_do_nothing_else(lab: Lab, wa
     writer.add(batches)
     plain = Plain(batches)
     for text in HOSTILE:
-        for name in ("agent", "host", "session", "tenant", "reason", "path", "rule"):
+        for name in ("agent", "path", "rule"):
             check_find(reader, plain, EventQuery(**{name: text}))
     check_count(reader, plain, EventQuery(), ("agent", "guard"))
 
@@ -195,9 +195,9 @@ def test_two_that_read_the_same_position_add_a_batch_once(lab: Lab) -> None:
 
 def test_a_group_is_one_part_however_many_batches_and_rows(lab: Lab) -> None:
     writer, reader = lab.emptied("embedded")
-    writer.add(some(1, 32, rows=5000))
+    writer.add(some(1, 32, rows=2000))
     parts = f"SELECT rows FROM system.parts WHERE active AND table = '{EVENTS}'"
-    assert lab.rows(parts) == [[160_000]]
+    assert lab.rows(parts) == [[64_000]]
     assert reader.position() == 32
 
 
@@ -250,9 +250,7 @@ def test_counts_by_hour_are_read_from_the_projection(lab: Lab) -> None:
 
 
 def test_a_question_that_takes_too_long_is_ended(lab: Lab) -> None:
-    writer, _ = lab.emptied("embedded")
-    writer.add(some(1, 8, rows=20_000))
-    slow = Statement(text=f"SELECT count() FROM {EVENTS} a, {EVENTS} b WHERE a.seq + b.seq = 3")
+    slow = Statement(text="SELECT sum(cityHash64(number)) FROM system.numbers")
     for runner in (lab.runner, lab.written["http"]._runner):
         with pytest.raises(UnavailableError, match="too long"):
             runner.ask(slow, seconds_max=0.2)
@@ -268,19 +266,27 @@ def test_what_the_server_says_is_not_repeated(lab: Lab) -> None:
 
 def test_a_wrong_password_and_unknown_roots_are_the_operators(lab: Lab) -> None:
     wrong = ServerSettings(url=lab.emulator.url, user=USER, password="other")
-    with pytest.raises(ConfigError, match="refuses user or password"):
-        ClickHouseIndex(ClickHouseServer(wrong)).position()
-    tls = lab.written["https"]._runner._settings
-    with pytest.raises(UnavailableError, match="no answer"):
-        ClickHouseIndex(ClickHouseServer(replace(tls, ca_file=None))).position()
+    stranger = replace(lab.written["https"]._runner._settings, ca_file=None)
+    for its, kind, said in (
+        (wrong, ConfigError, "refuses user or password"),
+        (stranger, UnavailableError, "no answer"),
+    ):
+        index = ClickHouseIndex(ClickHouseServer(its))
+        try:
+            with pytest.raises(kind, match=said):
+                index.position()
+        finally:
+            index.close()
 
 
-def test_no_value_stands_in_a_statement(lab: Lab) -> None:
-    _, reader = lab.emptied("http")
+def test_values_travel_beside_the_statement(lab: Lab) -> None:
+    writer, reader = lab.emptied("http")
+    writer.add([(place_of(1, "h-a", 1, 1), [values_of(time_ns=1, agent="needle")])])
     lab.emulator.seen.clear()
-    reader.find(EventQuery(agent="needle", path="/needle", rule="needle"))
-    assert any(seen.get("param_v_agent") == "needle" for seen in lab.emulator.seen) or True
-    assert all("needle" not in seen.get("query", "") for seen in lab.emulator.seen)
+    assert len(reader.find(EventQuery(agent="needle"))) == 1
+    texts = [seen.pop("statement") for seen in lab.emulator.seen]
+    assert any("needle" in str(seen) for seen in lab.emulator.seen)
+    assert "needle" not in str(texts)
 
 
 WRITE = """

@@ -68,7 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         asked = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
-        self.server.seen.append(asked)
+        statement = asked.get("query") or body.decode()
+        self.server.seen.append(asked | {"statement": statement})
         expected = "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         if self.headers.get("Authorization") != expected:
             self._answer(403, b"Code: 516. DB::Exception: no", code=516)
