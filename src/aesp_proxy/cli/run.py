@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from aesp_proxy.cli.walls import Environment
     from aesp_proxy.daemon.config import Settings
     from aesp_proxy.daemon.process import EarlyWorker
-    from aesp_proxy.daemon.secret_registry import Registry
     from aesp_proxy.daemon.run_plan import Plan, RunEnd
+    from aesp_proxy.daemon.secret_registry import Registry
     from aesp_proxy.launch.child import Child
     from aesp_proxy.launch.terminal import Terminal
     from aesp_proxy.model.record import Record

@@ -86,6 +86,7 @@ def _lines(said: dict[str, Any]) -> list[str]:
     if said["files"] is not None:
         lines.append(_files(said["files"]))
     lines += [_worker(worker) for worker in said["workers"]]
+    lines += [_broken(file, why) for file, why in said["secrets"]["broken"].items()]
     error = f", {record['error']}" if record["error"] else ""
     lines.append(
         f"record: {record['batches']} batches, {record['spool_bytes']} bytes kept, "
@@ -93,6 +94,10 @@ def _lines(said: dict[str, Any]) -> list[str]:
     )
     lines.append(f"forwarder: {'on, ' + forwarder['dir'] if forwarder['on'] else 'off'}")
     return lines
+
+
+def _broken(file: str, why: str) -> str:
+    return f"secrets: {file}: {why}; of it, only what its lines show is looked for"
 
 
 def _capture(capture: dict[str, Any]) -> str:

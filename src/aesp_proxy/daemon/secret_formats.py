@@ -13,7 +13,8 @@ import configparser
 import itertools
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+import string
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -34,6 +35,10 @@ _YAML_SECRETS: Final = frozenset(
     {"oauth_token", "token", "password", "client-key-data", "refresh-token", "id-token"}
 )
 _NPM_SECRETS: Final = frozenset({"_authtoken", "_password", "_auth"})
+_ALL_SECRETS: Final = _INI_SECRETS | _JSON_SECRETS | _YAML_SECRETS | _NPM_SECRETS | {"auth"}
+_LONE_CHARS_MIN: Final = 16
+_NAME_LETTERS: Final = string.ascii_letters + string.digits + "_-"
+_BEGIN, _END, _DASHES = "-----BEGIN", "-----END", "-----"
 
 
 def values_in(data: bytes, name: str) -> tuple[Named, ...]:
@@ -53,6 +58,62 @@ def values_in(data: bytes, name: str) -> tuple[Named, ...]:
             f"it does not hold to its format ({type(error).__name__})", where=name
         ) from None
     return tuple((label, value) for label, value in found if value)
+
+
+def values_left(data: bytes) -> tuple[Named, ...]:
+    """Return what the lines of a broken file show: values whose names are those of secrets.
+
+    Also keys in PEM form, passwords in URLs, and a line that is one long word. What is no
+    text is passed over; nothing is raised.
+    """
+    text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        label = f"line-{number}"
+        words = line.split()
+        found += [(label, value) for value in _named_in(line, words)]
+        found += url_passwords(label, (word.strip("\"',") for word in words))
+        if len(words) == 1 and len(line) >= _LONE_CHARS_MIN and not set(line) & set("=:{}[]<>"):
+            found.append((label, _encoded(words[0])))
+    found += [("key", _encoded(key)) for key in _armours(text)]
+    return tuple(found)
+
+
+def _named_in(line: str, words: Sequence[str]) -> Iterator[bytes]:
+    """Yield what stands behind the name of a secret: ``name = value``, ``"name": "value"``."""
+    for at, letter in enumerate(line):
+        if letter in "=:" and _word_before(line[:at]).lower() in _ALL_SECRETS:
+            yield _encoded(_word_behind(line[at + 1 :]))
+    for name, value in itertools.pairwise(words):
+        if name == "password":  # of netrc
+            yield _encoded(_word_behind(value))
+
+
+def _word_before(text: str) -> str:
+    text = text.rstrip().rstrip("\"'")
+    return text[len(text.rstrip(_NAME_LETTERS)) :]
+
+
+def _word_behind(text: str) -> str:
+    text = text.strip()
+    quote = text[:1]
+    if quote in ("'", '"'):
+        return text[1:].partition(quote)[0]
+    return text.rstrip("},")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _armours(text: str) -> Iterator[str]:
+    at = text.find(_BEGIN)
+    while at >= 0:
+        end = text.find(_END, at)
+        stop = len(text) if end < 0 else text.find(_DASHES, end + len(_END))
+        stop = len(text) if stop < 0 else min(len(text), stop + len(_DASHES))
+        yield text[at:stop]
+        at = text.find(_BEGIN, stop)
 
 
 def _reader(text: str, name: str) -> Callable[[str], Iterable[Named]]:

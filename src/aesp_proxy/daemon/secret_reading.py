@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from aesp_proxy.daemon.secret_registry import Registry
+from aesp_proxy.daemon.secret_registry import Registry, told_broken
 from aesp_proxy.decide.secrets.registered import Entry
 
 LOOK_S: Final = 2.0
@@ -24,6 +24,7 @@ async def keep_reading(
     """
     watch = registry.watch
     told: set[str] = set()
+    known_broken = set() if watch is None else set(watch.broken)
     while watch is not None:
         await trio.sleep(LOOK_S)
         added, _ = registry.add(await trio.to_thread.run_sync(watch.changed))
@@ -32,3 +33,8 @@ async def keep_reading(
         for source in watch.unread.keys() - told:
             notice(f"{watch.unread[source]}: what is new in it is not looked for")
         told = set(watch.unread)
+        for line in told_broken(
+            {one: watch.broken[one] for one in watch.broken.keys() - known_broken}
+        ):
+            notice(line)
+        known_broken = set(watch.broken)

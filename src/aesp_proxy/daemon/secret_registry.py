@@ -15,7 +15,7 @@ from typing import Final
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.control import encode_frame
 from aesp_proxy.daemon.fingerprint import load_fingerprint_key
-from aesp_proxy.daemon.secret_sources import Value, collect
+from aesp_proxy.daemon.secret_sources import Broken, Value, collect
 from aesp_proxy.daemon.secret_watch import SourceWatch
 from aesp_proxy.decide.secrets.registered import Entry, Hasher, Spelling, entry, plain_name
 from aesp_proxy.errors import ConfigError, InputError
@@ -78,6 +78,11 @@ class Registry:
         """Return name and source of each, for a person; never a value."""
         return [{"name": name, "source": source} for name, source, _ in sorted(self._entries)]
 
+    @property
+    def broken(self) -> Broken:
+        """The well-known files that could not be read whole, each with the reason."""
+        return {} if self.watch is None else self.watch.broken
+
     def frames(self) -> list[bytes]:
         """Return the frames that give a worker all that is registered."""
         return list(register_frames(self._entries.values()))
@@ -101,13 +106,17 @@ def registry_of(
     """
     registry = Registry(load_fingerprint_key(settings.state_dir))
     home = Path(environ["HOME"]) if environ.get("HOME") else None
-    registry.watch = SourceWatch(settings.secrets, home, sources)  # before it is read
+    watch = registry.watch = SourceWatch(settings.secrets, home, sources)  # before it is read
     values = collect(
-        settings.secrets, environ=environ if is_agents else {}, home=home, more=sources
+        settings.secrets,
+        environ=environ if is_agents else {},
+        home=home,
+        more=sources,
+        broken=watch.broken,
     )
     added, refused = registry.add(values)
     named = [one for one in refused if one.source.startswith(_ASKED)]
-    for line in told(added, named):
+    for line in (*told(added, named), *told_broken(watch.broken)):
         say(line)
     return registry
 
@@ -169,6 +178,12 @@ def _spelling(one: object) -> Spelling:
             )
         case _:
             raise InputError("the supervisor registers what is no spelling")
+
+
+def told_broken(broken: Broken) -> list[str]:
+    """Return lines that say of which files not all is looked for."""
+    return [f"{source}: {why}; of it, only what its lines show is looked for"
+            for source, why in sorted(broken.items())]  # fmt: skip
 
 
 def told(added: Iterable[Entry], refused: Iterable[Refused]) -> list[str]:

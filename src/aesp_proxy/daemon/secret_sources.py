@@ -3,13 +3,15 @@
 Values are told by name and never shown: not in an error, a log, or an argument of a
 process. A source that was named and cannot be read is a ConfigError: nothing is looked
 for less than what was asked. Of the well-known files of a home, those that are not
-there are passed over.
+there are passed over; of one that is there and broken, it is told why, and what its
+lines show is taken.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from aesp_proxy.daemon.config_secrets import Secrets
-from aesp_proxy.daemon.secret_formats import Named, assignments, url_passwords, values_in
-from aesp_proxy.errors import AespError, ConfigError
+from aesp_proxy.daemon.secret_formats import (
+    Named,
+    assignments,
+    url_passwords,
+    values_in,
+    values_left,
+)
+from aesp_proxy.errors import ConfigError
 
 FILE_BYTES_MAX: Final = 1 << 20
 VALUES_MAX: Final = 100_000
@@ -32,6 +40,10 @@ WELL_KNOWN: Final = (
 SSH: Final = ".ssh"
 
 
+Broken = dict[str, str]
+"""Well-known files of which not all could be read, each with why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
     """One value to register; not shown where the object is."""
@@ -42,16 +54,21 @@ class Value:
 
 
 def collect(
-    settings: Secrets, *, environ: Mapping[str, str], home: Path | None, more: Iterable[str] = ()
+    settings: Secrets,
+    *,
+    environ: Mapping[str, str],
+    home: Path | None,
+    more: Iterable[str] = (),
+    broken: Broken | None = None,
 ) -> tuple[Value, ...]:
     """Return all values that the settings name, and of ``more`` sources.
 
     ``environ`` is what the agent gets, empty where that is not known. ConfigError for a
-    source that is none, or cannot be read.
+    source that is none, or cannot be read. ``broken`` is told of well-known files.
     """
     found = list(from_environment(environ, settings))
     for source in (*settings.source_list, *more):
-        found += from_source(source, settings, home)
+        found += from_source(source, settings, home, broken)
         if len(found) > VALUES_MAX:
             raise ConfigError(f"more than {VALUES_MAX} values", where=_told(source))
     return tuple(found)
@@ -75,12 +92,17 @@ def _parts(name: str, value: bytes) -> Iterator[bytes]:
         yield password
 
 
-def from_source(source: str, settings: Secrets, home: Path | None) -> list[Value]:
-    """Return the values of one source: ``KIND:REST``, or ``credentials``."""
+def from_source(
+    source: str, settings: Secrets, home: Path | None, broken: Broken | None = None
+) -> list[Value]:
+    """Return the values of one source: ``KIND:REST``, or ``credentials``.
+
+    ``broken`` then says of which well-known files not all could be read.
+    """
     kind, _, rest = source.partition(":")
     match kind:
         case "credentials" if not rest:
-            return list(_well_known(home))
+            return list(_well_known(home, {} if broken is None else broken))
         case "file" if rest:
             return _file(Path(rest), settings)
         case "dir" if rest:
@@ -102,7 +124,8 @@ def _told(source: str) -> str:
     return f"exec:{rest.split(' ')[0]}" if kind == "exec" else f"{kind}{colon}{rest}"[:200]
 
 
-def _well_known(home: Path | None) -> Iterator[Value]:
+def _well_known(home: Path | None, broken: Broken) -> Iterator[Value]:
+    broken.clear()
     if home is None:
         return
     paths = [home / each for each in WELL_KNOWN]
@@ -110,14 +133,22 @@ def _well_known(home: Path | None) -> Iterator[Value]:
     with contextlib.suppress(OSError):  # no keys, or not ours to read
         paths += sorted(path for path in keys.iterdir() if path.suffix != ".pub")
     for path in paths:
+        source, file = f"~/{path.relative_to(home)}", path.name.lstrip(".")
+        if not os.path.lexists(path):
+            continue
         try:
             data = _read(path)
-            named = values_in(data, "/".join(path.parts[-2:])) if data else ()
-        except AespError:
-            continue  # not there, not ours, or not what its name says
-        if path.parent == keys and not data.lstrip().startswith(b"-----BEGIN"):
+        except ConfigError as error:
+            if path.parent != keys:  # what is no file there is no key
+                broken[source] = error.message
             continue
-        source, file = f"~/{path.relative_to(home)}", path.name.lstrip(".")
+        if path.parent == keys and b"-----BEGIN" not in data:
+            continue
+        try:
+            named = values_in(data, "/".join(path.parts[-2:])) if data else ()
+        except ConfigError as error:
+            broken[source] = error.message
+            named = values_left(data)
         for name, value in named:
             yield Value(name=f"{file}/{name}", source=source, value=value)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from aesp_proxy.daemon.config_secrets import Secrets
-from aesp_proxy.daemon.secret_sources import SSH, WELL_KNOWN, Value, from_source
+from aesp_proxy.daemon.secret_sources import SSH, WELL_KNOWN, Broken, Value, from_source
 from aesp_proxy.errors import AespError
 
 _FILES_MAX: Final = 1_000
@@ -23,7 +23,7 @@ Stamp = frozenset[tuple[str, int, int, int]]
 class SourceWatch:
     """The sources with files: those of the settings and ``more``."""
 
-    __slots__ = ("_home", "_settings", "_stamps", "unread")
+    __slots__ = ("_home", "_settings", "_stamps", "broken", "unread")
 
     def __init__(self, settings: Secrets, home: Path | None, more: Iterable[str] = ()) -> None:
         self._settings = settings
@@ -32,6 +32,8 @@ class SourceWatch:
         self._stamps = {one: self._stamp(one) for one in watched}
         self.unread: dict[str, str] = {}
         """Sources that could not be read the last time, each with the reason."""
+        self.broken: Broken = {}
+        """Well-known files that could not be read whole the last time, each with the reason."""
 
     def changed(self) -> list[Value]:
         """Return the values of all sources of which a file has changed since the last call."""
@@ -41,7 +43,7 @@ class SourceWatch:
             if stamp == before:
                 continue
             try:
-                found += from_source(source, self._settings, self._home)
+                found += from_source(source, self._settings, self._home, self.broken)
             except AespError as error:
                 self.unread[source] = str(error)
                 continue

@@ -12,12 +12,19 @@ from pathlib import Path
 import pytest
 import trio
 
+from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.config_secrets import Secrets
 from aesp_proxy.daemon.control import FrameDecoder
 from aesp_proxy.daemon.secret_formats import values_in
 from aesp_proxy.daemon.secret_reading import keep_reading
-from aesp_proxy.daemon.secret_registry import Registry, entries_of, register_frames, told
-from aesp_proxy.daemon.secret_sources import Value, collect, from_source
+from aesp_proxy.daemon.secret_registry import (
+    Registry,
+    entries_of,
+    register_frames,
+    registry_of,
+    told,
+)
+from aesp_proxy.daemon.secret_sources import FILE_BYTES_MAX, Value, collect, from_source
 from aesp_proxy.daemon.secret_watch import SourceWatch
 from aesp_proxy.errors import ConfigError, InputError
 
@@ -141,6 +148,59 @@ def test_well_known_files_are_taken_where_they_are_and_passed_over_where_not(tmp
         ("~/.ssh/id_rsa", PEM),
         ("~/.netrc", V),
     }
+
+
+BROKEN = {
+    ".aws/credentials": (
+        f"[default]\naws_access_key_id = AKIAX\n[default\naws_secret_access_key = {V}\n bad"
+    ).encode(),
+    ".kube/config": f"users:\n- user: {{token: 'x'\n  token: {V}\n".encode(),
+    ".docker/config.json": f'{{"auths": {{"r": {{"identitytoken": "{V}",}}}}}}'.encode(),
+    ".npmrc": b"\xff\n//r.example/:_authToken=" + V.encode(),
+    ".netrc": f"machine a login 'me password {V}\n".encode(),
+    ".git-credentials": b"\xfe\nhttps://me:" + V.encode() + b"@git.example\n",
+    ".ssh/id_rsa": b"\xffnoise\n" + PEM.encode(),
+    ".config/gcloud/application_default_credentials.json": (
+        f'{{"client_email": "a@b", "refresh_token": "{V}"'
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+def test_of_a_broken_well_known_file_the_lines_are_taken_and_it_is_told(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(BROKEN[name])
+    broken: dict[str, str] = {"gone": "long ago"}
+    found = from_source("credentials", Secrets(), tmp_path, broken)
+    assert list(broken) == [f"~/{name}"]
+    values = {one.value.decode() for one in found}
+    assert (PEM if "ssh" in name else V) in values
+    assert not values & {"AKIAX", "me", "a@b", "[default"}
+    assert not any(V in text for text in broken.values())
+
+
+def test_a_directory_or_a_giant_at_a_well_known_place_is_told(tmp_path: Path):
+    (tmp_path / ".netrc").mkdir()
+    (tmp_path / ".pypirc").write_bytes(b"x" * (FILE_BYTES_MAX + 1))
+    (tmp_path / ".npmrc").symlink_to("nowhere")
+    broken: dict[str, str] = {}
+    assert from_source("credentials", Secrets(), tmp_path, broken) == []
+    assert set(broken) == {"~/.netrc", "~/.npmrc", "~/.pypirc"}
+
+
+def test_what_is_broken_at_the_start_is_said_once_with_what_is_found_in_it(tmp_path: Path):
+    (tmp_path / ".netrc").write_bytes(BROKEN[".netrc"])
+    (tmp_path / "state").mkdir(mode=0o700)
+    said: list[str] = []
+    registry = registry_of(
+        Settings(state_dir=tmp_path / "state"), {"HOME": str(tmp_path)}, say=said.append
+    )
+    assert len(registry) == 1
+    (line,) = [one for one in said if one.startswith("~/.netrc: ")]
+    assert "does not hold to its format" in line
+    assert V not in "".join(said)
+    assert list(registry.broken) == ["~/.netrc"]
 
 
 def test_a_mounted_directory_is_a_value_a_file(tmp_path: Path):

@@ -45,6 +45,7 @@ def report(
         "capture": _capture(plan, capture),
         "files": _files(plan, files),
         "workers": [_worker(slot) for slot in slots],
+        "secrets": {"registered": len(plan.registry), "broken": dict(plan.registry.broken)},
         "record": _record(plan, sealer),
         "forwarder": _forwarder(plan, sealer),
     }
