@@ -77,6 +77,31 @@ class DataDir:
         """Its public half, which hosts pin."""
         return self.root / "receipts" / "aggregator.pub"
 
+    @property
+    def log_key(self) -> Path:
+        """The keys that sign checkpoints of the log, one a line, the newest first."""
+        return self.root / "receipts" / "log.key"
+
+    @property
+    def log_public(self) -> Path:
+        """Their public halves, for witnesses and auditors."""
+        return self.root / "receipts" / "log.vkey"
+
+    @property
+    def log_policy(self) -> Path:
+        """The witnesses to ask and how many are needed; the operator's, absent for none."""
+        return self.root / "log.policy"
+
+    @property
+    def log_status(self) -> Path:
+        """What the process that writes the log last said; advice only."""
+        return self.root / "log.json"
+
+    @property
+    def witness_ca(self) -> Path:
+        """Authorities that witnesses have their certificates of; need not be there."""
+        return self.root / "ca" / "witnesses.pem"
+
     def origin_public(self, origin: str) -> Path:
         """A host's first public key, so that its chain is verified here without asking it."""
         return self.root / "origins" / f"{origin}.pub"

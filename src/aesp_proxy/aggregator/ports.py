@@ -142,6 +142,15 @@ class BatchPlace:
         return key_in(objects, self.origin, self.batch_no, self.header_hash)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedHeader:
+    """A stored batch without its body: what the log holds of it."""
+
+    place: BatchPlace
+    header: bytes
+    signature: bytes
+
+
 def batch_key(origin: str, batch_no: int, header_hash: bytes = b"") -> str:
     """Return the object key of a batch: a directory per origin that verifies by itself."""
     named = f"-{header_hash.hex()}" if header_hash else ""
@@ -236,6 +245,9 @@ class ObjectStore(Protocol):
         that now: such an object must not be passed over.
         """
 
+    def find(self, key: str) -> bytes | None:
+        """Return one object's content, None when there surely is none; errors as :meth:`get`."""
+
     def remove_all(self, keys: Sequence[str]) -> int:
         """Delete what is there of ``keys``, whole or half written; return how many were."""
 
@@ -254,6 +266,9 @@ class BatchSource(Protocol):
 
     def after(self, position: int, *, limit: int) -> list[BatchPlace]:
         """Return stored batches that arrived after ``position``, in order of arrival."""
+
+    def headers_after(self, position: int, *, limit: int) -> list[SignedHeader]:
+        """Return what :meth:`after` does, each with the header and signature of its batch."""
 
     def holding(self, origin: str, epoch: int, seq: int) -> BatchPlace | None:
         """Return the batch that holds an event."""

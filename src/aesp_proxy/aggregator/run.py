@@ -32,6 +32,9 @@ from aesp_proxy.aggregator.identity import (
 )
 from aesp_proxy.aggregator.limits import ServerLimits
 from aesp_proxy.aggregator.local import StoreSearch
+from aesp_proxy.aggregator.log.api import LogApi
+from aesp_proxy.aggregator.log.keys import ensure_log_key, load_log_keys
+from aesp_proxy.aggregator.log.publish import load_log_policy
 from aesp_proxy.aggregator.metrics import Meter
 from aesp_proxy.aggregator.process import collect_seldom
 from aesp_proxy.aggregator.process_keeper import ProcessKeeper
@@ -80,6 +83,9 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
         stack.callback(lock.release)
         names = _names(options)
         ensure_server_certificate(data, names, now=datetime.now(UTC))
+        ensure_log_key(data, names[0])
+        load_log_keys(data)
+        load_log_policy(data)
         listener = bind(options.host, options.port)
         stack.callback(listener.close)
         url = _url(names[0], listener.getsockname()[1])
@@ -113,7 +119,10 @@ def _export_settings(options: ServeOptions, data: DataDir) -> Path | None:
 def _keepers(stack: ExitStack, data: DataDir, export: Path | None) -> list[ProcessKeeper]:
     """Make the keepers of the processes beside the server; ``stack`` stops them."""
     place = ("--data", str(data.root))
-    keepers = [ProcessKeeper("aesp_proxy.aggregator.index_process", place)]
+    keepers = [
+        ProcessKeeper("aesp_proxy.aggregator.index_process", place),
+        ProcessKeeper("aesp_proxy.aggregator.log.process", place),
+    ]
     if export is not None:
         module = "aesp_proxy.aggregator.export.process"
         keepers.append(ProcessKeeper(module, (*place, "--settings", str(export))))
@@ -163,6 +172,13 @@ def _open_parts(
     reading = ReadApi(
         data=data, search=search, control=control_of_loop, meter=meter, now_ns=time.time_ns
     )
+    log_api = LogApi(
+        data=data,
+        objects=objects,
+        control=control_of_loop,
+        receipt_key=receipt_key,
+        now_ns=time.time_ns,
+    )
     parts = Parts(
         sink=writer,
         search=search,
@@ -170,7 +186,7 @@ def _open_parts(
         receipt_key=receipt_key,
         limits=limits,
         now_ns=time.time_ns,
-        more_routes=(*enrolment.routes(), *reading.routes()),
+        more_routes=(*enrolment.routes(), *reading.routes(), *log_api.routes()),
     )
     return writer, parts
 

@@ -14,7 +14,14 @@ import sqlite3
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from aesp_proxy.aggregator.ports import BatchPlace, NotedBatch, Notice, batch_key, key_in
+from aesp_proxy.aggregator.ports import (
+    BatchPlace,
+    NotedBatch,
+    Notice,
+    SignedHeader,
+    batch_key,
+    key_in,
+)
 from aesp_proxy.aggregator.store.sqlite import open_database, open_reader, transaction, translate
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.faults import ChainError
@@ -54,9 +61,8 @@ CREATE TABLE receipts (
     origin TEXT PRIMARY KEY, batch_no INTEGER NOT NULL, receipt BLOB NOT NULL
     ) STRICT, WITHOUT ROWID
 """
-_PLACE_SQL: Final = (
-    "SELECT position, origin, batch_no, epoch, first_seq, count, header_hash, received_ns"
-    " FROM batches "
+_PLACE_COLUMNS: Final = (
+    "position, origin, batch_no, epoch, first_seq, count, header_hash, received_ns"
 )
 
 
@@ -94,6 +100,18 @@ class LedgerReader:
     def after(self, position: int, *, limit: int) -> list[BatchPlace]:
         """Return stored batches that arrived after ``position``, in order of arrival."""
         return self._places("WHERE position > ? ORDER BY position LIMIT ?", (position, limit))
+
+    def headers_after(self, position: int, *, limit: int) -> list[SignedHeader]:
+        """Return what :meth:`after` does, each with the header and signature of its batch."""
+        rows = self._rows(
+            f"SELECT {_PLACE_COLUMNS}, header, signature FROM batches"  # noqa: S608 - constant
+            " WHERE position > ? ORDER BY position LIMIT ?",
+            (position, limit),
+        )
+        return [
+            SignedHeader(place=_place(row), header=bytes(row[8]), signature=bytes(row[9]))
+            for row in rows
+        ]
 
     def holding(self, origin: str, epoch: int, seq: int) -> BatchPlace | None:
         """Return the batch that holds an event."""
@@ -154,19 +172,8 @@ class LedgerReader:
         ]
 
     def _places(self, where: str, values: Sequence[object]) -> list[BatchPlace]:
-        return [
-            BatchPlace(
-                position=row[0],
-                origin=row[1],
-                batch_no=row[2],
-                epoch=row[3],
-                first_seq=row[4],
-                count=row[5],
-                header_hash=row[6],
-                received_ns=row[7],
-            )
-            for row in self._rows(_PLACE_SQL + where, values)
-        ]
+        sql = f"SELECT {_PLACE_COLUMNS} FROM batches "  # noqa: S608 - constant
+        return [_place(row) for row in self._rows(sql + where, values)]
 
     def _rows(self, sql: str, values: Sequence[object]) -> list[Any]:
         try:
@@ -313,6 +320,19 @@ class SqliteLedger(LedgerReader):
 def open_ledger_reader(path: Path, objects: ObjectStore) -> LedgerReader:
     """Open the ledger for reading only; ConfigError when it is missing."""
     return LedgerReader(open_reader(path), objects)
+
+
+def _place(row: Sequence[Any]) -> BatchPlace:
+    return BatchPlace(
+        position=row[0],
+        origin=row[1],
+        batch_no=row[2],
+        epoch=row[3],
+        first_seq=row[4],
+        count=row[5],
+        header_hash=row[6],
+        received_ns=row[7],
+    )
 
 
 def _header_row(batch: AcceptedBatch) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -69,6 +70,15 @@ class DirectoryObjects:
         except OSError as error:
             raise RecordError(f"cannot be read: {error.strerror}", where=key) from error
 
+    def find(self, key: str) -> bytes | None:
+        """Return the content of ``key``, None when there is none; RecordError otherwise."""
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RecordError(f"cannot be read: {error.strerror}", where=key) from error
+
     def remove_all(self, keys: Sequence[str]) -> int:
         """Delete what is there of ``keys``, whole or half written; return how many were."""
         removed = 0
@@ -84,6 +94,8 @@ class DirectoryObjects:
                         f"cannot be removed: {error.strerror}", where=str(name)
                     ) from error
                 removed += 1
+            with suppress(OSError):  # not empty, in most cases
+                path.parent.rmdir()
         return removed
 
     def close(self) -> None:

@@ -96,7 +96,11 @@ class TreeReader:
 
     def root(self) -> bytes:
         """Give the root over all leaves."""
-        return self._range(0, self.size) if self.size else EMPTY_ROOT
+        return self.root_of(self.size)
+
+    def root_of(self, count: int) -> bytes:
+        """Give the root over the first ``count`` leaves. InputError when there are fewer."""
+        return self._range(0, count) if count else EMPTY_ROOT
 
     def leaf(self, index: int) -> bytes:
         """Give the hash of one leaf. InputError when there is none."""

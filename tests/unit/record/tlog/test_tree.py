@@ -156,7 +156,8 @@ def test_the_places_of_the_specification_are_read_and_written(path: str, tile: T
         "", "tile", "tile/0", "tile/0/", "tile/0/1", "tile/0/0000", "tile/00/000", "tile/64/000",
         "tile/-1/000", "tile/0/x000/000", "tile/0/001/000", "tile/0/x001/x000", "tile/0/000.p/0",
         "tile/0/000.p/256", "tile/0/000.p/01", "tile/0/000.p/", "tile/0/../000", "tile/0/000/",
-        "tile/0/000.p/1.p/1", "tile/entries/x/000", "tile/0/\u0660\u0660\u0660", "/tile/0/000", "checkpoint",
+        "tile/0/000.p/1.p/1", "tile/entries/x/000", "tile/0/\u0660\u0660\u0660", "/tile/0/000",
+        "checkpoint",
         "tile/0/" + "x001/" * 30 + "000",
     ],
 )  # fmt: skip

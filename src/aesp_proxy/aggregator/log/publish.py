@@ -1,0 +1,128 @@
+"""Shows a signed checkpoint to everyone, with what witnesses say of it, or says why not.
+
+Rules: without the quorum that the operator's policy asks for, the last checkpoint stays; it
+is tried again until the quorum is there. What is published verifies: it is read back by the
+same policy that an auditor would use.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from aesp_proxy import keys
+from aesp_proxy.aggregator.log.cosign import Cosigners, witness_tls
+from aesp_proxy.errors import ConfigError
+from aesp_proxy.record.tlog.checkpoint import parse_checkpoint
+from aesp_proxy.record.tlog.note import Note
+from aesp_proxy.record.tlog.policy import LogPolicy, parse_policy
+from aesp_proxy.record.tlog.tree import TreeReader
+
+if TYPE_CHECKING:
+    from aesp_proxy.aggregator.identity import DataDir
+    from aesp_proxy.aggregator.log.store import LogStore
+
+FRESH_S: Final = 60.0
+AGAIN_S: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStatus:
+    """What the log's process last said: ``alarm`` is why nothing is signed or published."""
+
+    size: int = 0
+    published: int = 0
+    alarm: str = ""
+    witnesses: tuple[tuple[str, int, str], ...] = ()
+    """Name, how many entries it has cosigned, what is wrong with it."""
+
+
+@dataclass(slots=True)
+class Publisher:
+    """Publishes the checkpoints of one log."""
+
+    store: LogStore
+    cosigners: Cosigners
+    _said: dict[str, str] = field(default_factory=dict)
+
+    def publish(self, note: Note) -> LogStatus:
+        """Publish a signed checkpoint, with cosignatures; what became of it."""
+        checkpoint = parse_checkpoint(note.text)
+        tree = TreeReader(size=checkpoint.size, read=self.store.read)
+        if checkpoint.size:
+            self.cosigners.ask(note, checkpoint, tree.consistency)
+        alarm = self._complaints()
+        if not checkpoint.size or self.cosigners.is_quorum(note.text):
+            lines = [line for held in self.cosigners.cosigned(note.text).values() for line in held]
+            whole = Note(text=note.text, signatures=(*note.signatures, *lines))
+            if whole != self.store.published():
+                self.store.publish(whole)
+        elif not alarm:
+            alarm = "too few witnesses cosign: the last checkpoint stays"
+        published = self.store.published()
+        return LogStatus(
+            size=checkpoint.size,
+            published=parse_checkpoint(published.text).size if published else 0,
+            alarm=alarm,
+            witnesses=tuple((one.witness.name, one.size, one.error) for one in self.cosigners.all),
+        )
+
+    def _complaints(self) -> str:
+        """Log what has changed about each witness; return the first that is an alarm."""
+        alarm = ""
+        for one in self.cosigners.all:
+            name = one.witness.name
+            if one.error != self._said.get(name, ""):
+                say = log.critical if one.is_alarm else log.warning
+                say("witness", witness=name, error=one.error or None, cosigned=one.size)
+                self._said[name] = one.error
+            if one.is_alarm:
+                alarm = alarm or f"witness {name}: {one.error}"
+        return alarm
+
+
+def load_log_policy(data: DataDir) -> LogPolicy:
+    """Read which witnesses to ask; nobody where there is no ``log.policy``. ConfigError."""
+    if not data.log_policy.exists():
+        return LogPolicy()
+    where = str(data.log_policy)
+    policy = parse_policy(keys.read_bounded(data.log_policy), where=where)
+    for witness in policy.witnesses:
+        if not witness.url.startswith(("https://", "http://")):
+            raise ConfigError(f"gives no http(s) URL for witness {witness.name}", where=where)
+    return policy
+
+
+def open_publisher(data: DataDir, store: LogStore) -> Publisher:
+    """Make the publisher of a data directory. ConfigError for a policy that is none."""
+    return Publisher(store, Cosigners(load_log_policy(data), tls=witness_tls(data.witness_ca)))
+
+
+def write_log_status(data: DataDir, status: LogStatus) -> None:
+    """Say how the log is, for figures and for ``aggregator log show``."""
+    said = {
+        "size": status.size,
+        "published": status.published,
+        "alarm": status.alarm,
+        "witnesses": status.witnesses,
+    }
+    keys.write_atomic(data.log_status, json.dumps(said).encode())
+
+
+def read_log_status(data: DataDir) -> LogStatus:
+    """Return what was last said; nothing where nothing was."""
+    try:
+        said = json.loads(data.log_status.read_bytes())
+        return LogStatus(
+            size=int(said["size"]),
+            published=int(said["published"]),
+            alarm=str(said["alarm"]),
+            witnesses=tuple((str(n), int(size), str(e)) for n, size, e in said["witnesses"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return LogStatus()
