@@ -135,6 +135,16 @@ class Host:
         return HttpsTransport(load_destination(out), timeout_s=WAIT_S)
 
 
+INDEXING = "aesp_proxy.aggregator.index_process"
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 @dataclass
 class Server:
     """A running aggregator."""
@@ -148,13 +158,15 @@ class Server:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def children(self) -> list[int]:
+    def children(self, module: str = "") -> list[int]:
+        """Name the processes beside the server, those that run ``module``."""
         pid = self.process.pid
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         # The index keeper forks from a thread of its own.
         for task in Path(f"/proc/{pid}/task").iterdir():
             text += " " + (task / "children").read_text()
-        return sorted({int(word) for word in text.split()})
+        found = {int(word) for word in text.split()}
+        return sorted(pid for pid in found if module.encode() in command_line(pid))
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -661,10 +673,10 @@ def test_the_indexing_process_is_started_again_and_never_left_behind(
 ) -> None:
     with running(tmp_path / "data") as server:
         transport = host.enrol(server.data, tmp_path / "out", server.url)
-        until(lambda: len(server.children()) == 1)
-        (first,) = server.children()
+        until(lambda: len(server.children(INDEXING)) == 1)
+        (first,) = server.children(INDEXING)
         os.kill(first, signal.SIGKILL)
-        until(lambda: server.children() not in ([], [first]))
+        until(lambda: server.children(INDEXING) not in ([], [first]))
         assert transport.post(host.take()).status == 200
         found: list[Any] = []
 
@@ -676,10 +688,10 @@ def test_the_indexing_process_is_started_again_and_never_left_behind(
             return len(found) == 3
 
         until(indexed)
-        (second,) = server.children()
+        left = server.children()
         server.process.kill()
         server.process.wait(timeout=WAIT_S)
-        until(lambda: not Path(f"/proc/{second}").exists())
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
         transport.close()
 
 
