@@ -125,6 +125,32 @@ def test_an_operator_delivers_looks_and_sends_again(tmp_path: Path, host: Sealin
         assert "up to date, 11 delivered, 0 dead letters" in done("status", *at).stdout
 
 
+def test_a_sink_at_the_bound_of_its_dead_letters_says_so_until_they_are_dropped(
+    tmp_path: Path, host: SealingHost
+):
+    refusal = Said(400, {"text": "no", "code": 6})
+    with storing(tmp_path / "agg") as (data, store), receiving(lambda _: refusal) as receiver:
+        store(host, 4)
+        sink = f'  soc: {{type: splunk, url: "{receiver.url}", secret_file: token'
+        write_settings(data, sink + ", dead_letters_max: 2}")
+        at = ("--data", str(data.root))
+        assert done("run", "--once", *at).exit_code == 1
+        said = done("status", *at)
+        assert (said.exit_code, "STOPPED since" in said.stdout) == (1, True)
+        assert "2 dead letters" in said.stdout
+        assert done("drop", "--sink", "soc", *at).exit_code != 0
+        [first] = json.loads(
+            done("dead-letters", "--sink", "soc", "--limit", "1", "--format", "json", *at).stdout
+        )
+        after = ("--after", str(first["id"]))
+        assert "h-one/1/2" in done("dead-letters", "--sink", "soc", *after, *at).stdout
+        dropped = done("drop", "--sink", "soc", "--all", *at)
+        assert "2 dead letters of soc are dropped" in dropped.stderr
+        receiver.answer = lambda _: Said(200, {"text": "Success", "code": 0})
+        assert done("run", "--once", *at).exit_code == 0
+        assert "up to date, 2 delivered, 0 dead letters" in done("status", *at).stdout
+
+
 def test_a_sink_that_is_down_is_said_and_ends_with_1(tmp_path: Path, host: SealingHost):
     with storing(tmp_path / "agg") as (data, store):
         store(host, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import socket
@@ -18,11 +19,15 @@ from pathlib import Path
 
 import pytest
 from egress_lab import POLICY, Proxy, read_answer, start
+from siem_lab import Got, Said, SealingHost, receiving, storing, syslog_over_tls
 
+from aesp_proxy.aggregator.export.run import deliver_all
+from aesp_proxy.aggregator.export.settings import ExportSettings, SinkSettings
 from aesp_proxy.daemon.config_upstream import Upstream
 from aesp_proxy.daemon.reaching import way_out
 from aesp_proxy.intercept.egress.pool import PoolLimits
 from aesp_proxy.keys import KeyPair, Purpose, issue_leaf, make_ca
+from aesp_proxy.model.record import Outcome, Record, RecordKind
 
 __all__ = ["start"]
 
@@ -39,6 +44,11 @@ LISTEN = {
     "http": "http_port 127.0.0.1:{port}",
     "https": "https_port 127.0.0.1:{port} tls-cert={folder}/squid.pem tls-key={folder}/squid.pem",
 }
+RECORDED = Record(
+    kind=RecordKind.DECISION, time_ns=1_790_000_000_000_000_000, event_type="policy_violation",
+    action="http.get", outcome=Outcome.DENIED, verdict="deny", reason="host_blocked", guard="g",
+    severity="warning", message="m", resource="https://evil.test/",
+)  # fmt: skip
 CONFIGURATION = """\
 {listen}
 {login}
@@ -181,6 +191,48 @@ def test_hosts_are_reached_through_squid_in_tls(chained):
     proxy, other = chained("alice:hunter2", scheme="https")
     assert ask(proxy).endswith(b"0 bytes")
     proxy.wait_for(lambda: "CONNECT allowed.test:" in other.log(), "squid's own log")
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme"), [("webhook", "http"), ("webhook", "https"), ("syslog", "http")]
+)
+def test_sinks_of_the_aggregator_are_reached_through_squid(kind, scheme, tmp_path: Path):
+    certificate, roots = _receiver_certificate(tmp_path)
+    got: list[Got] = []
+    with contextlib.ExitStack() as stack:
+        data, store = stack.enter_context(storing(tmp_path / "agg"))
+        store(SealingHost(RECORDED), 3)
+        if kind == "syslog":
+            lines = stack.enter_context(syslog_over_tls({"right_server": certificate}))
+            port = int(lines.address.rpartition(":")[2])
+        else:
+            receiver = stack.enter_context(receiving(lambda it: got.append(it) or Said(200)))
+            receiver.take_tls(certificate)
+            port = receiver.server.server_port
+        other = stack.enter_context(squid(port, scheme, BASIC))
+        sink = SinkSettings(
+            name="soc", type=kind, secret="token", format="ocsf", ca_file=roots,
+            url=f"https://allowed.test:{port}", address=f"allowed.test:{port}",
+            proxy=f"{scheme}://127.0.0.1:{other.port}", proxy_user="alice",
+            proxy_secret="wrong", proxy_ca_file=other.folder / "roots.pem",
+        )  # fmt: skip
+        assert deliver_all(data, ExportSettings(sinks=(sink,))) == {"soc": False}
+        assert got == []
+        sink = dataclasses.replace(sink, proxy_secret="hunter2")
+        assert deliver_all(data, ExportSettings(sinks=(sink,))) == {"soc": True}
+        assert kind != "syslog" or lines.ended.wait(10)
+        assert (len(lines.messages) if kind == "syslog" else len(got)) > 0
+
+
+def _receiver_certificate(folder: Path) -> tuple[Path, Path]:
+    now = datetime.now(UTC)
+    cert, key = make_ca("the receivers", now=now)
+    pair = KeyPair(cert_pem=cert, key_pem=key)
+    leaf = issue_leaf(pair, ["allowed.test"], purpose=Purpose.SERVER, now=now, days=1)
+    server, roots = folder / "server.pem", folder / "receivers.pem"
+    server.write_bytes(b"".join(leaf))
+    roots.write_bytes(cert)
+    return server, roots
 
 
 @pytest.mark.skipif(not NTLM.is_file(), reason="squid's helper for NTLM is not installed")

@@ -6,6 +6,8 @@ These are emulations of what the vendors document, not the vendors' programs.
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -93,6 +95,13 @@ class Receiver:
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
+    def take_tls(self, certificate: Path) -> None:
+        """Speak TLS from now on, as ``certificate`` (PEM with its key)."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = self.url.replace("http:", "https:")
+
 
 @contextmanager
 def receiving(answer: Callable[[Got], Said]) -> Iterator[Receiver]:
@@ -105,6 +114,77 @@ def receiving(answer: Callable[[Got], Said]) -> Iterator[Receiver]:
         receiver.server.shutdown()
         receiver.server.server_close()
         thread.join()
+
+
+class SyslogReceiver:
+    """Reads octet-counted messages over TLS, or plain; ``drop`` cuts a connection unread."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.messages: list[bytes] = []
+        self.rest: list[bytes] = []
+        self.context = context
+        self.drop = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.ended = threading.Event()
+        self.dropped = threading.Event()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                plain, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                line = self.context.wrap_socket(plain, server_side=True) if self.context else plain
+            except (OSError, ssl.SSLError):
+                plain.close()
+                continue
+            with line:
+                if self.drop:
+                    self.drop -= 1
+                    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    line.close()
+                    self.dropped.set()
+                    continue
+                self.read(line)
+            self.ended.set()
+
+    def read(self, line: socket.socket) -> None:
+        data = b""
+        while True:
+            try:
+                part = line.recv(65536)
+            except OSError:
+                return
+            if not part:
+                self.rest.append(data)
+                return
+            data += part
+            while b" " in data:
+                count, _, after = data.partition(b" ")
+                if len(after) < int(count):
+                    break
+                self.messages.append(after[: int(count)])
+                data = after[int(count) :]
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join(5)
+
+
+@contextmanager
+def syslog_over_tls(files: dict[str, Path], name: str = "right") -> Iterator[SyslogReceiver]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[f"{name}_server"])
+    receiver = SyslogReceiver(context)
+    try:
+        yield receiver
+    finally:
+        receiver.close()
 
 
 class Collector:

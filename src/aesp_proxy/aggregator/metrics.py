@@ -113,6 +113,7 @@ _SINKS: Final = (
     ("refused", CounterMetricFamily, "aesp_export_refused", "Events a sink has refused."),
     ("failures", CounterMetricFamily, "aesp_export_failures", "Deliveries that failed."),
     ("failing", GaugeMetricFamily, "aesp_export_failing", "Failures since the last success."),
+    ("dropped", CounterMetricFamily, "aesp_export_dropped", "Dead letters thrown away."),
 )
 
 
@@ -186,12 +187,16 @@ def _sinks(exports: SqliteExports, last: int) -> Iterator[Any]:
     since = GaugeMetricFamily(
         "aesp_export_last_delivered_timestamp_seconds", "Last delivery, UTC.", labels=["sink"]
     )
+    stopped = GaugeMetricFamily(
+        "aesp_export_stopped", "1 when no more dead letters may be kept.", labels=["sink"]
+    )
     for health in healths:
+        stopped.add_metric([health.sink], int(bool(health.stopped_ns)))
         cursor = exports.cursor(health.sink)
         behind.add_metric([health.sink], last - (cursor.position if cursor else 0))
         dead.add_metric([health.sink], exports.dead_count(health.sink))
         since.add_metric([health.sink], health.last_delivered_ns / 1e9)
-    yield from (behind, dead, since)
+    yield from (behind, dead, stopped, since)
 
 
 def metrics_text(data: DataDir, meter: Meter) -> bytes:

@@ -58,7 +58,7 @@ def list_sinks(*, data: Path, settings: Path | None) -> None:
 @_SETTINGS
 @_FORM
 def status(*, data: Path, settings: Path | None, form: str) -> None:
-    """Say how far each sink is, what it refused, and what is wrong; exit 1 when one fails."""
+    """Say how far each sink is, what it refused, and what is wrong; exit 1 when one is not well."""
     home, found = _load(data, settings)
     with _stores(home) as (store, ledger):
         shown = [_standing(sink.name, store, ledger) for sink in found.sinks]
@@ -67,7 +67,7 @@ def status(*, data: Path, settings: Path | None, form: str) -> None:
     else:
         for item in shown:
             _show_standing(item)
-    if any(item["failing"] for item in shown):
+    if any(item["failing"] or item["stopped_ns"] for item in shown):
         raise SystemExit(ExitCode.FINDINGS)
 
 
@@ -147,13 +147,16 @@ def backfill(
 @_SETTINGS
 @_SINK
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("--after", type=click.IntRange(0), default=0, metavar="ID", help="Only later ones.")
 @_FORM
-def dead_letters(*, data: Path, settings: Path | None, sink: str, limit: int, form: str) -> None:
-    """List what a sink has refused for itself, and why."""
+def dead_letters(
+    *, data: Path, settings: Path | None, sink: str, limit: int, after: int, form: str
+) -> None:
+    """List what a sink has refused for itself, and why, oldest first."""
     home, found = _load(data, settings)
     found.sink(sink)
     with _stores(home) as (store, _):
-        letters = store.dead_letters(sink, limit=limit)
+        letters = store.dead_letters(sink, limit=limit, after=after)
         count = store.dead_count(sink)
     if form == "json":
         click.echo(json.dumps([asdict(letter) for letter in letters], indent=2))
@@ -176,6 +179,25 @@ def replay(*, data: Path, settings: Path | None, sink: str, ids: tuple[int, ...]
     with _stores(home) as (store, _):
         marked = store.queue_dead(sink, ids)
     line(f"aggregator: {marked} dead letters of {sink} are queued")
+
+
+@export_group.command()
+@_DATA
+@_SETTINGS
+@_SINK
+@click.option("--id", "ids", type=int, multiple=True, metavar="N", help="Only these.")
+@click.option("--all", "is_all", is_flag=True, help="All of them.")
+def drop(
+    *, data: Path, settings: Path | None, sink: str, ids: tuple[int, ...], is_all: bool
+) -> None:
+    """Throw dead letters of a sink away for good; the events stay in the aggregator's record."""
+    if bool(ids) == is_all:
+        raise click.UsageError("give one of --id and --all")
+    home, found = _load(data, settings)
+    found.sink(sink)
+    with _stores(home) as (store, _):
+        gone = store.drop_dead(sink, ids)
+    line(f"aggregator: {gone} dead letters of {sink} are dropped")
 
 
 def _load(data: Path, settings: Path | None) -> tuple[DataDir, ExportSettings]:
@@ -233,6 +255,11 @@ def _show_standing(item: dict[str, Any]) -> None:
     if item["backfill"] is not None:
         lane = item["backfill"]
         click.echo(f"  back-fill at position {lane['position']} of {lane['until_position']}")
+    if item["stopped_ns"]:
+        since = format_time(item["stopped_ns"])
+        click.echo(
+            f"  STOPPED since {since}: no more dead letters may be kept; replay or drop some"
+        )
     if item["failing"]:
         when = format_time(item["last_error_ns"])
         click.echo(f"  FAILING, {item['failing']} times since: {printable(item['last_error'])}")

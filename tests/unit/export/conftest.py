@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aesp_proxy import keys
 from aesp_proxy.aggregator.export.event import ExportEvent
 from aesp_proxy.model.decision import Finding, Severity
 from aesp_proxy.model.record import Outcome, Record, RecordId, RecordKind
@@ -154,3 +157,23 @@ def new_event() -> Callable[..., ExportEvent]:
 @pytest.fixture(params=sorted(SORTS))
 def sort(request: pytest.FixtureRequest) -> Record:
     return SORTS[request.param]
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("tls")
+    now = datetime.now(UTC)
+    found = {}
+    for name in ("right", "wrong"):
+        cert, key = keys.make_ca(name, now=now)
+        (root / f"{name}.pem").write_bytes(cert)
+        (root / f"{name}.key").write_bytes(key)
+        (root / f"{name}.key").chmod(0o600)
+        pair = keys.load_pair(root / f"{name}.pem", root / f"{name}.key", now=now, is_ca=True)
+        leaf, leaf_key = keys.issue_leaf(
+            pair, ("127.0.0.1", "receiver.test"), purpose=keys.Purpose.SERVER, now=now, days=2
+        )
+        (root / f"{name}-server.pem").write_bytes(leaf + leaf_key)
+        found[name] = root / f"{name}.pem"
+        found[f"{name}_server"] = root / f"{name}-server.pem"
+    return found

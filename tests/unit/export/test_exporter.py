@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -429,3 +430,100 @@ def test_whatever_the_sink_does_each_event_arrives_or_is_a_dead_letter(
     dead = {letter.event for letter in lab.store.dead_letters("soc", limit=999)}
     lab.store.close()
     assert set(lab.sink.taken) | dead == set(lab.stored.ids)
+
+
+# The bound of dead letters
+
+BOUNDED = replace(SETTINGS, dead_letters_max=5)
+
+
+def refused_of(lab: Lab) -> list[str]:
+    return [letter.event for letter in lab.store.dead_letters("soc", limit=1000)]
+
+
+def play(exporter: Exporter, steps: int = 60) -> None:
+    for _ in range(steps):
+        exporter.step()
+
+
+def test_dead_letters_stop_at_their_bound_exactly_and_nothing_is_passed_over(lab: Lab):
+    lab.stored.add(30)
+    lab.sink.poison = set(lab.stored.ids[2:12])
+    exporter = lab.exporter(BOUNDED)
+    play(exporter)
+    assert refused_of(lab) == lab.stored.ids[2:7]
+    assert lab.sink.taken == lab.stored.ids[:2]
+    assert exporter.is_stopped
+    assert lab.store.health("soc").stopped_ns == lab.now_ns
+    asked = len(lab.sink.asked)
+    play(exporter)
+    assert len(lab.sink.asked) == asked
+
+
+def test_what_is_dropped_is_counted_and_the_sink_goes_on_where_it_stopped(lab: Lab):
+    lab.stored.add(30)
+    lab.sink.poison = set(lab.stored.ids[2:12])
+    play(lab.exporter(BOUNDED))
+    first = lab.store.dead_letters("soc", limit=1)[0].id
+    assert lab.store.drop_dead("soc", [first, 10**9]) == 1
+    exporter = lab.exporter(BOUNDED)
+    assert exporter.is_stopped
+    play(exporter)
+    assert refused_of(lab) == lab.stored.ids[3:8]
+    assert lab.store.drop_dead("soc") == 5
+    play(exporter)
+    assert (exporter.is_stopped, lab.store.health("soc").dropped) == (False, 6)
+    assert refused_of(lab) == lab.stored.ids[8:12]
+    assert lab.sink.taken == [*lab.stored.ids[:2], *lab.stored.ids[12:]]
+    assert lab.store.health("soc").stopped_ns == 0
+
+
+def test_a_stopped_sink_still_takes_what_is_replayed(lab: Lab):
+    lab.stored.add(12)
+    lab.sink.poison = set(lab.stored.ids[:12])
+    exporter = lab.exporter(BOUNDED)
+    play(exporter)
+    assert exporter.is_stopped
+    lab.sink.poison = set()
+    lab.store.queue_dead("soc")
+    play(exporter)
+    assert refused_of(lab) == []
+    assert sorted(lab.sink.taken) == sorted(lab.stored.ids)
+    assert not exporter.is_stopped
+
+
+def test_what_is_refused_again_is_one_letter_and_takes_no_room(lab: Lab):
+    lab.stored.add(6)
+    lab.sink.poison = set(lab.stored.ids[:5])
+    exporter = lab.exporter(BOUNDED)
+    play(exporter)
+    for _ in range(3):
+        lab.store.queue_dead("soc")
+        play(exporter, 3)
+    assert lab.store.dead_count("soc") == 5
+
+
+def test_unreadable_batches_count_as_well(lab: Lab):
+    for _ in range(9):
+        lab.stored.add(1)
+    for position in range(1, 8):
+        place, data = lab.stored.batches[position]
+        lab.stored.batches[position] = (place, data[:-3] + b"xyz")
+    play(lab.exporter(BOUNDED))
+    assert lab.store.dead_count("soc") == 5
+    assert lab.sink.taken == []
+
+
+def test_an_older_file_is_brought_up_to_date(tmp_path: Path):
+    path = tmp_path / "exports.sqlite"
+    SqliteExports(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE health DROP COLUMN dropped")
+        connection.execute("ALTER TABLE health DROP COLUMN stopped_ns")
+        connection.execute("INSERT INTO health (sink, delivered) VALUES ('soc', 7)")
+        connection.execute("PRAGMA user_version=1")
+        connection.commit()
+    store = SqliteExports(path)
+    assert (store.health("soc").delivered, store.health("soc").dropped) == (7, 0)
+    assert store.drop_dead("soc") == 0
+    store.close()

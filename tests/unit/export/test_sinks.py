@@ -6,19 +6,24 @@ import base64
 import hmac
 import json
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from siem_lab import Bulk, Collector, Got, Receiver, Said, receiving
+from siem_lab import (
+    Bulk,
+    Collector,
+    Got,
+    Receiver,
+    Said,
+    SyslogReceiver,
+    receiving,
+    syslog_over_tls,
+)
 
-from aesp_proxy import keys
 from aesp_proxy.aggregator.export.event import ExportEvent
 from aesp_proxy.aggregator.export.formats import FORMATS
 from aesp_proxy.aggregator.export.settings import SinkSettings
@@ -337,97 +342,6 @@ def test_a_webhook_secret_that_is_not_base64_is_said(some: Any):
 
 
 # Syslog
-
-
-class SyslogReceiver:
-    """Reads octet-counted messages over TLS, or plain; ``drop`` cuts a connection unread."""
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self.messages: list[bytes] = []
-        self.rest: list[bytes] = []
-        self.context = context
-        self.drop = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        self.ended = threading.Event()
-        self.dropped = threading.Event()
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-        self.thread.start()
-
-    def serve(self) -> None:
-        while True:
-            try:
-                plain, _ = self.listener.accept()
-            except OSError:
-                return
-            try:
-                line = self.context.wrap_socket(plain, server_side=True) if self.context else plain
-            except (OSError, ssl.SSLError):
-                plain.close()
-                continue
-            with line:
-                if self.drop:
-                    self.drop -= 1
-                    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                    line.close()
-                    self.dropped.set()
-                    continue
-                self.read(line)
-            self.ended.set()
-
-    def read(self, line: socket.socket) -> None:
-        data = b""
-        while True:
-            try:
-                part = line.recv(65536)
-            except OSError:
-                return
-            if not part:
-                self.rest.append(data)
-                return
-            data += part
-            while b" " in data:
-                count, _, after = data.partition(b" ")
-                if len(after) < int(count):
-                    break
-                self.messages.append(after[: int(count)])
-                data = after[int(count) :]
-
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        self.thread.join(5)
-
-
-@pytest.fixture(scope="module")
-def tls_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("tls")
-    now = datetime.now(UTC)
-    found = {}
-    for name in ("right", "wrong"):
-        cert, key = keys.make_ca(name, now=now)
-        (root / f"{name}.pem").write_bytes(cert)
-        (root / f"{name}.key").write_bytes(key)
-        (root / f"{name}.key").chmod(0o600)
-        pair = keys.load_pair(root / f"{name}.pem", root / f"{name}.key", now=now, is_ca=True)
-        leaf, leaf_key = keys.issue_leaf(
-            pair, ("127.0.0.1",), purpose=keys.Purpose.SERVER, now=now, days=2
-        )
-        (root / f"{name}-server.pem").write_bytes(leaf + leaf_key)
-        found[name] = root / f"{name}.pem"
-        found[f"{name}_server"] = root / f"{name}-server.pem"
-    return found
-
-
-@contextmanager
-def syslog_over_tls(files: dict[str, Path], name: str = "right") -> Iterator[SyslogReceiver]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files[f"{name}_server"])
-    receiver = SyslogReceiver(context)
-    try:
-        yield receiver
-    finally:
-        receiver.close()
 
 
 def test_syslog_over_tls_arrives_whole(some: Any, tls_files: Any):

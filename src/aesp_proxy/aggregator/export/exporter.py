@@ -8,7 +8,9 @@ Rules: the cursor moves after the sink has taken the events, in one transaction 
 what it refused: so a crash repeats and never skips (at least once). A sink that cannot
 be reached is tried for ever; no event is given up because of time. What a sink refuses
 for itself becomes a dead letter; a sink that refuses everything is taken for one that
-is set up wrongly, and waited for. Memory: one stored batch and one request.
+is set up wrongly, and waited for. Dead letters are bounded, exactly: at the bound nothing
+more is delivered until an operator has replayed or dropped some, and that is told. Memory:
+one stored batch and one request.
 """
 
 from __future__ import annotations
@@ -57,6 +59,11 @@ class _Chunk:
     unreadable: list[DeadLetter]
     cursor: Cursor
 
+    @property
+    def count(self) -> int:
+        """How many of them could become dead letters."""
+        return len(self.events) + len(self.unreadable)
+
 
 class Exporter:
     """Delivers to one sink; one thread at a time."""
@@ -82,7 +89,9 @@ class Exporter:
         # What became of events of the chunk that is being tried: None was taken.
         self._settled: dict[tuple[int, int], DeadLetter | None] = {}
         self._refused_run = 0
-        self._failures = store.health(settings.name).failing
+        health = store.health(settings.name)
+        self._failures = health.failing
+        self.is_stopped = bool(health.stopped_ns)
 
     def step(self) -> float:
         """Do one piece of each lane; return the seconds until the next step is worth it."""
@@ -107,14 +116,31 @@ class Exporter:
             log.warning("export_failure_not_kept", sink=self._name, error=str(unkept))
         return wait_s
 
+    def _room(self) -> int:
+        """Count how many more refused events may be kept; say when that comes to nothing."""
+        most = self._settings.dead_letters_max
+        room = max(0, most - self._store.dead_count(self._name))
+        if self.is_stopped == (room == 0):
+            return room
+        self._store.note_stopped(self._name, stopped_ns=0 if room else self._chance.now_ns())
+        self.is_stopped = room == 0
+        if self.is_stopped:
+            log.critical("export_stopped", sink=self._name, dead_letters=most)
+        else:
+            log.info("export_goes_on", sink=self._name)
+        return room
+
     def _lane(self, lane: str) -> bool:
-        """Deliver the next chunk of a lane; False when there was none."""
+        """Deliver the next chunk of a lane; False when there was none, or no room for refusals."""
+        room = self._room()
+        if not room:
+            return False
         cursor = self._store.cursor(self._name, lane)
         if cursor is None:
             if lane != LIVE:
                 return False
             cursor = self._first_cursor()
-        chunk = self._next_chunk(cursor)
+        chunk = self._next_chunk(cursor, items_max=room)
         if chunk.cursor == cursor:
             if cursor.until_position is not None:  # nothing is left to be filled in
                 ended = Cursor(position=cursor.until_position, until_position=cursor.until_position)
@@ -198,8 +224,11 @@ class Exporter:
             events.append(self._shape(item))
         return events
 
-    def _next_chunk(self, cursor: Cursor) -> _Chunk:
-        """Read on from ``cursor`` until a request is full or the stored batches end."""
+    def _next_chunk(self, cursor: Cursor, *, items_max: int) -> _Chunk:
+        """Read on from ``cursor`` until a request is full or the stored batches end.
+
+        ``items_max``: so many, at most, may be refused or are unreadable.
+        """
         chunk = _Chunk(events=[], unreadable=[], cursor=cursor)
         size_bytes = 0
         for place in self._source.after(cursor.position, limit=ROUND_BATCHES):
@@ -208,6 +237,9 @@ class Exporter:
                 break
             row = chunk.cursor.row
             for item in self._reader.events(place, row):
+                if chunk.count >= items_max:
+                    chunk.cursor = _at(chunk.cursor, row=row)
+                    return chunk
                 if isinstance(item, Unreadable):
                     chunk.unreadable.append(_unreadable(item))
                     row += 1

@@ -160,5 +160,5 @@ def deliver_all(data: DataDir, settings: ExportSettings) -> dict[str, bool]:
             wait_s = exporter.step()
             while wait_s == 0.0:
                 wait_s = exporter.step()
-            reached[sink.name] = wait_s == IDLE_S
+            reached[sink.name] = wait_s == IDLE_S and not exporter.is_stopped
     return reached

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aesp_proxy import keys
 from aesp_proxy.aggregator.export.formats import FORMATS, LINE_FORMATS
@@ -54,6 +54,7 @@ class KeyOf:
 
 
 _HTTP: Final = ("splunk", "elastic", "otlp", "webhook")
+_TUNNELLED: Final = (*_HTTP, "syslog")
 KEYS: Final[dict[str, KeyOf]] = {
     "type": KeyOf(form="text", help="What it is.", words=TYPES),
     "url": KeyOf(
@@ -130,6 +131,28 @@ KEYS: Final[dict[str, KeyOf]] = {
         low=10_000,
         high=64_000_000,
     ),
+    "dead_letters_max": KeyOf(
+        form="number",
+        help="Most refused events kept (4 KB each at most); at them the sink stops.",
+        default=10_000,
+        low=1,
+        high=1_000_000,
+    ),
+    "proxy": KeyOf(
+        form="text",
+        help="Proxy on the way (CONNECT): `http://HOST:PORT`, for all but syslog also `https`.",
+        types=_TUNNELLED,
+    ),
+    "proxy_user": KeyOf(
+        form="text", help="User that the proxy asks for (Basic).", types=_TUNNELLED
+    ),
+    "proxy_secret_file": KeyOf(
+        form="file", help="File with the password for it.", types=_TUNNELLED
+    ),
+    "proxy_secret_env": KeyOf(form="text", help="Variable that holds it.", types=_TUNNELLED),
+    "proxy_ca_file": KeyOf(
+        form="file", help="Roots that an `https` proxy is trusted by.", types=_HTTP
+    ),
     "timeout_s": KeyOf(
         form="number", help="Longest wait for one answer.", default=10, low=0.1, high=300
     ),
@@ -164,6 +187,11 @@ class SinkSettings:
     events_max: int = 500
     bytes_max: int = 1_000_000
     timeout_s: float = 10.0
+    dead_letters_max: int = 10_000
+    proxy: str = ""
+    proxy_user: str = ""
+    proxy_secret: str = field(default="", repr=False)
+    proxy_ca_file: Path | None = None
     region: str = ""
 
     def wants(self, record: Record) -> bool:
@@ -232,6 +260,7 @@ def _sink(
             raise ConfigError(f"{name.text!r} is not a setting of {kind}", where=at(name))
         values[name.text] = _value(name.text, spec, value, root)
     values["secret"] = _secret(values, node, environment)
+    values["proxy_secret"] = _secret(values, node, environment, prefix="proxy_")
     values.setdefault("format", _DEFAULT_FORMAT[kind])
     settings = SinkSettings(name=key.text, region=region, **values)
     _check(settings, at(node))
@@ -272,11 +301,14 @@ def _number(name: str, spec: KeyOf, text: str, node: Node) -> float:
     return number
 
 
-def _secret(values: dict[str, Any], node: Mapping, environment: Table[str, str]) -> str:
+def _secret(
+    values: dict[str, Any], node: Mapping, environment: Table[str, str], prefix: str = ""
+) -> str:
     """Return the secret from its file or variable; its value is in no error."""
-    file, variable = values.pop("secret_file", None), values.pop("secret_env", "")
+    of_file, of_variable = f"{prefix}secret_file", f"{prefix}secret_env"
+    file, variable = values.pop(of_file, None), values.pop(of_variable, "")
     if file and variable:
-        raise ConfigError("give secret_file or secret_env, not both", where=at(node))
+        raise ConfigError(f"give {of_file} or {of_variable}, not both", where=at(node))
     text = ""
     if file:
         text = keys.read_private(file).decode("utf-8", "replace").strip()
@@ -303,14 +335,41 @@ def _check(settings: SinkSettings, where: str) -> None:
         raise ConfigError("secret_file or secret_env is missing", where=where)
     if settings.type == "elastic" and not settings.index:
         raise ConfigError("index is missing", where=where)
+    if settings.proxy:
+        _check_proxy(settings, where)
+    elif settings.proxy_user or settings.proxy_secret or settings.proxy_ca_file:
+        raise ConfigError("proxy is missing", where=where)
+
+
+def _check_proxy(settings: SinkSettings, where: str) -> None:
+    parts, host = _parts_of(settings.proxy)
+    schemes = {"http"} if settings.type == "syslog" else {"http", "https"}
+    is_bare = parts.path in {"", "/"} and not parts.query and not parts.fragment
+    if parts.scheme not in schemes or not host or "@" in parts.netloc or not is_bare:
+        raise ConfigError(
+            f"proxy must be {' or '.join(sorted(schemes))}://HOST[:PORT]", where=where,
+            remedy="who we are there is proxy_user, and proxy_secret_file or proxy_secret_env",
+        )  # fmt: skip
+    if settings.plain or settings.url.startswith("http:"):
+        raise ConfigError("through a proxy goes TLS only", where=where)
+    if bool(settings.proxy_user) != bool(settings.proxy_secret):
+        raise ConfigError("proxy_user and its secret go together", where=where)
+    if ":" in settings.proxy_user or not settings.proxy_user.isprintable():
+        raise ConfigError("proxy_user has a colon or a control character", where=where)
+
+
+def _parts_of(url: str) -> tuple[SplitResult, str]:
+    """Take a URL apart; empty parts where it is none."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return urlsplit(""), ""
+    return parts, host or ""
 
 
 def _check_url(settings: SinkSettings, where: str) -> None:
-    try:
-        parts = urlsplit(settings.url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
+    parts, host = _parts_of(settings.url)
     if parts.scheme not in {"http", "https"} or not host or "@" in parts.netloc:
         raise ConfigError("url must be https://HOST[:PORT]", where=where)
     if parts.path not in {"", "/"} or parts.query or parts.fragment:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-VERSION: Final = 1
+VERSION: Final = 2
 LIVE: Final = "live"
 BACKFILL: Final = "backfill"
 REASON_CHARS_MAX: Final = 500
+LETTER_BYTES_MAX: Final = 4096
+"""What a letter takes at most: its place, the name of its event, a reason."""
 _SCHEMA: Final = """
 CREATE TABLE lanes (
     sink TEXT NOT NULL, lane TEXT NOT NULL, position INTEGER NOT NULL, row INTEGER NOT NULL,
@@ -33,9 +35,16 @@ CREATE TABLE health (
     sink TEXT PRIMARY KEY, delivered INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0,
     failures INTEGER NOT NULL DEFAULT 0, failing INTEGER NOT NULL DEFAULT 0,
     last_delivered_ns INTEGER NOT NULL DEFAULT 0, last_error TEXT NOT NULL DEFAULT '',
-    last_error_ns INTEGER NOT NULL DEFAULT 0, next_try_ns INTEGER NOT NULL DEFAULT 0
+    last_error_ns INTEGER NOT NULL DEFAULT 0, next_try_ns INTEGER NOT NULL DEFAULT 0,
+    stopped_ns INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID
 """
+_UPGRADES: Final = {
+    1: """
+ALTER TABLE health ADD COLUMN stopped_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE health ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0
+"""
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +71,11 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How a sink fares. ``failing`` counts failures since the last success, 0 is well."""
+    """How a sink fares. ``failing`` counts failures since the last success, 0 is well.
+
+    ``stopped_ns`` is when it was stopped because no more refused events may be kept, 0 while
+    it goes on; ``dropped`` counts those that an operator has thrown away.
+    """
 
     sink: str
     delivered: int = 0
@@ -73,13 +86,17 @@ class Health:
     last_error: str = ""
     last_error_ns: int = 0
     next_try_ns: int = 0
+    stopped_ns: int = 0
+    dropped: int = 0
 
 
 class SqliteExports:
     """One connection; an instance is used by one thread at a time, files are shared."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = open_database(path, schema=_SCHEMA, version=VERSION, durability="FULL")
+        self._connection = open_database(
+            path, schema=_SCHEMA, version=VERSION, durability="FULL", upgrades=_UPGRADES
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -148,11 +165,17 @@ class SqliteExports:
                 (error[:REASON_CHARS_MAX], now_ns, next_try_ns, sink),
             )
 
+    def note_stopped(self, sink: str, *, stopped_ns: int) -> None:
+        """Keep that a sink is stopped since then, or with 0 that it goes on."""
+        with transaction(self._connection):
+            self._run("INSERT OR IGNORE INTO health (sink) VALUES (?)", (sink,))
+            self._run("UPDATE health SET stopped_ns = ? WHERE sink = ?", (stopped_ns, sink))
+
     def health(self, sink: str) -> Health:
         """Return how a sink fares."""
         rows = self._rows(
             "SELECT delivered, refused, failures, failing, last_delivered_ns, last_error,"
-            " last_error_ns, next_try_ns FROM health WHERE sink = ?",
+            " last_error_ns, next_try_ns, stopped_ns, dropped FROM health WHERE sink = ?",
             (sink,),
         )
         if not rows:
@@ -161,12 +184,17 @@ class SqliteExports:
         ordered = [name for name in Health.__dataclass_fields__ if name in names]
         return Health(sink=sink, **dict(zip(ordered, rows[0], strict=True)))
 
-    def dead_letters(self, sink: str, *, limit: int, queued: bool = False) -> list[DeadLetter]:
-        """Return what a sink refused, oldest first; ``queued`` for those to be tried again."""
+    def dead_letters(
+        self, sink: str, *, limit: int, queued: bool = False, after: int = 0
+    ) -> list[DeadLetter]:
+        """Return what a sink refused, oldest first; ``queued`` for those to be tried again.
+
+        ``after`` is the id of the last one that is known.
+        """
         rows = self._rows(
             "SELECT id, position, row, event, reason, noted_ns, queued FROM dead_letters"
-            " WHERE sink = ? AND queued >= ? ORDER BY id LIMIT ?",
-            (sink, int(queued), limit),
+            " WHERE sink = ? AND queued >= ? AND id > ? ORDER BY id LIMIT ?",
+            (sink, int(queued), after, limit),
         )
         return [
             DeadLetter(
@@ -199,6 +227,23 @@ class SqliteExports:
                 ).rowcount
         return marked
 
+    def drop_dead(self, sink: str, ids: Sequence[int] = ()) -> int:
+        """Throw letters away for good, all or those of ``ids``; return how many, counted."""
+        with transaction(self._connection):
+            if ids:
+                gone = sum(
+                    self._connection.execute(
+                        "DELETE FROM dead_letters WHERE sink = ? AND id = ?", (sink, number)
+                    ).rowcount
+                    for number in ids
+                )
+            else:
+                sql = "DELETE FROM dead_letters WHERE sink = ?"
+                gone = self._connection.execute(sql, (sink,)).rowcount
+            self._run("INSERT OR IGNORE INTO health (sink) VALUES (?)", (sink,))
+            self._run("UPDATE health SET dropped = dropped + ? WHERE sink = ?", (gone, sink))
+        return gone
+
     def _put_cursor(self, sink: str, lane: str, cursor: Cursor) -> None:
         self._run(
             "INSERT INTO lanes VALUES (?, ?, ?, ?, ?) ON CONFLICT (sink, lane) DO UPDATE SET"
@@ -217,7 +262,7 @@ class SqliteExports:
                     sink,
                     letter.position,
                     letter.row,
-                    letter.event,
+                    letter.event[:REASON_CHARS_MAX],
                     letter.reason[:REASON_CHARS_MAX],
                     now_ns,
                 ),

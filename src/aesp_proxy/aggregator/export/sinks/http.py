@@ -17,6 +17,7 @@ import httpx
 
 from aesp_proxy.aggregator.export.sinks.port import LaterError, UnacceptableError
 from aesp_proxy.aggregator.export.sinks.tls import sink_context
+from aesp_proxy.aggregator.export.sinks.tunnel import http_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +58,7 @@ class HttpPost:
         self._url = settings.url.rstrip("/")
         self._client = httpx.Client(
             verify=sink_context(settings),
+            proxy=http_proxy(settings),
             timeout=settings.timeout_s,
             trust_env=False,
             follow_redirects=False,

@@ -1,9 +1,9 @@
 """Syslog (RFC 5424) over TLS, framed by octet counting (RFC 5425).
 
-Syslog has no acknowledgement. A delivery returns when the receiver's kernel has
-acknowledged every byte and the connection still stands, and what was sent last is sent
-again on the next connection after one broke; what the receiver had read and lost in a
-crash of its own, nobody can tell: ``backfill`` sends it again.
+Syslog has no acknowledgement. A delivery returns when the receiver's kernel (through a
+proxy: the proxy's) has acknowledged every byte and the connection still stands, and what
+was sent last is sent again on the next connection after one broke; what the receiver had
+read and lost in a crash of its own, nobody can tell: ``backfill`` sends it again.
 Source: RFC 5424, RFC 5425; tcp(7), SIOCOUTQ.
 """
 
@@ -21,6 +21,7 @@ from aesp_proxy.aggregator.export.event import severity_of
 from aesp_proxy.aggregator.export.sinks.http import packed
 from aesp_proxy.aggregator.export.sinks.port import Delivery, LaterError
 from aesp_proxy.aggregator.export.sinks.tls import sink_context
+from aesp_proxy.aggregator.export.sinks.tunnel import connected
 from aesp_proxy.aggregator.query import format_time
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Severity
@@ -79,6 +80,9 @@ class SyslogSink:
             again = self._sent_last if self._broke else b""
             connection.sendall(again + data)
             self._confirm(connection)
+        except LaterError:
+            self.close()
+            raise
         except (OSError, ssl.SSLError) as error:
             self.close()
             self._broke = True
@@ -95,7 +99,7 @@ class SyslogSink:
                 return self._socket
             self.close()
             self._broke = True
-        plain = socket.create_connection((self._host, self._port), timeout=self._settings.timeout_s)
+        plain = connected(self._settings, self._host, self._port)
         if self._context is None:
             self._socket = plain
             return plain
