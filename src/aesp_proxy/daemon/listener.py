@@ -57,19 +57,20 @@ def bind_captured(settings: Settings, count: int) -> list[list[Given]]:
     ]
 
 
-def name_queues(count: int) -> list[list[Given]]:
-    """Return, for each of ``count`` workers, its queue of names and the way to all others.
+def queues_of(what: str, count: int) -> list[list[Given]]:
+    """Return, for each of ``count`` workers, a queue of its own and the way to all others.
 
-    See ``shared_names``. One worker alone has nobody to tell.
+    ``what`` they tell each other: ``names`` (``shared_names``), ``pieces``
+    (``shared_pieces``). One worker alone has nobody to tell.
     """
     if count == 1:
         return [[]]
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
-    queues: list[list[Given]] = [[("--names-in-fd", inbox)] for inbox, _ in pairs]
+    queues: list[list[Given]] = [[(f"--{what}-in-fd", inbox)] for inbox, _ in pairs]
     for place, (_, way) in enumerate(pairs):
         for other, queue in enumerate(queues):
             if other != place:
-                queue.append(("--names-out-fd", way.dup()))
+                queue.append((f"--{what}-out-fd", way.dup()))
         way.close()
     return queues
 

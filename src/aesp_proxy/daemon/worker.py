@@ -34,6 +34,8 @@ from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limi
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.secret_registry import entries_of
 from aesp_proxy.daemon.session import SessionCounter, claims_of
+from aesp_proxy.daemon.session_pieces import SessionPieces
+from aesp_proxy.daemon.shared_pieces import PieceQueues
 from aesp_proxy.daemon.worker_control import ControlLoop
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.registered import Entry
@@ -74,6 +76,8 @@ class Sockets:
     dns_tcp: tuple[socket.socket, ...] = ()
     names_in: socket.socket | None = None
     names_out: tuple[socket.socket, ...] = ()
+    pieces_in: socket.socket | None = None
+    pieces_out: tuple[socket.socket, ...] = ()
 
     def places(self) -> frozenset[Place]:
         """Return where they are bound."""
@@ -104,6 +108,8 @@ def main() -> None:
     parser.add_argument("--dns-tcp-fd", type=int, action="append", default=[])
     parser.add_argument("--names-in-fd", type=int)
     parser.add_argument("--names-out-fd", type=int, action="append", default=[])
+    parser.add_argument("--pieces-in-fd", type=int)
+    parser.add_argument("--pieces-out-fd", type=int, action="append", default=[])
     arguments = parser.parse_args()
     worker_log.install()
     control = socket.socket(fileno=arguments.control_fd)
@@ -114,6 +120,8 @@ def main() -> None:
         dns_tcp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_tcp_fd),
         names_in=socket.socket(fileno=arguments.names_in_fd) if arguments.names_in_fd else None,
         names_out=tuple(socket.socket(fileno=fd) for fd in arguments.names_out_fd),
+        pieces_in=socket.socket(fileno=arguments.pieces_in_fd) if arguments.pieces_in_fd else None,
+        pieces_out=tuple(socket.socket(fileno=fd) for fd in arguments.pieces_out_fd),
     )
     sys.exit(uvloop.run(_run(control, sockets)))
 
@@ -181,6 +189,7 @@ async def _start(
     journal = _journal(settings)
     await asyncio.get_running_loop().sock_sendall(control, checked_frame())
     pipeline = _pipeline(settings, source.snapshot(policy, frame), str(session_id), journal)
+    _share_pieces(pipeline, sockets)
     names = _names(sockets)
     is_captured = captures(settings)
     egress = _egress_settings(settings, resolver, corporate)
@@ -270,6 +279,23 @@ def _journal(settings: Settings) -> Journal:
         settings.state_dir,
         options=journal_options(settings.audit),
     )
+
+
+def _share_pieces(pipeline: Pipeline, sockets: Sockets) -> None:
+    """Have the memory of pieces be that of all workers, where there are more."""
+    inbox = sockets.pieces_in
+    if inbox is None:
+        return
+    queues, loop = PieceQueues(inbox, sockets.pieces_out), asyncio.get_running_loop()
+    pieces = pipeline.pieces = SessionPieces(queues)
+
+    def hear() -> None:
+        pieces.hear()
+        if queues.is_over:
+            loop.remove_reader(inbox)
+
+    # Also while no request comes here: a queue that is full loses what is told.
+    loop.add_reader(inbox, hear)
 
 
 def _pipeline(

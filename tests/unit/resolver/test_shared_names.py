@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from aesp_proxy.daemon.listener import name_queues
+from aesp_proxy.daemon.listener import queues_of
 from aesp_proxy.intercept.resolver.stand_ins import NAMES_MAX, StandIns
 from aesp_proxy.intercept.shared_names import SharedNames
 from aesp_proxy.normalize.dns_answer import Resolved
@@ -14,7 +14,7 @@ ADDRESS, OTHER = ip_address("192.0.2.1"), ip_address("2001:db8::1")
 
 def workers(count: int) -> list[SharedNames]:
     made = []
-    for queue in name_queues(count):
+    for queue in queues_of("names", count):
         (_, inbox), *others = queue
         made.append(SharedNames(inbox, [sock for _, sock in others]))
     return made
@@ -58,7 +58,7 @@ def test_it_is_told_when_nobody_is_left_to_tell_anything():
 
 
 def test_one_worker_alone_has_no_queue():
-    assert name_queues(1) == [[]]
+    assert queues_of("names", 1) == [[]]
 
 
 def test_stand_ins_of_two_workers_are_never_the_same_and_stay_in_their_range():

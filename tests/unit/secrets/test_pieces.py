@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scan_lab import token
 
+from aesp_proxy.daemon.listener import queues_of
 from aesp_proxy.daemon.session_pieces import SessionPieces
+from aesp_proxy.daemon.shared_pieces import PieceQueues, Said
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.pieces import PAIR_BYTES, SHAPES_MAX, TAPES_MAX, PieceMemory, Unit
 from aesp_proxy.decide.secrets.registered import Hasher, entry
@@ -345,3 +347,71 @@ def test_any_bytes_are_joined_without_failing(texts: list[bytes]) -> None:
                 assert isinstance(one.text, bytes)
                 assert not one.pieces or b"".join(one.pieces) == one.text
             memory.keep(step)
+
+
+@pytest.fixture
+def workers() -> Iterator[list[SessionPieces]]:
+    """The memories of three workers that tell each other."""
+    given = queues_of("pieces", 3)
+    yield [
+        SessionPieces(PieceQueues(queue[0][1], [sock for _, sock in queue[1:]])) for queue in given
+    ]
+    for queue in given:
+        for _, sock in queue:
+            sock.close()
+
+
+@pytest.mark.parametrize("secret", [TOKEN, VALUE], ids=["rule", "registered"])
+@pytest.mark.parametrize("place", ["segment", "hosts in turn", "field", "cookie", "json"])
+def test_pieces_that_reach_several_workers_in_turn_are_put_together(
+    watching: SecretScanner, workers: list[SessionPieces], place: str, secret: str
+) -> None:
+    missed = []
+    for size in (1, 4, 12):
+        for one in workers:
+            one.clear()
+        found: set[str] = set()
+        for number, piece in enumerate(cut(secret, size)):
+            assert not told(workers[(number + 1) % 3], watching, between(number))
+            found |= told(workers[number % 3], watching, PLACES[place](number, piece))
+        if not found:
+            missed.append(size)
+    assert not missed
+
+
+def test_scattered_parts_that_reach_several_workers_are_put_together(
+    knowing: SecretScanner, workers: list[SessionPieces]
+) -> None:
+    found: set[str] = set()
+    for number, sent in enumerate(scattered(LONG, 9)):
+        found |= heard(workers[number % 3], knowing, sent)
+    assert found == {"registered:L"}
+
+
+@pytest.mark.parametrize("heard_or_told", [told, heard], ids=["by rule", "registered"])
+def test_of_two_pieces_that_leave_at_the_same_time_one_is_refused(
+    knowing: SecretScanner, workers: list[SessionPieces], monkeypatch, heard_or_told
+) -> None:
+    secret = TOKEN if heard_or_told is told else VALUE
+    first, second = (("one.test", f"/up/{piece}", (), b"") for piece in (secret[:17], secret[17:]))
+    tell, found = PieceQueues.tell, set()
+
+    def meanwhile(queues: PieceQueues, principal: str, piece: Unit | Said) -> None:
+        """Let the other worker do all of its own before this one says anything."""
+        monkeypatch.setattr(PieceQueues, "tell", tell)
+        found.update(heard_or_told(workers[1], knowing, second))
+        tell(queues, principal, piece)
+
+    monkeypatch.setattr(PieceQueues, "tell", meanwhile)
+    found |= heard_or_told(workers[0], knowing, first)
+    assert found == ({"github-pat"} if secret == TOKEN else {"registered:V"})
+
+
+def test_what_never_moves_is_told_to_no_other_worker(
+    watching: SecretScanner, workers: list[SessionPieces], monkeypatch
+) -> None:
+    sent: list[Unit | Said] = []
+    monkeypatch.setattr(PieceQueues, "tell", lambda _, __, piece: sent.append(piece))
+    for _ in range(10):
+        assert not told(workers[0], watching, ("api.test", "/v1/messages", (), b'{"a": "b c"}'))
+    assert len(sent) <= 2 + 3 * 3  # a name and fields once; what has shapes while it is counted

@@ -24,7 +24,7 @@ from typing import Final
 import trio
 
 from aesp_proxy import __version__
-from aesp_proxy.daemon.listener import Given, bind_captured, bind_shared, name_queues
+from aesp_proxy.daemon.listener import Given, bind_captured, bind_shared, queues_of
 from aesp_proxy.daemon.refusals import last_refusals
 from aesp_proxy.daemon.service.answer import Question, answer_questions
 from aesp_proxy.daemon.service.capture_slot import CaptureSlot
@@ -182,10 +182,11 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
         service.policy.start()
         await service.policy.load(forced=True)
         listeners = bind_shared(plan.settings, count)
-        more: list[list[Given]] = [[] for _ in range(count)]
+        more: list[list[Given]] = queues_of("pieces", count)
         if service.capture.is_on:
-            both = zip(bind_captured(plan.settings, count), name_queues(count), strict=True)
-            more = [[*sockets, *queues] for sockets, queues in both]
+            names = queues_of("names", count)
+            every = zip(more, bind_captured(plan.settings, count), names, strict=True)
+            more = [[*pieces, *sockets, *queues] for pieces, sockets, queues in every]
     except (AespError, OSError) as error:
         service.finish(ServiceEnd(exit_code=3, message=str(error)))
         return

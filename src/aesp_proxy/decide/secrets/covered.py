@@ -17,9 +17,10 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
-from aesp_proxy.decide.secrets.exact import ExactIndex
+from aesp_proxy.decide.secrets.exact import ExactIndex, Whole
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.respelled import readings
 from aesp_proxy.decide.secrets.rule import Rule
@@ -39,13 +40,18 @@ _ENOUGH, _OF = 3, 4
 
 
 class CoveredMemory:
-    """The parts that one session has said; changed in place, by one thread."""
+    """The parts that one session has said; changed in place, by one thread.
 
-    __slots__ = ("_blocks", "_said", "_wholes")
+    ``tell`` is given the fingerprint of a value and the bytes of it that leave, before they
+    do; what others have told meanwhile it hands to ``keep``.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_blocks", "_said", "_tell", "_wholes")
+
+    def __init__(self, tell: Callable[[str, int], None] | None = None) -> None:
         self._wholes = 0
-        self._said: dict[int, int] = {}
+        self._said: dict[str, int] = {}
+        self._tell = tell
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
     def open(self, index: ExactIndex) -> CoveredUnit:
@@ -55,13 +61,18 @@ class CoveredMemory:
             self._wholes = index.wholes
         return CoveredUnit(self, index)
 
-    def said(self, number: int) -> int:
+    def said(self, fingerprint: str) -> int:
         """Return the bytes of a value that were said, a bit each."""
-        return self._said.get(number, 0)
+        return self._said.get(fingerprint, 0)
 
-    def keep(self, number: int, bits: int) -> None:
+    def keep(self, fingerprint: str, bits: int) -> None:
         """Remember bytes of a value that leave."""
-        self._said[number] = self._said.get(number, 0) | bits
+        self._said[fingerprint] = self._said.get(fingerprint, 0) | bits
+
+    def tell(self, fingerprint: str, bits: int) -> None:
+        """Have others know bytes that leave, where there are any that do not."""
+        if self._tell is not None and bits & ~self.said(fingerprint):
+            self._tell(fingerprint, bits)
 
     def is_known(self, block: int) -> bool:
         """Tell whether a block, by its hash, was said before and held no part."""
@@ -122,7 +133,9 @@ class CoveredUnit:
         self._looked += stop - start
         found = self._index.parts(text[start:stop], stride)
         for at, number in found:
-            self._before.setdefault(number, self._memory.said(number))
+            whole = self._index.whole(number)
+            if whole is not None:
+                self._before.setdefault(number, self._memory.said(whole.fingerprint))
             self._bits[number] = self._bits.get(number, 0) | _PART << at
         near = text[max(0, start - CONTEXT_BYTES) : stop]
         if found:
@@ -150,19 +163,34 @@ class CoveredUnit:
         for number, bits in self._bits.items():
             whole = self._index.whole(number)
             if whole is not None and whole.rule.id not in self._clear:
-                parts.append((number, bits, whole))
-        found = tuple(
-            _finding(whole.rule, whole.fingerprint)
-            for number, bits, whole in parts
-            if _is_news(bits, self._before[number], whole.size)
-            and _is_enough(bits | self._before[number], whole.size)
-        )
+                parts.append((bits, self._before.get(number, 0), whole))
+        found = self._enough(parts) or self._kept(parts)
         found += tuple(self._found.values())
         fresh = tuple(one for one in found if (one.rule, one.via) not in self._told)
         self._told.update((one.rule, one.via) for one in fresh)
-        for number, bits, _ in () if found else parts:
-            self._memory.keep(number, bits)
         return fresh
+
+    def _kept(self, parts: list[tuple[int, int, Whole]]) -> tuple[Finding, ...]:
+        """Remember what leaves; return what is told with what others said at the same time."""
+        if self._found:
+            return ()
+        for bits, _, whole in parts:
+            self._memory.tell(whole.fingerprint, bits)
+        late = [
+            (bits, before | self._memory.said(whole.fingerprint), whole)
+            for bits, before, whole in parts
+        ]
+        for bits, _, whole in parts:
+            self._memory.keep(whole.fingerprint, bits)
+        return self._enough(late)
+
+    @staticmethod
+    def _enough(parts: list[tuple[int, int, Whole]]) -> tuple[Finding, ...]:
+        return tuple(
+            _finding(whole.rule, whole.fingerprint)
+            for bits, before, whole in parts
+            if _is_news(bits, before, whole.size) and _is_enough(bits | before, whole.size)
+        )
 
 
 def _is_news(bits: int, before: int, size: int) -> bool:

@@ -171,6 +171,10 @@ class _Shape:
         """Whether a unit is like the one before it."""
         return self.last == unit.slots and not self.slots
 
+    def knows(self, unit: Unit) -> bool:
+        """Whether a unit says nothing, and one more of it changes nothing either."""
+        return self.times == _TIMES_MAX and self.says_nothing(unit)
+
     def longer(self, slots: tuple[bytes, ...]) -> dict[int, _Slot]:
         """Return the slots that move when these come next, as they are then."""
         known, last = self.slots, self.last
@@ -207,10 +211,14 @@ def _without_words(pairs: Iterable[tuple[int, bytes, bytes]], which: int) -> byt
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a unit would change: each shape it belongs to, with its slots that move."""
+    """What a unit would change: each shape it belongs to, with its slots that move.
+
+    ``is_news`` is false where the unit has come often and nothing ever moves.
+    """
 
     unit: Unit
     changes: tuple[tuple[tuple[str, str, int], dict[int, _Slot]], ...]
+    is_news: bool = True
 
     def joined(self) -> list[Joined]:
         """Return what the pieces are together with those of the unit."""
@@ -236,8 +244,10 @@ class PieceMemory:
         """Return what ``unit`` would change; nothing is kept until ``keep``, when it leaves."""
         changes: list[tuple[tuple[str, str, int], dict[int, _Slot]]] = []
         other: _Shape | None = None
+        is_news = False
         for key in _keys(unit):
             shape = self._shapes.get(key)
+            is_news = is_news or shape is None or not shape.knows(unit)
             if shape is None or shape.says_nothing(unit):
                 changes.append((key, _UNMOVED))
             elif other is not None and shape.slots is other.slots and shape.last == other.last:
@@ -245,7 +255,7 @@ class PieceMemory:
             else:
                 changes.append((key, shape.longer(unit.slots)))
             other = shape
-        return Step(unit, tuple(changes))
+        return Step(unit, tuple(changes), is_news)
 
     def keep(self, step: Step) -> None:
         """Remember a unit that leaves."""

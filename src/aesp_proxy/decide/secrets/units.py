@@ -30,6 +30,7 @@ _USUAL: Final = frozenset(
 )  # fmt: skip
 """Fields that many requests have: a piece in one of them stands there each time."""
 _SUFFIX_LABELS: Final = 2
+_FIELD: Final = "field:"
 
 
 class Familiar:
@@ -57,6 +58,17 @@ class Familiar:
             if name not in _STANDARD and (self._values.get(name) != value or name in self._moving)
         ]
 
+    def hear(self, unit: Unit) -> None:
+        """Take in a unit that left by another way: what it says is known, what it has moves."""
+        if unit.kind == "name":
+            self.keep(b".".join(unit.slots).decode("ascii", "replace"), ())
+        elif unit.kind.startswith(_FIELD):
+            name = unit.kind.removeprefix(_FIELD).encode("latin-1")
+            if name in self._values:
+                self._moving.add(name)
+            else:
+                self._values[name] = b""
+
     def keep(self, name: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
         """Remember a name, and fields that have changed, once they may leave."""
         self._names[name] = None
@@ -75,7 +87,7 @@ def head_units(host: str, target: bytes, fields: Sequence[tuple[bytes, bytes]]) 
     """Yield the units of a request's head; ``fields`` are those that change."""
     yield Unit(kind="target", host=host, slots=target_slots(percent_decoded(target)))
     for name, value in fields:
-        yield Unit(kind="field:" + name.decode("latin-1"), host=host, slots=text_slots(value))
+        yield Unit(kind=_FIELD + name.decode("latin-1"), host=host, slots=text_slots(value))
     values = tuple(v for name, v in fields if name not in _USUAL and len(v) <= UNIT_BYTES_MAX)
     if values:
         yield Unit(kind="fields", host=host, slots=values)
