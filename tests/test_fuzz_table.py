@@ -50,7 +50,7 @@ TARGETS = {
     ],
     "fuzz_tlog": [
         "record/tlog/checkpoint.py", "record/tlog/note.py", "record/tlog/policy.py",
-        "record/tlog/proof.py", "record/tlog/tile.py",
+        "record/tlog/proof.py", "record/tlog/tile.py", "record/tlog/witness.py",
     ],
     "fuzz_words": [
         "intercept/capture/wish.py", "intercept/notify/kernel.py", "launch/files.py",
@@ -84,6 +84,7 @@ WITHOUT = {
     "record/keys.py": "keys of the state directory, by OpenSSL",
     "record/reader.py": "finds files for ``batch`` and ``frames``; tests/faults damages them",
     "record/sealer_process.py": "reads clocks",
+    "record/tlog/key_list.py": "a note by ``tlog/note``, refused unless the pinned key signed it",
     "record/tlog/tree.py": "tiles by ``tlog/tile``",
     "record/state.py": "small files of the state directory for ``head``; tests/faults damages them",
 }

@@ -31,6 +31,7 @@ from aesp_proxy.record.tlog.tile import (
     split_entries,
     split_hashes,
 )
+from aesp_proxy.record.tlog.witness import judge, parse_add_checkpoint
 
 ENTRY = b"the entry"
 
@@ -61,6 +62,20 @@ def patched(data: bytes, patch: bytes) -> bytes:
     return bytes(changed)
 
 
+@cache
+def request() -> bytes:
+    """Write the request to a witness that the patches are made on."""
+    return b"old 0\n\n" + parse_proof(whole()).note.encode()
+
+
+def check_request(data: bytes) -> None:
+    """Only the very checkpoint that was signed is cosigned."""
+    asked = parse_add_checkpoint(data)
+    refused = judge(asked, [log().public], None)
+    if refused is None and asked.note.text != parse_proof(whole()).note.text:
+        raise FindingError(data)
+
+
 def fuzz_one(data: bytes) -> None:
     """Run one input; anything but a value or one of the three errors is a finding."""
     choice, rest = data[:1], data[1:]
@@ -73,25 +88,34 @@ def fuzz_one(data: bytes) -> None:
             case b"\x02":
                 same(parse_tile_path(rest.decode("latin-1")).path.encode(), rest)
             case b"\x03":
-                count = rest[0] if rest else 0
-                entries = split_entries(rest[1:], count)
-                if len(entries) != count or not rest[1:].startswith(join_entries(entries)):
-                    raise FindingError(rest)
+                check_tiles(rest[1:], rest[0] if rest else 0)
             case b"\x04":
-                count = rest[0] if rest else 0
-                if not rest[1:].startswith(join_hashes(split_hashes(rest[1:], count))):
-                    raise FindingError(rest)
+                check_tiles(rest, len(rest) // 32)
             case b"\x05":
                 check_proof(rest)
             case b"\x06":
                 check_proof(patched(whole(), rest))
             case b"\x07":
                 parse_policy(rest)
+            case b"\x08":
+                check_request(rest)
+            case b"\x09":
+                check_request(patched(request(), rest))
             case _:
                 text = rest.decode("latin-1")
                 with contextlib.suppress(ConfigError):
                     parse_key(text)
                 parse_signing_key(text)
+
+
+def check_tiles(data: bytes, count: int) -> None:
+    """What is read of a bundle or a tile is the beginning of it."""
+    with contextlib.suppress(InputError):
+        entries = split_entries(data, count)
+        if len(entries) != count or not data.startswith(join_entries(entries)):
+            raise FindingError(data)
+    if not data.startswith(join_hashes(split_hashes(data, count))):
+        raise FindingError(data)
 
 
 def same(written: bytes, read: bytes) -> None:

@@ -9,7 +9,6 @@ then "ready". It stops in the other order.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -39,7 +38,15 @@ from aesp_proxy.aggregator.metrics import Meter
 from aesp_proxy.aggregator.process import collect_seldom
 from aesp_proxy.aggregator.process_keeper import ProcessKeeper
 from aesp_proxy.aggregator.read_api import ReadApi
-from aesp_proxy.aggregator.serving import TlsServer, allow_many_descriptors, bind, server_context
+from aesp_proxy.aggregator.serving import (
+    TlsServer,
+    allow_many_descriptors,
+    bind,
+    ignore_raised_signals,
+    say_ready,
+    server_context,
+    url_of,
+)
 from aesp_proxy.aggregator.stores import open_control, open_index, open_ledger, open_objects
 from aesp_proxy.aggregator.writer import Stores, Writer
 from aesp_proxy.errors import ConfigError, UnavailableError
@@ -88,7 +95,7 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
         load_log_policy(data)
         listener = bind(options.host, options.port)
         stack.callback(listener.close)
-        url = _url(names[0], listener.getsockname()[1])
+        url = url_of(names[0], listener.getsockname()[1])
         export = _export_settings(options, data)
         writer, parts = _open_parts(stack, data, options.limits, export)
         keys.write_atomic(data.url, url.encode() + b"\n", mode=0o644)
@@ -99,7 +106,7 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
             on_ready=lambda: _say_ready(options, url, announce),
             has_failed=lambda: writer.failed is not None,
         )
-        _ignore_raised_signals()
+        ignore_raised_signals()
         allow_many_descriptors()
         collect_seldom()
         server.run(sockets=[listener])
@@ -204,25 +211,6 @@ def _names(options: ServeOptions) -> tuple[str, ...]:
     return tuple(dict.fromkeys((options.host, "localhost")))
 
 
-def _url(name: str, port: int) -> str:
-    return f"https://[{name}]:{port}" if ":" in name else f"https://{name}:{port}"
-
-
 def _say_ready(options: ServeOptions, url: str, announce: Callable[[str], None]) -> None:
-    line = f'{{"url":"{url}"}}\n'.encode()
-    if options.ready_file is not None:
-        keys.write_atomic(options.ready_file, line, mode=0o644)
-    if options.ready_fd is not None:
-        try:
-            os.write(options.ready_fd, line)
-            os.close(options.ready_fd)
-        except OSError as error:
-            raise ConfigError(f"cannot be written: {error.strerror}", where="--ready-fd") from error
+    say_ready(url, file=options.ready_file, descriptor=options.ready_fd)
     announce(url)
-
-
-def _ignore_raised_signals() -> None:
-    # uvicorn stops on the first signal and then raises it again, which must not end us
-    # before the stores are closed.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)

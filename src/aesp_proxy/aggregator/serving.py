@@ -10,7 +10,9 @@ on handshakes. A contract test holds these overrides to the installed uvicorn.
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import signal
 import socket
 import ssl
 from hashlib import sha256
@@ -19,11 +21,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from aesp_proxy import keys
 from aesp_proxy.aggregator.handshakes import watch
 from aesp_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -75,6 +79,30 @@ def bind(host: str, port: int) -> socket.socket:
             f"cannot listen: {error.strerror}", where=where, remedy="choose another --listen"
         ) from error
     return listener
+
+
+def url_of(name: str, port: int, *, scheme: str = "https") -> str:
+    """Return the address of a server by its name, an IPv6 address in brackets."""
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
+
+
+def say_ready(url: str, *, file: Path | None, descriptor: int | None) -> None:
+    """Say to whoever waits that the server accepts: one line of JSON; ConfigError."""
+    line = f'{{"url":"{url}"}}\n'.encode()
+    if file is not None:
+        keys.write_atomic(file, line, mode=0o644)
+    if descriptor is not None:
+        try:
+            os.write(descriptor, line)
+            os.close(descriptor)
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error.strerror}", where="--ready-fd") from error
+
+
+def ignore_raised_signals() -> None:
+    """Let uvicorn stop on a signal: it raises it again, which must not end us before the stores."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
 
 
 def allow_many_descriptors() -> None:
@@ -133,14 +161,17 @@ class AdmittedProtocol(HttpToolsProtocol):
 
 
 class TlsServer(uvicorn.Server):
-    """uvicorn's server on one socket, with a limit on handshakes, and a word when it accepts."""
+    """uvicorn's server on one socket, with a limit on handshakes, and a word when it accepts.
+
+    Without a context it speaks plain HTTP.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
         limits: ServerLimits,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None,
         on_ready: Callable[[], None],
         has_failed: Callable[[], bool],
     ) -> None:
@@ -179,15 +210,18 @@ class TlsServer(uvicorn.Server):
             )
             return protocol
 
+        limits: dict[str, Any] = {}
+        if self._context is not None:
+            limits["ssl_handshake_timeout"] = self._limits.handshake_s_max
+            limits["ssl_shutdown_timeout"] = self._limits.goodbye_s_max
         await self.lifespan.startup()
         self.servers = [
             await loop.create_server(
                 connect,
                 sock=listener,
                 ssl=self._context,
-                ssl_handshake_timeout=self._limits.handshake_s_max,
-                ssl_shutdown_timeout=self._limits.goodbye_s_max,
                 backlog=BACKLOG,
+                **limits,
             )
             for listener in sockets or []
         ]

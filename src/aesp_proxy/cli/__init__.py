@@ -52,6 +52,10 @@ _COMMANDS: Final[Table] = {
         "aesp_proxy.cli.aggregator:aggregator",
         "Serve and query the regional aggregator.",
     ),
+    "witness": (
+        "aesp_proxy.cli.witness:witness",
+        "Cosign the log of an aggregator, so that it shows one history only.",
+    ),
 }
 
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aesp_proxy.cli.aggregator_export import export_group
+from aesp_proxy.cli.aggregator_log import log_group
 from aesp_proxy.cli.aggregator_read import extract, proof, stats
 from aesp_proxy.cli.aggregator_token import token, trust
+from aesp_proxy.cli.flags import split_listen
 from aesp_proxy.cli.output import line, printable
 from aesp_proxy.errors import ConfigError, InputError
 
@@ -51,6 +53,7 @@ def aggregator() -> None:
 aggregator.add_command(token)
 aggregator.add_command(trust)
 aggregator.add_command(export_group)
+aggregator.add_command(log_group)
 aggregator.add_command(stats)
 aggregator.add_command(extract)
 aggregator.add_command(proof)
@@ -83,7 +86,7 @@ def serve(
     from aesp_proxy.aggregator.run import ServeOptions
     from aesp_proxy.aggregator.run import serve as serve_until_told
 
-    host, port = _split_listen(listen)
+    host, port = split_listen(listen)
     log_to_stderr()
     serve_until_told(
         ServeOptions(
@@ -266,13 +269,6 @@ def reindex(*, data: Path) -> None:
 
     rows = rebuild_index(existing(data))
     line(f"aggregator: {rows} events indexed")
-
-
-def _split_listen(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise ConfigError(f"{text!r} is not HOST:PORT", where="--listen")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _ask_stores(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aesp_proxy.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -28,6 +30,14 @@ def listen_flags(listen: str | None) -> dict[str, str]:
         message = f"{listen!r} is not HOST:PORT"
         raise click.UsageError(message)
     return {"listen.host": host, "listen.port": port or "0"}
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """Read HOST:PORT of a server, the port 0 for a free one. ConfigError where it is none."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ConfigError(f"{text!r} is not HOST:PORT", where="--listen")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def more_flags(more: Sequence[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ ROUNDS = 3000
 
 
 @pytest.mark.parametrize(
-    ("name", "choices"), [("fuzz_record", 5), ("fuzz_batch", 6), ("fuzz_tlog", 9)]
+    ("name", "choices"), [("fuzz_record", 5), ("fuzz_batch", 6), ("fuzz_tlog", 11)]
 )
 def test_a_fuzz_target_holds_on_random_inputs(name: str, choices: int) -> None:
     target = load_target(name)

@@ -38,7 +38,6 @@ GRACE_S: Final = 1.0
 """How long one that answered the last time is waited for, when the quorum is there."""
 PAUSE_S_MAX: Final = 60.0
 ANSWER_BYTES_MAX: Final = 65_536
-SIZE_TYPE: Final = "text/x.tlog.size"
 _TRIES: Final = 3
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aesp_proxy import keys
+from aesp_proxy.aggregator.log.store import LogStore
+from aesp_proxy.aggregator.stores import open_objects
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.signature import new_seed
 from aesp_proxy.record.tlog.key_list import KEYS_MAX
@@ -22,6 +24,7 @@ from aesp_proxy.record.tlog.note import (
     parse_signing_key,
     sign_text,
     signing_key,
+    verify_note,
 )
 
 if TYPE_CHECKING:
@@ -84,10 +87,25 @@ def rotate(data: DataDir) -> LogKeys:
 
 
 def retire(data: DataDir) -> LogKeys:
-    """Drop all keys but the newest. ConfigError when there is no other."""
+    """Drop all keys but the newest.
+
+    ConfigError when there is no other, or the newest has not yet signed what is stored: then
+    nobody could tell whose checkpoint that is.
+    """
     old = load_log_keys(data)
     if len(old.signing) == 1:
         raise ConfigError("has one key only", where=str(data.log_key), remedy="rotate first")
+    objects = open_objects(data)
+    try:
+        stored = LogStore(objects).signed()
+    finally:
+        objects.close()
+    if stored is not None and not verify_note(stored, old.public[:1]):
+        raise ConfigError(
+            "the newest key has signed nothing yet",
+            where=str(data.log_key),
+            remedy="start the aggregator once",
+        )
     _write(data, old.signing[:1])
     return load_log_keys(data)
 

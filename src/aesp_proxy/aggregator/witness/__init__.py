@@ -1,0 +1,1 @@
+"""A witness: cosigns checkpoints of logs that it has seen grow, and never two histories."""
