@@ -237,7 +237,7 @@ def _walled(
             settings,
             walled.listener,
             log=start.log,
-            more=walled.more,
+            more=(*walled.more, *(guard.for_proxy if guard is not None else ())),
             sealer_arguments=sealer_arguments(settings),
             loading=start.loading,
         )

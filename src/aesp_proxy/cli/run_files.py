@@ -62,7 +62,9 @@ class RunFiles:
         from aesp_proxy.launch.isolation.view import read
 
         covers = [(row[2], row[1]) for row in read(str(view)) if row[0] == "cover"]
-        return start_file_guard(backend, walled.descriptors, log=log, covers=covers)
+        return start_file_guard(
+            backend, walled.descriptors, log=log, covers=covers, reads=backend != "observe"
+        )
 
     def promise(self, backend: str) -> str:
         """Say what it guarantees, and below which directories."""

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.act.file import FileDenial
-from aesp_proxy.daemon.file_judge import FileJudge, Judged
+from aesp_proxy.daemon.file_judge import UNREAD, FileJudge, Judged
 from aesp_proxy.daemon.scrub import scrubbed
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.guards.forbidden_path import ForbiddenPath
@@ -50,7 +50,8 @@ class JudgedFileGate:
     """Decides and records for one backend; not for several threads at once.
 
     ``judge`` makes the decisions and is replaced with the policy (``swap``).
-    ``reading_refuses`` is whether secrets in a file refuse its opening.
+    ``reading_refuses`` is whether secrets in a file refuse its opening. ``tell_labels`` says
+    to the proxy what is about to be read (``session_labels``).
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class JudgedFileGate:
         *,
         reading_refuses: bool,
         user_of: Callable[[int], str] | None = None,
+        tell_labels: Callable[[tuple[str, ...] | None], bool] = lambda _: True,
     ) -> None:
         self._judge = judge
         self._journal = journal
         self._reading_refuses = reading_refuses
         self._user_of = user_of
+        self._tell_labels = tell_labels
         self._hidden: dict[str, bool] = {}
         self._take(judge)
         self._allowed: set[tuple[FileOperation, str, str]] = set()
@@ -158,11 +161,7 @@ class JudgedFileGate:
     ) -> FileDenial | None:
         """Decide by its content whether a file may be opened; see ``file_port``."""
         judge, refuses = self._judge, self._reading_refuses
-        if judge.snapshot.scanner is None:
-            return None
-        if content is None:
-            if not refuses:
-                return None
+        if content is None and refuses and judge.snapshot.scanner is not None:
             told = f"{size} bytes are not read: at most {self.content_bytes_max}"
             return self._answer(
                 lambda: Judged(
@@ -173,11 +172,26 @@ class JudgedFileGate:
                 size=size,
             )
         return self._answer(
-            lambda: judge.reading(path, resolved, content, refuses=refuses),
+            lambda: self._told(judge, path, resolved, content),
             actor,
             size=size,
             only_findings=True,
         )
+
+    def _told(self, judge: FileJudge, path: str, resolved: str, content: bytes | None) -> Judged:
+        """Judge a content, and tell its labels to the proxy: what is not told is not read."""
+        labels: tuple[str, ...] | None = None
+        if judge.snapshot.scanner is None:
+            judged = judge.access(FileOperation.OPEN, path, resolved)
+        elif content is None:
+            judged, labels = judge.access(FileOperation.OPEN, path, resolved), (UNREAD,)
+        else:
+            judged = judge.reading(path, resolved, content, refuses=self._reading_refuses)
+            labels = judge.labels(judged.decision)
+        if not judged.decision.verdict.passes or self._tell_labels(labels):
+            return judged
+        what = "the proxy cannot be told what is read"
+        return Judged(judged.event, judge.refusal(Reason.INTERCEPTOR_FAILED, what))
 
     def refuse_writing(
         self,

@@ -37,6 +37,7 @@ from aesp_proxy.daemon.file_judge import FileJudge, Strictness
 from aesp_proxy.daemon.policy_source import PolicySource
 from aesp_proxy.daemon.recording import journal_options
 from aesp_proxy.daemon.secret_registry import entries_of
+from aesp_proxy.daemon.session_labels import LABELS, LabelsTold
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
@@ -141,7 +142,7 @@ def _serve(
     )
     options = journal_options(settings.audit)
     with Journal.open(settings.state_dir, options=options) as journal:
-        guard = _Guard(control, source, settings, session_id, backend)
+        guard = _Guard(control, source, settings, session_id, backend, _labels(descriptors))
         policy = source.read(frame)
         control.send(checked_frame())
         guard.begin(source.snapshot(policy, frame), journal)
@@ -160,6 +161,13 @@ def _serve(
                 ready=lambda: guard.ready(journal),
             ),
         )
+
+
+def _labels(descriptors: tuple[tuple[str, int], ...]) -> LabelsTold | None:
+    for kind, number in descriptors:
+        if kind == LABELS:
+            return LabelsTold(socket.socket(fileno=number))
+    return None
 
 
 def _registered(frame: dict[str, object], control: _Control) -> ExactIndex | None:
@@ -185,8 +193,10 @@ class _Guard:
         settings: Settings,
         session_id: str,
         backend: str,
+        labels: LabelsTold | None,
     ) -> None:
         self._control = control
+        self._labels = labels
         self._source = source
         self._settings = settings
         self._backend = backend
@@ -202,7 +212,12 @@ class _Guard:
     def begin(self, snapshot: Snapshot, journal: Journal) -> None:
         """Make the gate of the first policy."""
         refuses = self._settings.files.secrets_read == "refuse"
-        self.gate = JudgedFileGate(self._judge(snapshot), journal, reading_refuses=refuses)
+        judge = self._judge(snapshot)
+        if self._labels is None:
+            self.gate = JudgedFileGate(judge, journal, reading_refuses=refuses)
+        else:
+            tell = self._labels.tell
+            self.gate = JudgedFileGate(judge, journal, reading_refuses=refuses, tell_labels=tell)
 
     def ready(self, journal: Journal) -> None:
         """Put into the record what is guarded and how, and say that all is decided."""

@@ -30,6 +30,8 @@ _EMPTY: Final = frozenset({FileOperation.CREATE, FileOperation.DELETE})
 
 SECRET: Final = "secret"  # noqa: S105 - a label
 """The label of content with a finding of a kind that has no tag of its own."""
+UNREAD: Final = "unread"
+"""The label of content that was more than is read."""
 
 
 class Strictness(NamedTuple):

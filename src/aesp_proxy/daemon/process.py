@@ -24,6 +24,7 @@ from typing import Final
 
 from aesp_proxy.daemon import early
 from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.session_labels import LABELS, label_channel
 from aesp_proxy.errors import UnavailableError
 
 WORKER_MODULE: Final = "aesp_proxy.daemon.worker"
@@ -143,14 +144,25 @@ class Helpers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileGuard:
-    """The file guard of a run, started, and our end of its control socket."""
+    """The file guard of a run, started, and our end of its control socket.
+
+    ``labels`` is for the proxy: what the guard tells of what is read (``session_labels``).
+    """
 
     process: HelperProcess
     control: socket.socket
+    labels: socket.socket | None = None
+
+    @property
+    def for_proxy(self) -> tuple[tuple[str, socket.socket], ...]:
+        """Sockets for the proxy, each with its option."""
+        return (("--labels-fd", self.labels),) if self.labels is not None else ()
 
     def discard(self) -> None:
         """End it: what it serves is closed then."""
         self.control.close()
+        if self.labels is not None:
+            self.labels.close()
         self.process.send_signal(signal.SIGKILL)
         self.process.collect()
 
@@ -228,16 +240,22 @@ def start_file_guard(
     *,
     log: Path,
     covers: Sequence[tuple[str, str]] = (),
+    reads: bool = False,
     command: Sequence[str] = (),
 ) -> FileGuard:
     """Start the process that serves ``backend``; takes over the descriptors.
 
-    ``covers`` are paths that show another one, and cannot be changed.
+    ``covers`` are paths that show another one, and cannot be changed. ``reads`` is whether
+    it looks at all that is read, and tells the proxy.
     UnavailableError when it cannot be started.
     """
     command = command or module_command(FILE_GUARD_MODULE, death_signal=signal.SIGKILL)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     words = ["--backend", backend, "--control-fd", str(theirs.fileno())]
+    heard: socket.socket | None = None
+    if reads:
+        told, heard = label_channel()
+        descriptors = (*descriptors, (LABELS, told.detach()))
     for kind, descriptor in descriptors:
         words += ["--given", f"{kind}={descriptor}"]
     for target, source in covers:
@@ -248,12 +266,14 @@ def start_file_guard(
         process.start()
     except UnavailableError:
         ours.close()
+        if heard is not None:
+            heard.close()
         raise
     finally:
         for descriptor in fds[1:]:
             os.close(descriptor)
         theirs.close()
-    return FileGuard(process=process, control=ours)
+    return FileGuard(process=process, control=ours, labels=heard)
 
 
 def start_helpers(

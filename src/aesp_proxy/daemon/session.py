@@ -1,23 +1,36 @@
 """What a worker's session has done so far, and who acts in it: the context of rules.
 
 Counted by the worker itself, from its own decisions: a rule on ``session.denials`` sees
-every refusal before it. Labels, risk and spend are not known to this version, so a rule
-that reads them errs, and refuses if it restricts.
+every refusal before it. Labels are known where a file guard tells them (``session_labels``);
+risk and spend are not known to this version. A rule that reads what is not known errs, and
+refuses if it restricts.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from aesp_proxy.daemon.config import ClaimSettings
 from aesp_proxy.model.context import Claims, Context, Level, Session
 
 
 class SessionCounter:
-    """Counts requests let out, body bytes sent and refusals since ``started_ns`` (UTC)."""
+    """Counts requests let out, body bytes sent and refusals since ``started_ns`` (UTC).
 
-    __slots__ = ("_bytes_out", "_claims", "_denials", "_egress", "_started_ns")
+    ``labels`` says what is known of what was read.
+    """
 
-    def __init__(self, *, started_ns: int, claims: Claims) -> None:
+    __slots__ = ("_bytes_out", "_claims", "_denials", "_egress", "_labels", "_started_ns")
+
+    def __init__(
+        self,
+        *,
+        started_ns: int,
+        claims: Claims,
+        labels: Callable[[], tuple[str, ...] | None] = lambda: None,
+    ) -> None:
         self._started_ns = started_ns
+        self._labels = labels
         self._claims = claims
         self._egress = 0
         self._bytes_out = 0
@@ -26,6 +39,7 @@ class SessionCounter:
     def context(self) -> Context:
         """Return what rules may know now."""
         session = Session(
+            labels=self._labels(),
             started_ns=self._started_ns,
             egress_count=self._egress,
             bytes_out=self._bytes_out,

@@ -12,10 +12,8 @@ import logging
 import socket
 import sys
 import time
-from argparse import ArgumentParser
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 
 import uvloop
@@ -34,9 +32,11 @@ from aesp_proxy.daemon.resolving import budget_limits, own_resolver, server_limi
 from aesp_proxy.daemon.roots import upstream_roots
 from aesp_proxy.daemon.secret_registry import entries_of
 from aesp_proxy.daemon.session import SessionCounter, claims_of
+from aesp_proxy.daemon.session_labels import heard_by
 from aesp_proxy.daemon.session_pieces import SessionPieces
 from aesp_proxy.daemon.shared_pieces import PieceQueues
 from aesp_proxy.daemon.worker_control import ControlLoop
+from aesp_proxy.daemon.worker_sockets import Sockets, inherited
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.registered import Entry
 from aesp_proxy.decide.snapshot import Snapshot
@@ -54,7 +54,7 @@ from aesp_proxy.intercept.resolver.resolver import Resolver
 from aesp_proxy.intercept.resolver.server import DnsInterceptor
 from aesp_proxy.intercept.resolver.stand_ins import StandIns
 from aesp_proxy.intercept.shared_names import SharedNames
-from aesp_proxy.intercept.socket_owner import Place, SocketOwners
+from aesp_proxy.intercept.socket_owner import SocketOwners
 from aesp_proxy.normalize.http_head import HeadLimits
 from aesp_proxy.record.journal import Journal
 from aesp_proxy.record.spool_check import check_newest_batch
@@ -64,26 +64,6 @@ log = logging.getLogger(__name__)
 _EXIT_CONFIG = 3
 _EXIT_RUNTIME = 4
 _READ_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sockets:
-    """What was inherited to listen on."""
-
-    listen: socket.socket
-    transparent: tuple[socket.socket, ...] = ()
-    dns_udp: tuple[socket.socket, ...] = ()
-    dns_tcp: tuple[socket.socket, ...] = ()
-    names_in: socket.socket | None = None
-    names_out: tuple[socket.socket, ...] = ()
-    pieces_in: socket.socket | None = None
-    pieces_out: tuple[socket.socket, ...] = ()
-
-    def places(self) -> frozenset[Place]:
-        """Return where they are bound."""
-        bound = (self.listen, *self.transparent, *self.dns_udp, *self.dns_tcp)
-        names = (sock.getsockname() for sock in bound)
-        return frozenset((ip_address(name[0].partition("%")[0]), name[1]) for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,29 +80,8 @@ class Started:
 
 def main() -> None:
     """Run until told to stop; never a traceback for what an operator can mend."""
-    parser = ArgumentParser(prog="aesp_proxy.daemon.worker")
-    parser.add_argument("--control-fd", type=int, required=True)
-    parser.add_argument("--listen-fd", type=int, required=True)
-    parser.add_argument("--transparent-fd", type=int, action="append", default=[])
-    parser.add_argument("--dns-udp-fd", type=int, action="append", default=[])
-    parser.add_argument("--dns-tcp-fd", type=int, action="append", default=[])
-    parser.add_argument("--names-in-fd", type=int)
-    parser.add_argument("--names-out-fd", type=int, action="append", default=[])
-    parser.add_argument("--pieces-in-fd", type=int)
-    parser.add_argument("--pieces-out-fd", type=int, action="append", default=[])
-    arguments = parser.parse_args()
+    control, sockets = inherited(sys.argv[1:])
     worker_log.install()
-    control = socket.socket(fileno=arguments.control_fd)
-    sockets = Sockets(
-        listen=socket.socket(fileno=arguments.listen_fd),
-        transparent=tuple(socket.socket(fileno=fd) for fd in arguments.transparent_fd),
-        dns_udp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_udp_fd),
-        dns_tcp=tuple(socket.socket(fileno=fd) for fd in arguments.dns_tcp_fd),
-        names_in=socket.socket(fileno=arguments.names_in_fd) if arguments.names_in_fd else None,
-        names_out=tuple(socket.socket(fileno=fd) for fd in arguments.names_out_fd),
-        pieces_in=socket.socket(fileno=arguments.pieces_in_fd) if arguments.pieces_in_fd else None,
-        pieces_out=tuple(socket.socket(fileno=fd) for fd in arguments.pieces_out_fd),
-    )
     sys.exit(uvloop.run(_run(control, sockets)))
 
 
@@ -169,11 +128,8 @@ async def _start(
     sockets: Sockets,
     control: socket.socket,
 ) -> Started:
-    raw, session_id, ca_dir = frame.get("settings"), frame.get("session_id"), frame.get("ca_dir")
-    if frame.get("type") != "config" or not isinstance(raw, dict):
-        msg = f"the supervisor sent {frame.get('type')!r} before the configuration"
-        raise InputError(msg)
-    settings = Settings.from_worker(raw)
+    settings = _settings(frame)
+    session_id, ca_dir = frame.get("session_id"), frame.get("ca_dir")
     verify_contract()
     resolver = _resolver(settings, sockets)
     check_newest_batch(settings.state_dir)
@@ -186,9 +142,10 @@ async def _start(
     )
     policy = source.read(frame)
     master, corporate = _ways_out(settings, Path(str(ca_dir)))
-    journal = _journal(settings)
+    journal = Journal.open(settings.state_dir, options=journal_options(settings.audit))
     await asyncio.get_running_loop().sock_sendall(control, checked_frame())
-    pipeline = _pipeline(settings, source.snapshot(policy, frame), str(session_id), journal)
+    identity, labels = _identity(settings, str(session_id)), heard_by(sockets.labels)
+    pipeline = _pipeline(settings, source.snapshot(policy, frame), identity, labels, journal)
     _share_pieces(pipeline, sockets)
     names = _names(sockets)
     is_captured = captures(settings)
@@ -224,6 +181,14 @@ async def _start(
         source=source,
         entries=entries,
     )
+
+
+def _settings(frame: dict[str, object]) -> Settings:
+    raw = frame.get("settings")
+    if frame.get("type") != "config" or not isinstance(raw, dict):
+        msg = f"the supervisor sent {frame.get('type')!r} before the configuration"
+        raise InputError(msg)
+    return Settings.from_worker(raw)
 
 
 def _resolver(settings: Settings, sockets: Sockets) -> Resolver | None:
@@ -274,13 +239,6 @@ def _names(sockets: Sockets) -> Names:
     return names
 
 
-def _journal(settings: Settings) -> Journal:
-    return Journal.open(
-        settings.state_dir,
-        options=journal_options(settings.audit),
-    )
-
-
 def _share_pieces(pipeline: Pipeline, sockets: Sockets) -> None:
     """Have the memory of pieces be that of all workers, where there are more."""
     inbox = sockets.pieces_in
@@ -299,13 +257,19 @@ def _share_pieces(pipeline: Pipeline, sockets: Sockets) -> None:
 
 
 def _pipeline(
-    settings: Settings, snapshot: Snapshot, session_id: str, journal: Journal
+    settings: Settings,
+    snapshot: Snapshot,
+    identity: Identity,
+    labels: Callable[[], tuple[str, ...] | None],
+    journal: Journal,
 ) -> Pipeline:
     return Pipeline(
         snapshot=snapshot,
         journal=journal,
-        identity=_identity(settings, session_id),
-        session=SessionCounter(started_ns=time.time_ns(), claims=claims_of(settings.claims)),
+        identity=identity,
+        session=SessionCounter(
+            started_ns=time.time_ns(), claims=claims_of(settings.claims), labels=labels
+        ),
         scan=ScanLimits(
             window_bytes=settings.scan.window_bytes,
             inflated_bytes_max=settings.scan.inflate_bytes_max,
