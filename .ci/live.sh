@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 clients="openssh-server rclone ruby libwww-perl liblwp-protocol-https-perl netcat-openbsd"
 # The receiver of docs/siem.md.
 clients="$clients rsyslog-gnutls"
+# The object store of docs/aggregator.md: 61 MB to fetch.
+clients="$clients radosgw ceph-mon ceph-osd"
 command -v npm >/dev/null 2>&1 || clients="$clients nodejs npm"
 command -v javac >/dev/null 2>&1 || clients="$clients default-jdk-headless"
 # shellcheck disable=SC2086 # a list of words

@@ -103,8 +103,8 @@ class DirectoryObjects:
         self._pool.shutdown()
 
     def _path(self, key: str) -> Path:
-        parts = Path(key).parts
-        if not parts or key.startswith("/") or any(part in {"..", "."} for part in parts):
+        parts = key.split("/")
+        if {"", ".", ".."} & set(parts):
             raise RecordError("is not a key of this store", where=repr(key))
         return self._root.joinpath(*parts)
 
