@@ -193,7 +193,7 @@ def test_what_the_operator_must_mend_is_said_at_the_start_and_no_secret_with_it(
     with pytest.raises(ConfigError, match=says) as checked:
         store.check()
     with pytest.raises(RecordError, match=says) as put:
-        store.put_all([("a/one", b"1")])
+        store.put_all([("evidence/one", b"1")])
     for error in (checked.value, put.value):
         told = f"{error} {error.__cause__} {error.where} {error.remedy}"
         for secret in (SECRET_KEY, OTHER_SECRET, "wr0ng", ACCESS_KEY, OTHER_KEY, "NOBODYSKEY"):
@@ -275,11 +275,24 @@ class TestLock:
         client.delete_object(Bucket="locked", Key=key)
         assert store.get(key) == data
 
+    def test_what_is_written_again_and_again_is_not_locked(
+        self, ceph: Ceph, kept: tuple[S3Objects, str, bytes]
+    ) -> None:
+        store = kept[0]
+        for number in range(3):
+            store.put_all([("log/checkpoint", bytes([number]))])
+            assert store.find("log/checkpoint") == bytes([number])
+        assert "ObjectLockMode" not in ceph.client().head_object(
+            Bucket="locked", Key="log/checkpoint"
+        )
+        assert store.remove_all(["log/checkpoint", "log/none"]) == 1
+        assert store.find("log/checkpoint") is None
+
     def test_governance_is_another_mode(self, ceph: Ceph, opened: Opener) -> None:
         store = opened("locked", lock_days=1, lock_mode="GOVERNANCE")
         store.check()
-        store.put_all([("a/governed", b"1")])
-        head = ceph.client().head_object(Bucket="locked", Key="a/governed")
+        store.put_all([("evidence/h/governed", b"1")])
+        head = ceph.client().head_object(Bucket="locked", Key="evidence/h/governed")
         assert head["ObjectLockMode"] == "GOVERNANCE"
 
 
@@ -372,6 +385,12 @@ _GETS = [
     pytest.param(Fault(says=answer(b"403 Forbidden", b"AccessDenied")), UnavailableError, id="403"),
     pytest.param(
         Fault(says=answer(b"404 Not Found", b"NoSuchBucket")), UnavailableError, id="no-bucket"
+    ),
+    pytest.param(Fault(says=answer(b"404 Not Found")), UnavailableError, id="bare-404"),
+    pytest.param(
+        Fault(says=answer(b"404 Not Found", body=b"<html>no such page</html>")),
+        UnavailableError,
+        id="page-404",
     ),
     pytest.param(Fault(says=answer(b"404 Not Found", b"NoSuchKey")), RecordError, id="no-key"),
     pytest.param(

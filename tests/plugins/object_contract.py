@@ -47,6 +47,9 @@ class ObjectContract:
     def test_what_is_not_there_is_a_record_error(self, objects: ObjectStore, place: str) -> None:
         with pytest.raises(RecordError):
             objects.get(f"{place}/none")
+        assert objects.find(f"{place}/none") is None
+        objects.put_all([(f"{place}/one", b"1")])
+        assert objects.find(f"{place}/one") == b"1"
 
     @pytest.mark.parametrize("key", ["", "/etc/passwd", "../up", "a/../../up", "a/./b", "."])
     def test_a_key_never_leads_out(self, objects: ObjectStore, key: str) -> None:

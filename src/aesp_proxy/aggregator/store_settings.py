@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aesp_proxy import keys
+from aesp_proxy.aggregator.store.s3_settings import KEYS as S3_KEYS
+from aesp_proxy.aggregator.store.s3_settings import S3Settings, read_s3_settings
 from aesp_proxy.decide.policy.document import Mapping, Node, Scalar, at, parse_document
 from aesp_proxy.errors import ConfigError
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 KEYS: Final[dict[str, str]] = {
     "objects.directory": "Where the batches are, a directory that several aggregators share.",
+    **{f"objects.s3.{name}": text for name, text in S3_KEYS.items()},
 }
 _TOP: Final = ("objects",)
 
@@ -27,10 +30,12 @@ _TOP: Final = ("objects",)
 class StoreSettings:
     """Where each store is; what is None is embedded in the data directory.
 
-    ``objects_directory`` is where batches are, in place of the data directory itself.
+    ``objects_directory`` or ``objects_s3`` is where batches are, in place of the data
+    directory itself.
     """
 
     objects_directory: Path | None = None
+    objects_s3: S3Settings | None = None
 
 
 def load_store_settings(path: Path) -> StoreSettings:
@@ -48,18 +53,23 @@ def load_store_settings(path: Path) -> StoreSettings:
     for key, _ in document.entries:
         if key.text not in _TOP:
             raise ConfigError(f"{key.text!r} is not a setting", where=at(key))
-    return StoreSettings(objects_directory=_objects(document.get("objects"), path.parent))
+    directory, bucket = _objects(document.get("objects"), path.parent)
+    return StoreSettings(objects_directory=directory, objects_s3=bucket)
 
 
-def _objects(node: Node | None, root: Path) -> Path | None:
+def _objects(node: Node | None, root: Path) -> tuple[Path | None, S3Settings | None]:
     if node is None:
-        return None
+        return None, None
     if not isinstance(node, Mapping) or len(node.entries) != 1:
-        raise ConfigError("objects names one kind of store", where=at(node), remedy="directory")
+        raise ConfigError(
+            "objects names one kind of store", where=at(node), remedy="directory or s3"
+        )
     key, value = node.entries[0]
+    if key.text == "s3":
+        return None, read_s3_settings(value, root)
     if key.text != "directory":
         raise ConfigError(f"{key.text!r} is not a setting of objects", where=at(key))
-    return root.absolute() / text_of(key, value)
+    return root.absolute() / text_of(key, value), None
 
 
 def text_of(key: Scalar, node: Node) -> str:

@@ -6,6 +6,7 @@ process opens its own. Without ``stores.yaml`` all are embedded in the data dire
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,9 +32,16 @@ log = structlog.get_logger(__name__)
 
 
 def open_objects(data: DataDir) -> ObjectStore:
-    """Open where batches are."""
+    """Open where batches are. ConfigError when settings, library or credentials are wrong."""
     settings = load_store_settings(data.store_settings)
-    return DirectoryObjects(settings.objects_directory or data.root)
+    if settings.objects_s3 is not None:
+        # Only who uses a bucket has the library, and pays for it at each start.
+        from aesp_proxy.aggregator.store.s3 import S3Objects  # noqa: PLC0415
+
+        return S3Objects(settings.objects_s3, environment=os.environ)
+    if settings.objects_directory is not None:
+        return DirectoryObjects(settings.objects_directory, by_hash=True)
+    return DirectoryObjects(data.root)
 
 
 def open_ledger(data: DataDir, objects: ObjectStore) -> SqliteLedger:

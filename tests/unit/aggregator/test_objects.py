@@ -15,8 +15,15 @@ from aesp_proxy.aggregator.store.objects import DirectoryObjects
 from aesp_proxy.errors import ConfigError, RecordError
 
 
+@pytest.fixture(params=[False, True], ids=["own", "shared"])
+def objects(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DirectoryObjects]:
+    store = DirectoryObjects(tmp_path / "data", by_hash=request.param)
+    yield store
+    store.close()
+
+
 @pytest.fixture
-def objects(tmp_path: Path) -> Iterator[DirectoryObjects]:
+def embedded(tmp_path: Path) -> Iterator[DirectoryObjects]:
     store = DirectoryObjects(tmp_path / "data")
     yield store
     store.close()
@@ -100,19 +107,19 @@ def test_the_order_is_content_then_name_then_directory(
 
 
 def test_a_symbolic_link_in_the_place_of_an_object_is_not_followed(
-    objects: DirectoryObjects, tmp_path: Path
+    embedded: DirectoryObjects, tmp_path: Path
 ) -> None:
-    objects.put_all([("a/zero", b"")])
+    embedded.put_all([("a/zero", b"")])
     (tmp_path / "data" / "a" / "one.part").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RecordError):
-        objects.put_all([("a/one", b"1")])
+        embedded.put_all([("a/one", b"1")])
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_removing_takes_whole_and_half_written(objects: DirectoryObjects, tmp_path: Path) -> None:
-    objects.put_all([("a/one", b"1")])
+def test_removing_takes_whole_and_half_written(embedded: DirectoryObjects, tmp_path: Path) -> None:
+    embedded.put_all([("a/one", b"1")])
     (tmp_path / "data" / "a" / "two.part").write_bytes(b"half")
-    assert objects.remove_all(["a/one", "a/two", "a/three"]) == 2
+    assert embedded.remove_all(["a/one", "a/two", "a/three"]) == 2
     assert names(tmp_path / "data") == []
 
 

@@ -18,7 +18,7 @@ from aesp_proxy.errors import ConfigError
 
 PACKAGE = Path(aesp_proxy.aggregator.__file__).parent.parent
 STORES = {"SqliteControl", "SqliteExports", "SqliteIndex", "SqliteIndexReader", "SqliteLedger"}
-STORES |= {"DirectoryObjects", "LedgerReader"}
+STORES |= {"DirectoryObjects", "LedgerReader", "S3Objects"}
 
 
 def test_stores_are_opened_in_one_place():
@@ -45,9 +45,36 @@ def test_batches_can_be_in_a_directory_that_others_share(tmp_path: Path):
     assert (tmp_path / "shared/batches/h/1.batch").read_bytes() == b"bytes"
 
 
+def test_batches_can_be_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = DataDir(tmp_path)
+    data.store_settings.write_text(
+        "objects: {s3: {endpoint: https://s3.example.test, bucket: kept}}\n"
+    )
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    with pytest.raises(ConfigError, match="no credentials"):
+        open_objects(data)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    objects = open_objects(data)
+    objects.close()
+    assert objects.by_hash
+
+
+def test_where_others_write_a_batch_is_named_by_its_hash(tmp_path: Path):
+    data = DataDir(tmp_path)
+    for text, by_hash in (("", False), ("objects: {directory: shared}\n", True)):
+        if text:
+            data.store_settings.write_text(text)
+        objects = open_objects(data)
+        objects.close()
+        assert objects.by_hash is by_hash
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("objects: {s3: here}\n", "1:15: s3 is a map"),
+        ("objects: {s3: {bucket: abc}}\n", "1:15: endpoint is missing"),
         ("other: 1\n", "1:1: 'other' is not a setting"),
         ("objects: here\n", "1:10: objects names one kind of store"),
         ("objects: {directory: a, more: b}\n", "1:10: objects names one kind of store"),
@@ -55,7 +82,7 @@ def test_batches_can_be_in_a_directory_that_others_share(tmp_path: Path):
         ("objects: {directory: [a]}\n", "1:22: directory must be text"),
         ("", "the file is empty"),
     ],
-    ids=["key", "text", "two", "kind", "list", "empty"],
+    ids=["s3-map", "s3-endpoint", "key", "text", "two", "kind", "list", "empty"],
 )
 def test_a_wrong_setting_is_said_with_its_place(tmp_path: Path, text: str, said: str):
     path = tmp_path / "stores.yaml"

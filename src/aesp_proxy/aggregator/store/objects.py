@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 from aesp_proxy.errors import ConfigError, RecordError
 
@@ -28,10 +29,10 @@ SYNC_THREADS: Final = 8
 class DirectoryObjects:
     """Objects under ``root``, keyed by relative path (``batches/ORIGIN/NNNNNNNNNN.batch``)."""
 
-    by_hash = False
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, by_hash: bool = False) -> None:
+        self._root, self.by_hash = root, by_hash
+        # Where others write too, they may write the same batch at the same moment.
+        self._part_suffix = f".{uuid4().hex}{PART_SUFFIX}" if by_hash else PART_SUFFIX
         self._pool = ThreadPoolExecutor(max_workers=SYNC_THREADS, thread_name_prefix="object-sync")
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ class DirectoryObjects:
         removed = 0
         for key in keys:
             path = self._path(key)
-            for name in (path, path.with_name(path.name + PART_SUFFIX)):
+            for name in (path, path.with_name(path.name + self._part_suffix)):
                 try:
                     name.unlink()
                 except FileNotFoundError:
@@ -110,7 +111,7 @@ class DirectoryObjects:
 
     def _put(self, key: str, content: bytes) -> None:
         path = self._path(key)
-        part = path.with_name(path.name + PART_SUFFIX)
+        part = path.with_name(path.name + self._part_suffix)
         try:
             descriptor = _open_new(part)
         except FileNotFoundError:

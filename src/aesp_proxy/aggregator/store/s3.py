@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from aesp_proxy.aggregator.store.s3_settings import S3Settings
 
+KEPT: Final = ("batches/", "evidence/")
+"""What is never written again under its name, and is locked; the log's files are not."""
 PUT_THREADS: Final = 16
 OBJECT_BYTES_MAX: Final = 2 * Limits().batch_bytes_max
 CLOCK_S_MAX: Final = 300.0
@@ -74,25 +76,23 @@ class S3Objects:
     def put_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
         """Store every (key, content), all or a RecordError that says why, in bounded time.
 
-        What was on its way when one failed may still arrive, under a key that only the
-        same bytes have.
+        A batch that was on its way when another failed may still arrive, under a key that
+        only the same bytes have.
         """
         self._pause.check(self._settings.where)
         futures = [self._pool.submit(self._put, *item) for item in objects]
-        done, waiting = wait(futures, timeout=self._settings.put_s_max, return_when=FIRST_EXCEPTION)
-        for future in waiting:
-            future.cancel()
-        said = _first_fault(done)
-        if said is None and waiting:
-            said = Said(word="late", text="did not take them in time", passing=True)
-        if said is not None:
-            self._pause.failed(said)
-            raise RecordError(
-                f"cannot store a batch: {said.text}",
-                where=self._settings.where,
-                remedy=said.remedy or "hosts keep it and send it again",
-            )
-        self._pause.succeeded()
+        said = self._fault_of(futures)
+        if said is None:
+            self._pause.succeeded()
+            return
+        if not all(key.startswith(KEPT) for key, _ in objects):
+            wait(futures)  # what may be written again must not be written late
+        self._pause.failed(said)
+        raise RecordError(
+            f"cannot store a batch: {said.text}",
+            where=self._settings.where,
+            remedy=said.remedy or "hosts keep it and send it again",
+        )
 
     def get(self, key: str) -> bytes:
         """Return the content of ``key``.
@@ -100,6 +100,13 @@ class S3Objects:
         RecordError when it is not there or is not what its key says; UnavailableError when
         the store cannot say that now.
         """
+        content = self.find(key)
+        if content is None:
+            raise RecordError("is not there", where=self._where(key))
+        return content
+
+    def find(self, key: str) -> bytes | None:
+        """Return the content of ``key``, None when there is none; errors as :meth:`get`."""
         content = self._read(key)
         if content is not None and _is_named(key, content):
             return content
@@ -109,12 +116,15 @@ class S3Objects:
                 log.warning("object_was_hidden", key=key, version=version)
                 return older
         if content is None:
-            raise RecordError("is not there", where=self._where(key))
+            return None
         raise RecordError("is not the batch that its name says", where=self._where(key))
 
     def remove_all(self, keys: Sequence[str]) -> int:
-        """Delete what is there of ``keys``; return how many were. RecordError under lock."""
-        if self._settings.lock_days:
+        """Delete what is there of ``keys``; return how many were.
+
+        RecordError for batches and evidence, where they are locked.
+        """
+        if self._settings.lock_days and any(key.startswith(KEPT) for key in keys):
             raise RecordError(
                 f"nothing is removed for {self._settings.lock_days} days (Object Lock)",
                 where=self._settings.where,
@@ -139,7 +149,8 @@ class S3Objects:
         there now. A server that says yes to a lock and sets none is found.
         """
         key = PROBE
-        self._checked(self._client.put_object, key, **self._put_options(_PROBE_BYTES, days=1))
+        days = min(self._settings.lock_days, 1)
+        self._checked(self._client.put_object, key, **self._put_options(_PROBE_BYTES, days=days))
         head = self._checked(self._client.head_object, key)
         self._check_clock(head)
         if self._settings.lock_days and not _locked_until(head, self._settings.lock_mode):
@@ -151,8 +162,17 @@ class S3Objects:
         if self._checked(self._client.head_object, f"{PROBE}-absent") is not None:
             raise ConfigError("has every object that is asked for", where=self._settings.where)
 
+    def _fault_of(self, futures: Sequence[Future[None]]) -> Said | None:
+        """Wait for all, for the first that fails, or as long as may be; what failed."""
+        done, waiting = wait(futures, timeout=self._settings.put_s_max, return_when=FIRST_EXCEPTION)
+        for future in waiting:
+            future.cancel()
+        late = Said(word="late", text="did not take them in time", passing=True)
+        return _first_fault(done) or (late if waiting else None)
+
     def _put(self, key: str, content: bytes) -> None:
-        options = self._put_options(content, days=self._settings.lock_days)
+        days = self._settings.lock_days if key.startswith(KEPT) else 0
+        options = self._put_options(content, days=days)
         answer = self._client.put_object(**self._place(key), **options)
         tag = str(answer.get("ETag", "")).strip('"')
         # With a key of a key service the tag is not the MD5; Content-MD5 was checked there.
@@ -167,7 +187,7 @@ class S3Objects:
             "ContentMD5": b64encode(digest).decode("ascii"),
             "ContentType": "application/octet-stream",
         }
-        if self._settings.lock_days:
+        if days:
             options["ObjectLockMode"] = self._settings.lock_mode
             options["ObjectLockRetainUntilDate"] = self._now() + timedelta(days=days)
         return options
@@ -219,7 +239,10 @@ class S3Objects:
             return call(**self._place(key), **options)
         except FAULTS as error:
             said = say(error)
-            if said.word == "missing":
+            if said.word == "missing" or (said.word, call) == (
+                "not_found",
+                self._client.head_object,
+            ):
                 return None
             raise self._unavailable(key, said) from None
 
@@ -231,7 +254,7 @@ class S3Objects:
             return call(**self._place(key), **options)
         except FAULTS as error:
             said = say(error)
-            if said.word == "missing":
+            if said.word in {"missing", "not_found"}:
                 return self._bucket_or_nothing()
             kind = UnavailableError if said.passing else ConfigError
             raise kind(said.text, where=self._settings.where, remedy=said.remedy) from None
@@ -242,7 +265,7 @@ class S3Objects:
             self._client.head_bucket(Bucket=self._settings.bucket)
         except FAULTS as error:
             said = say(error)
-            text = "there is no such bucket" if said.word == "missing" else said.text
+            text = "there is no such bucket" if said.word == "not_found" else said.text
             raise ConfigError(text, where=self._settings.where, remedy="make it") from None
 
     def _check_clock(self, head: Mapping[str, Any]) -> None:

@@ -204,7 +204,8 @@ def _say_answer(error: ClientError) -> Said:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = f"answers {int(status)}"
     if status == 404:
-        return Said(word="missing", text="is not there")
+        # Without the code it may be anybody's: an answer to HEAD, or a proxy's page.
+        return Said(word="not_found", text="answers 404", passing=True)
     if status == 403:
         return _CODES["AccessDenied"]
     return Said(word="answer", text=text, passing=status >= 500 or status == 429)
