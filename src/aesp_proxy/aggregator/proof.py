@@ -1,7 +1,9 @@
-"""The inclusion proof of one event, from the stored batch, and its check.
+"""The inclusion proof of one event, from the stored batch and the log.
 
 The proof binds the event's exact bytes to the Merkle root in the header that its host
-signed: nobody who lacks the host's key can make one, the aggregator included.
+signed: nobody who lacks the host's key can make one, the aggregator included. And it binds
+that header to the log (C2SP tlog-proof): nobody can show another history to others, the
+host included.
 """
 
 from __future__ import annotations
@@ -11,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from aesp_proxy.aggregator.export.event import proof_json
 from aesp_proxy.aggregator.export.reading import BatchReader
+from aesp_proxy.aggregator.log.keys import load_log_keys
+from aesp_proxy.aggregator.log.prove import LogProver
+from aesp_proxy.aggregator.log.store import LogStore
+from aesp_proxy.aggregator.proof_check import check_proof
 from aesp_proxy.aggregator.stores import open_control, open_ledger_reader, open_objects
-from aesp_proxy.errors import InputError, TrustError
-from aesp_proxy.record.header import decode_header, signed_message
+from aesp_proxy.errors import InputError, UnavailableError
+from aesp_proxy.record.header import decode_header
 from aesp_proxy.record.keyring import pinned
-from aesp_proxy.record.merkle import leaf_hash, verify_inclusion
-from aesp_proxy.record.signature import is_signed
+from aesp_proxy.record.tlog.policy import policy_of
+from aesp_proxy.record.tlog.proof import LogProof, verify_proof
 
 if TYPE_CHECKING:
-    from aesp_proxy.aggregator.export.event import Sealing
     from aesp_proxy.aggregator.identity import DataDir
+    from aesp_proxy.aggregator.ports import BatchPlace, BatchSource, ObjectStore
 
 
 def event_proof(data: DataDir, event_id: str) -> dict[str, Any]:
@@ -50,6 +56,7 @@ def event_proof(data: DataDir, event_id: str) -> dict[str, Any]:
         key_id = decode_header(event.sealing.header).key_id
         public_key = ring.key_for(key_id, place.batch_no)
         check_proof(event.sealing, public_key=public_key)
+        log_proof = _log_proof(data, ledger, objects, place)
     return {
         "id": event.id,
         "origin": origin,
@@ -57,19 +64,22 @@ def event_proof(data: DataDir, event_id: str) -> dict[str, Any]:
         "key_id": key_id,
         "public_key": public_key.hex(),
         **proof_json(event.sealing),
+        "log": log_proof.encode().decode() if log_proof else None,
     }
 
 
-def check_proof(sealing: Sealing, *, public_key: bytes) -> None:
-    """Check a proof against the host's public key (32 raw bytes); TrustError when it fails."""
-    header = decode_header(sealing.header)
-    if not is_signed(public_key, sealing.signature, signed_message(sealing.header)):
-        raise TrustError("the signature over the batch's header fails")
-    included = verify_inclusion(
-        leaf_hash(sealing.row), sealing.leaf_index, header.count, sealing.path, header.root
-    )
-    if not included or sealing.tree_size != header.count:
-        raise TrustError("the record is not in the batch that the header signs")
+def _log_proof(
+    data: DataDir, ledger: BatchSource, objects: ObjectStore, place: BatchPlace
+) -> LogProof | None:
+    """Prove that the log holds a batch, checked; None while it does not yet."""
+    try:
+        prover = LogProver(ledger, LogStore(objects))
+    except UnavailableError:
+        return None
+    proof = prover.inclusion(place)
+    if proof is not None:
+        verify_proof(proof, prover.leaf(place), policy_of(load_log_keys(data).public, []))
+    return proof
 
 
 def _parts(event_id: str) -> tuple[str, int, int]:

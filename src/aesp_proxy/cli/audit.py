@@ -135,33 +135,55 @@ def record_dict(record_id: RecordId, record: Record) -> dict[str, Any]:
 
 
 @audit.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
 @click.option("--key", type=click.Path(path_type=Path), help="The origin's public key (PEM).")
 @click.option("--receipt", type=click.Path(path_type=Path), help="A receipt you kept.")
 @click.option(
     "--aggregator-key", type=click.Path(path_type=Path), help="The aggregator's key (PEM)."
 )
+@click.option(
+    "--proof", type=click.Path(path_type=Path), help="One event: what `aggregator proof` prints."
+)
+@click.option("--log-key", "log_keys", multiple=True, metavar="KEY", help="The log's, or a file.")
+@click.option("--witness-key", "witness_keys", multiple=True, metavar="KEY", help="Who cosigned.")
+@click.option("--witnesses", "need", type=int, metavar="N", help="So many of them; else all.")
+@click.option("--log-policy", type=click.Path(path_type=Path), help="Instead, a C2SP tlog-policy.")
 @_json_option
 def verify(
     *,
-    directory: Path,
+    directory: Path | None,
     key: Path | None,
     receipt: Path | None,
     aggregator_key: Path | None,
+    proof: Path | None,
+    log_keys: tuple[str, ...],
+    witness_keys: tuple[str, ...],
+    need: int | None,
+    log_policy: Path | None,
     as_json: bool,
 ) -> int:
     """Prove the record in DIRECTORY, off line, or say which record is wrong and how.
 
     DIRECTORY is a state directory, its audit directory, or a directory with the
-    .batch files of one origin (an aggregator's copy). Exit code 0: it holds; 1: it
-    does not; 3: no record or no key there; 4: a file cannot be read.
+    .batch files of one origin (an aggregator's copy). With --proof instead, prove one
+    event: that its host signed it, and with --log-key that the log holds it. Exit code
+    0: it holds; 1: it does not; 3: no record or no key there; 4: a file cannot be read.
     """
+    from aesp_proxy.cli.audit_proof import LogWords, verify_proof_file
     from aesp_proxy.keys import read_bounded
     from aesp_proxy.record.signature import public_from_pem
     from aesp_proxy.record.verify import Pins, verify_place
 
+    pinned = public_from_pem(read_bounded(key), where=str(key)) if key else None
+    if (directory is None) == (proof is None):
+        raise click.UsageError("give one of DIRECTORY and --proof FILE")
+    log_words = LogWords(log_keys=log_keys, witness_keys=witness_keys, need=need, policy=log_policy)
+    if proof is not None:
+        return verify_proof_file(proof, key=pinned, words=log_words, as_json=as_json)
+    if directory is None or log_words != LogWords():
+        raise click.UsageError("--log-key and its like belong to --proof")
     pins = Pins(
-        key=public_from_pem(read_bounded(key), where=str(key)) if key else None,
+        key=pinned,
         receipt=read_bounded(receipt) if receipt else None,
         aggregator_key=public_from_pem(read_bounded(aggregator_key), where=str(aggregator_key))
         if aggregator_key

@@ -17,7 +17,8 @@ from siem_lab import SealingHost, storing
 
 from aesp_proxy.aggregator.metrics import BOUNDS_S, Meter, metrics_text
 from aesp_proxy.aggregator.ports import Certificate, Identity, Role
-from aesp_proxy.aggregator.proof import check_proof, event_proof
+from aesp_proxy.aggregator.proof import event_proof
+from aesp_proxy.aggregator.proof_check import check_proof
 from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.exports import Cursor, SqliteExports
 from aesp_proxy.cli.aggregator import aggregator

@@ -7,6 +7,7 @@ is defined before it is used, and is a member of one group at most.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -89,7 +90,10 @@ class LogPolicy:
 
 def policy_of(logs: Sequence[NoteKey], witnesses: Sequence[NoteKey], *, need: int = 0) -> LogPolicy:
     """Make a policy of keys alone: ``need`` of the witnesses, all of them where it is 0."""
-    known = tuple(Witness(name=str(key), key=key) for key in witnesses)
+    shared = Counter(key.name for key in witnesses)
+    known = tuple(
+        Witness(name=key.name if shared[key.name] == 1 else str(key), key=key) for key in witnesses
+    )
     names = tuple(witness.name for witness in known)
     if not names:
         return LogPolicy(logs=tuple(logs))
