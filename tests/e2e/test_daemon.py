@@ -350,14 +350,14 @@ def test_what_is_registered_is_looked_for_at_once_by_every_worker_also_by_new_on
     ran = daemon.secrets("register", "--name", "DEPLOY", text=f"{value}\n")
     assert (ran.returncode, ran.stdout) == (0, "registered DEPLOY (standard input)\n")
     assert {daemon.get("one.test", path) for _ in range(8)} == {403}
-    # One half goes to one worker; the other is refused by each, as they tell each other.
-    assert daemon.get("one.test", f"/up/{value[:20]}") == 200
-    assert {daemon.get("one.test", f"/up/{value[20:]}") for _ in range(8)} == {403}
     assert daemon.secrets("register", "--name", "WORD", text="localhost").returncode == 1
     assert daemon.secrets("list").stdout == "DEPLOY  standard input\n"
     for worker in told["workers"]:
         os.kill(worker["pid"], signal.SIGKILL)
     daemon.wait(lambda told: all(w["ready"] for w in told["workers"]), "back")
+    # One half goes to one worker; the other is refused by each, as they tell each other.
+    assert daemon.get("one.test", f"/up/{value[:20]}") == 200
+    assert {daemon.get("one.test", f"/up/{value[20:]}") for _ in range(8)} == {403}
     assert {daemon.get("one.test", path) for _ in range(8)} == {403}
     assert daemon.secrets("forget", "DEPLOY").returncode == 0
     assert daemon.secrets("forget", "DEPLOY").returncode == 1
