@@ -200,6 +200,11 @@ def test_the_service_watches_takes_another_policy_and_shows_how_it_is(lab):
     assert lab.reads("notes.key") == "key"
     told = lab.status()["files"]
     assert told["holds"] is True
+    assert lab.status()["components"]["files"] is True
+    until(
+        lambda: "file.open" in lab.status()["files"]["figures"].get("decisions", {}),
+        "figures of what was decided",
+    )
     assert told["listener_pid"] == lab.listener
     assert told["users"] == str(WATCHED)
     serial = told["serial"]

@@ -35,6 +35,7 @@ from aesp_proxy.aggregator.log.api import LogApi
 from aesp_proxy.aggregator.log.keys import ensure_log_key, load_log_keys
 from aesp_proxy.aggregator.log.publish import load_log_policy
 from aesp_proxy.aggregator.metrics import Meter
+from aesp_proxy.aggregator.metrics_listener import MetricsListener, bind_metrics
 from aesp_proxy.aggregator.process import collect_seldom
 from aesp_proxy.aggregator.process_keeper import ProcessKeeper
 from aesp_proxy.aggregator.read_api import ReadApi
@@ -63,7 +64,7 @@ class ServeOptions:
     """How to serve. ``names`` are the names and addresses hosts reach the server by.
 
     ``export`` is the settings file of sinks; default is ``export.yaml`` in ``data``,
-    where it is there.
+    where it is there. ``metrics`` is where figures are given without a certificate, if so.
     """
 
     data: Path
@@ -74,6 +75,7 @@ class ServeOptions:
     ready_fd: int | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
     export: Path | None = None
+    metrics: tuple[str, int] | None = None
 
 
 def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
@@ -96,8 +98,10 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
         listener = bind(options.host, options.port)
         stack.callback(listener.close)
         url = url_of(names[0], listener.getsockname()[1])
+        figures = bind_metrics(*options.metrics) if options.metrics else None
         export = _export_settings(options, data)
-        writer, parts = _open_parts(stack, data, options.limits, export)
+        meter = Meter()
+        writer, parts = _open_parts(stack, data, options.limits, export, meter)
         keys.write_atomic(data.url, url.encode() + b"\n", mode=0o644)
         server = TlsServer(
             build_app(parts),
@@ -106,12 +110,30 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
             on_ready=lambda: _say_ready(options, url, announce),
             has_failed=lambda: writer.failed is not None,
         )
+        if figures is not None:
+            stack.callback(figures.close)
+            _start_figures(
+                stack,
+                MetricsListener(
+                    figures,
+                    data=data,
+                    meter=meter,
+                    is_ready=lambda: server.started and writer.failed is None,
+                    limits=options.limits,
+                ),
+            )
         ignore_raised_signals()
         allow_many_descriptors()
         collect_seldom()
         server.run(sockets=[listener])
         if writer.failed is not None:
             raise UnavailableError("the writer has ended", remedy="see the log and restart")
+
+
+def _start_figures(stack: ExitStack, listener: MetricsListener) -> None:
+    listener.start()
+    stack.callback(listener.stop)
+    log.info("metrics_listening", url=listener.url)
 
 
 def _export_settings(options: ServeOptions, data: DataDir) -> Path | None:
@@ -144,7 +166,7 @@ def _wake_all(keepers: list[ProcessKeeper]) -> None:
 
 
 def _open_parts(
-    stack: ExitStack, data: DataDir, limits: ServerLimits, export: Path | None
+    stack: ExitStack, data: DataDir, limits: ServerLimits, export: Path | None, meter: Meter
 ) -> tuple[Writer, Parts]:
     """Open the stores, mend what a crash left, and start writer, indexer and exporter."""
     objects = open_objects(data)
@@ -161,7 +183,6 @@ def _open_parts(
     open_index(data).close()  # there from the first question on
     keepers = _keepers(stack, data, export)
     receipt_key = load_receipt_key(data)
-    meter = Meter()
     writer = Writer(
         Stores(ledger=ledger, control=control, objects=objects),
         receipt_key=receipt_key,

@@ -59,7 +59,7 @@ def server_context(data: DataDir) -> ssl.SSLContext:
     return context
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, option: str = "--listen") -> socket.socket:
     """Open the listening socket; ConfigError when the address is taken or not ours."""
     where = f"{host}:{port}"
     try:
@@ -76,7 +76,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"cannot listen: {error.strerror}", where=where, remedy="choose another --listen"
+            f"cannot listen: {error.strerror}", where=where, remedy=f"choose another {option}"
         ) from error
     return listener
 

@@ -72,6 +72,11 @@ aggregator.add_command(proof)
 @click.option("--ready-file", type=_DIR, metavar="FILE", help="Written as JSON when it accepts.")
 @click.option("--ready-fd", type=int, metavar="N", help="One line when it accepts, then closed.")
 @click.option("--export", type=_DIR, metavar="FILE", help="Sinks; default is DATA/export.yaml.")
+@click.option(
+    "--metrics-listen",
+    metavar="HOST:PORT",
+    help="Figures over HTTP without a certificate, on loopback: 127.0.0.1:9464.",
+)
 def serve(
     *,
     data: Path,
@@ -80,6 +85,7 @@ def serve(
     ready_file: Path | None,
     ready_fd: int | None,
     export: Path | None,
+    metrics_listen: str | None,
 ) -> None:
     """Take batches over HTTPS, verify and store them, answer queries."""
     from aesp_proxy.aggregator.process import log_to_stderr
@@ -87,6 +93,7 @@ def serve(
     from aesp_proxy.aggregator.run import serve as serve_until_told
 
     host, port = split_listen(listen)
+    metrics = split_listen(metrics_listen, where="--metrics-listen") if metrics_listen else None
     log_to_stderr()
     serve_until_told(
         ServeOptions(
@@ -97,6 +104,7 @@ def serve(
             ready_file=ready_file,
             ready_fd=ready_fd,
             export=export,
+            metrics=metrics,
         ),
         announce=lambda url: line(
             f"aggregator: {url} is accepting; let a host in with:"

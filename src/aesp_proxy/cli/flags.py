@@ -32,11 +32,11 @@ def listen_flags(listen: str | None) -> dict[str, str]:
     return {"listen.host": host, "listen.port": port or "0"}
 
 
-def split_listen(text: str) -> tuple[str, int]:
+def split_listen(text: str, *, where: str = "--listen") -> tuple[str, int]:
     """Read HOST:PORT of a server, the port 0 for a free one. ConfigError where it is none."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise ConfigError(f"{text!r} is not HOST:PORT", where="--listen")
+        raise ConfigError(f"{text!r} is not HOST:PORT", where=where)
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

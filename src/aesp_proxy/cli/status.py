@@ -1,6 +1,7 @@
 """``aesp-proxy status``: how the service of this host is, asked over its control socket.
 
-Exit codes: 0 it runs, 3 the settings cannot be read, 4 it does not run or does not answer.
+Exit codes: 0 it runs, 1 (``--ready``) and a part of it is not ready, 3 the settings cannot be
+read, 4 it does not run or does not answer.
 """
 
 from __future__ import annotations
@@ -32,8 +33,15 @@ _PATH: Final = click.Path(path_type=Path)
     help="For people, or as JSON.",
 )
 @click.option("--metrics", is_flag=True, help="Its figures in Prometheus' text form instead.")
+@click.option("--ready", is_flag=True, help="Only whether each part is; exit 1 when one is not.")
 def status(
-    *, config: Path | None, state: str | None, run_dir: str | None, form: str, metrics: bool
+    *,
+    config: Path | None,
+    state: str | None,
+    run_dir: str | None,
+    form: str,
+    metrics: bool,
+    ready: bool,
 ) -> int:
     """Say how the service is: its policy, workers, counts, record.
 
@@ -52,6 +60,8 @@ def status(
     if said is None:
         error_line(f"no service runs here: {path}")
         return ExitCode.RUNTIME
+    if ready:
+        return _say_ready(said.get("components", {}), form)
     if metrics:
         from aesp_proxy.daemon.service.metrics import metrics_text
 
@@ -62,6 +72,15 @@ def status(
         for text in _lines(said):
             click.echo(printable(text))
     return ExitCode.DONE
+
+
+def _say_ready(components: dict[str, bool], form: str) -> int:
+    if form == "json":
+        click.echo(json.dumps(components))
+    else:
+        for name, is_ready in components.items():
+            click.echo(f"{name:<8} {'ready' if is_ready else 'NOT READY'}")
+    return ExitCode.DONE if all(components.values()) else ExitCode.FINDINGS
 
 
 def _lines(said: dict[str, Any]) -> list[str]:

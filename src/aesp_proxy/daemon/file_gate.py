@@ -19,6 +19,7 @@ from aesp_proxy.act.denial import Denial
 from aesp_proxy.act.file import FileDenial
 from aesp_proxy.daemon.file_judge import UNREAD, FileJudge, Judged
 from aesp_proxy.daemon.scrub import scrubbed
+from aesp_proxy.daemon.tally import FileTally
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.guards.forbidden_path import ForbiddenPath
 from aesp_proxy.decide.guards.path_allowlist import PathAllowlist
@@ -74,6 +75,7 @@ class JudgedFileGate:
         self._swaps = 1
         self.content_bytes_max = judge.content_bytes_max
         self.counts = {"allowed": 0, "refused": 0}
+        self.tally = FileTally()
 
     def _take(self, judge: FileJudge) -> None:
         sole = _sole_guard(judge)
@@ -291,7 +293,9 @@ class JudgedFileGate:
                 notes=(*self._notes(decision, size, actor), *notes),
             )
             record_id = self._journal.append(self._clean(_in_utf8(record)))
+            self.tally.decided(record, is_kept=record_id.seq != 0)
         except RecordError:
+            self.tally.unrecorded()
             return self._denied(self._failed(Reason.RECORD_FAILED, "it could not be recorded"))
         except Exception as error:  # noqa: BLE001 - net 3: a decision that fails in a new way denies
             what = f"no decision on a file: {type(error).__name__}"

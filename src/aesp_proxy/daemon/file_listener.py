@@ -266,6 +266,7 @@ class _Watch:
                 "recorded_refused": self._gate.counts["refused"],
                 "forbidden": len(self._forbidden.names),
                 "overflows": self._witness.overflows,
+                "figures": self._gate.tally.figures(),
             }
         )
 

@@ -11,17 +11,20 @@ from bisect import bisect_left
 from typing import Final
 
 from aesp_proxy.model.decision import Reason, Verdict
+from aesp_proxy.model.event import FileOperation
 from aesp_proxy.model.record import Outcome, Record, RecordKind
-from aesp_proxy.record.losses import losable_of
+from aesp_proxy.record.losses import Losable, losable_of
 
 BOUNDS_US: Final = (
     1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 10_000_000, 60_000_000,
 )  # fmt: skip
 APPEND_BOUNDS_US: Final = (5, 10, 25, 50, 100, 250, 500, 1_000, 10_000, 100_000)
-_VERDICTS: Final = frozenset(word.value for word in Verdict)
-_REASONS: Final = frozenset(word.value for word in Reason)
-_OTHER: Final = "other"
+VERDICT_WORDS: Final = frozenset(word.value for word in Verdict)
+REASON_WORDS: Final = frozenset(word.value for word in Reason)
+OPERATION_WORDS: Final = frozenset(word.value for word in FileOperation)
+LOSABLE_WORDS: Final = frozenset(word.value for word in Losable)
+OTHER: Final = "other"
 
 
 class Durations:
@@ -57,17 +60,15 @@ class Tally:
         """Count a record that was written, in so many microseconds."""
         self._appends.add(append_us)
         if record.kind is RecordKind.DECISION:
-            _add(self._decisions, record.verdict, _VERDICTS)
+            _add(self._decisions, record.verdict, VERDICT_WORDS)
         elif record.kind is RecordKind.OUTCOME:
             self._exchanges.add(record.duration_us)
         if record.outcome is Outcome.DENIED:
-            _add(self._refusals, record.reason, _REASONS)
+            _add(self._refusals, record.reason, REASON_WORDS)
 
     def lost(self, record: Record) -> None:
         """Count a record that was counted in its place, by its class."""
-        losable = losable_of(record)
-        if losable is not None:
-            self._lost[losable.value] = self._lost.get(losable.value, 0) + 1
+        _add(self._lost, str(losable_of(record)), LOSABLE_WORDS)
 
     def unrecorded(self) -> None:
         """Count a record that could not be written."""
@@ -85,6 +86,41 @@ class Tally:
         }
 
 
+class FileTally:
+    """The figures of one process that decides on files, since it started."""
+
+    __slots__ = ("_decisions", "_lost", "_refusals", "_unrecorded")
+
+    def __init__(self) -> None:
+        self._decisions: dict[str, dict[str, int]] = {}
+        self._refusals: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
+        self._unrecorded = 0
+
+    def decided(self, record: Record, *, is_kept: bool) -> None:
+        """Count a decision that was recorded or, without ``is_kept``, counted in its place."""
+        if not is_kept:
+            _add(self._lost, str(losable_of(record)), LOSABLE_WORDS)
+            return
+        operation = record.action if record.action in OPERATION_WORDS else OTHER
+        _add(self._decisions.setdefault(operation, {}), record.verdict, VERDICT_WORDS)
+        if record.outcome is Outcome.DENIED:
+            _add(self._refusals, record.reason, REASON_WORDS)
+
+    def unrecorded(self) -> None:
+        """Count a decision that could not be recorded."""
+        self._unrecorded += 1
+
+    def figures(self) -> dict[str, object]:
+        """Return all as plain values, for the supervisor."""
+        return {
+            "decisions": {operation: dict(found) for operation, found in self._decisions.items()},
+            "refusals": dict(self._refusals),
+            "unrecorded": self._unrecorded,
+            "lost": dict(self._lost),
+        }
+
+
 def _add(counts: dict[str, int], word: str, known: frozenset[str]) -> None:
-    name = word if word in known else _OTHER
+    name = word if word in known else OTHER
     counts[name] = counts.get(name, 0) + 1

@@ -75,6 +75,20 @@ def test_a_refused_access_is_recorded_each_time_and_the_object_counts(snapshot, 
     assert [record.outcome for record in journal.records] == [Outcome.DENIED] * 2
 
 
+def test_decisions_are_counted_by_operation_and_verdict_as_they_are_recorded(snapshot, journal):
+    gate = file_gate(snapshot, journal)
+    for _ in range(2):
+        gate.refuse_access(Op.OPEN, "/w/a", "/w/a")
+        gate.refuse_access(Op.WRITE, "/w/.env", "/w/.env")
+    journal.full = True
+    gate.refuse_access(Op.DELETE, "/w/b", "/w/b")
+    told = gate.tally.figures()
+    assert told["decisions"] == {"file.open": {"allow": 1}, "file.write": {"deny": 2}}
+    assert told["refusals"] == {"path_forbidden": 2}
+    assert told["unrecorded"] == 1
+    assert len(journal.records) == 3
+
+
 @pytest.mark.parametrize("operation", [Op.CREATE, Op.WRITE, Op.DELETE, Op.RENAME])
 def test_what_others_run_is_not_written_whatever_the_policy_says(snapshot, operation):
     gate = file_gate(snapshot)

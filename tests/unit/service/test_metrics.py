@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from aesp_proxy.daemon.control import Counts, counts_frame, from_worker
 from aesp_proxy.daemon.service.metrics import metrics_text
-from aesp_proxy.daemon.tally import APPEND_BOUNDS_US, BOUNDS_US, Tally
+from aesp_proxy.daemon.tally import APPEND_BOUNDS_US, BOUNDS_US, FileTally, Tally
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 from aesp_proxy.record.state import audit_paths, journal_bytes
 
@@ -43,6 +44,20 @@ def tallied() -> Tally:
     return tally
 
 
+def file_figures() -> dict[str, object]:
+    tally = FileTally()
+    for verdict, outcome in (("allow", Outcome.SUCCESS), ("deny", Outcome.DENIED)):
+        opened = replace(DENIED, action="file.open", verdict=verdict, outcome=outcome)
+        tally.decided(opened, is_kept=True)
+    tally.decided(replace(DENIED, action='file.x"} 1', verdict="evil\n"), is_kept=True)
+    tally.decided(
+        replace(DENIED, action="file.open", verdict="allow", outcome=Outcome.SUCCESS),
+        is_kept=False,
+    )
+    tally.unrecorded()
+    return tally.figures()
+
+
 def status(**worker: Any) -> dict[str, Any]:
     plain = {
         "number": 1, "ready": True, "restarts": 2, "serial": 5, "connections": 9,
@@ -52,6 +67,12 @@ def status(**worker: Any) -> dict[str, Any]:
         "version": "0.1.0",
         "state": "running",
         "workers": [plain | worker],
+        "components": {"workers": True, "files": False, "record": True},
+        "files": {
+            "restarts": 3,
+            "counts": {"asked": 50, "watched": 7, "refused": 2, "overflows": 1, "evil": 9},
+            "figures": file_figures(),
+        },
         "record": {
             "batches": 4, "spool_bytes": 100, "journal_bytes": 50, "error": "",
             "sealer_restarts": 0, "said_at_s": 990.0,
@@ -80,6 +101,41 @@ def test_figures_are_read_by_prometheus_own_parser():
     assert found["aesp_sealer_silence_seconds"] == 10.0
     assert found["aesp_record_journal_bytes"] == 50
     assert found["aesp_service_whole"] == 1
+
+
+def test_decisions_on_files_are_counted_by_operation_and_verdict():
+    found = figures(status())
+    assert found["aesp_files_decisions_total{file.open}{allow}"] == 1
+    assert found["aesp_files_decisions_total{file.open}{deny}"] == 1
+    assert found["aesp_files_decisions_total{other}{other}"] == 1
+    assert found["aesp_files_refusals_total{host_blocked}"] == 2
+    assert found["aesp_files_records_lost_total{file_reads}"] == 1
+    assert found["aesp_files_records_unwritten_total"] == 1
+    assert found["aesp_files_opens_total{watched}"] == 7
+    assert found["aesp_files_restarts_total"] == 3
+    assert found["aesp_component_ready{files}"] == 0
+    assert found["aesp_component_ready{workers}"] == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {}, {"decisions": 3, "refusals": [1], "unrecorded": "x", "lost": None},
+        {"decisions": {"file.open": 4}}, {"decisions": {"file.open": {"allow": True, "deny": -1}}},
+        {"decisions": {'x"} 1': {"allow": 3}}, "refusals": {"evil\n": 3}},
+    ],
+    ids=["nothing", "of-other-types", "not-a-map", "not-a-count", "unknown-words"],
+)  # fmt: skip
+def test_nonsense_of_the_listener_makes_no_figure(said):
+    told = status()
+    told["files"]["figures"] = said
+    found = figures(told)
+    assert not [name for name in found if name.startswith("aesp_files_decisions")]
+    assert not [name for name in found if name.startswith("aesp_files_refusals")]
+
+
+def test_without_a_watch_there_are_no_figures_of_files():
+    assert not [name for name in figures(status() | {"files": None}) if "_files_" in name]
 
 
 def test_a_word_that_nobody_knows_makes_no_label():

@@ -63,6 +63,7 @@ class FilesSlot:
         self.listener_pid = 0
         self.serial = 0
         self.counts: dict[str, int] = {}
+        self.figures: dict[str, object] = {}
         self.last: RulesNews | None = None
         self.restarts = Restarts()
 
@@ -228,6 +229,8 @@ class FilesSlot:
                 self.serial = serial
             case {"type": "counts"}:
                 self.counts = _numbers(said)
+                figures = said.get("figures")
+                self.figures = figures if isinstance(figures, dict) else {}
             case {"type": "failed", "exit_code": 3 | 4 as code, "message": str(message)}:
                 self._failed = ServiceEnd(exit_code=code, message=message)
             case {"type": "news", "event": str(event), "message": str(message)}:

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from aesp_proxy.daemon.service.file_metrics import file_families
 from aesp_proxy.daemon.tally import APPEND_BOUNDS_US, BOUNDS_US
 
 _WORKER: Final = (
@@ -42,6 +43,14 @@ class StatusFigures(Collector):
         yield info
         running = said["state"] == "running"
         yield GaugeMetricFamily("aesp_service_whole", "0 when a part is down.", value=int(running))
+        component = GaugeMetricFamily(
+            "aesp_component_ready", "1 when it does what it is for.", labels=["component"]
+        )
+        for name, is_ready in said.get("components", {}).items():
+            component.add_metric([name], int(is_ready))
+        yield component
+        if said["files"] is not None:
+            yield from file_families(said["files"])
         yield from _workers(said["workers"])
         yield from self._record(said["record"])
 

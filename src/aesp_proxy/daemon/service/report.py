@@ -29,7 +29,9 @@ def report(
     started_ns: int,
 ) -> dict[str, object]:
     """Return it; times are RFC 3339 in UTC."""
-    is_whole = capture.holds and files.holds and all(slot.is_ready for slot in slots)
+    components = _components(slots, capture, files)
+    record = _record(plan, sealer)
+    is_whole = all(components.values())
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -46,9 +48,22 @@ def report(
         "files": _files(plan, files),
         "workers": [_worker(slot) for slot in slots],
         "secrets": {"registered": len(plan.registry), "broken": dict(plan.registry.broken)},
-        "record": _record(plan, sealer),
+        "record": record,
+        "components": components | {"record": bool(sealer.pid) and not record["error"]},
         "forwarder": _forwarder(plan, sealer),
     }
+
+
+def _components(
+    slots: Sequence[WorkerSlot], capture: CaptureSlot, files: FilesSlot
+) -> dict[str, bool]:
+    """Say of each part that there is whether it does what it is for."""
+    found = {"workers": all(slot.is_ready for slot in slots)}
+    if capture.is_on:
+        found["capture"] = capture.holds
+    if files.is_on:
+        found["files"] = files.holds
+    return found
 
 
 def _policy(policy: PolicyState) -> dict[str, object] | None:
@@ -102,6 +117,7 @@ def _files(plan: ServicePlan, files: FilesSlot) -> dict[str, object] | None:
         "restarts": files.restarts.total,
         "serial": files.serial,
         "counts": files.counts,
+        "figures": files.figures,
         "last": {"event": last.event, "message": last.message} if last else None,
     }
 
