@@ -180,17 +180,40 @@ def test_an_insert_without_an_answer_leads_to_no_gap_and_no_double(
     assert (total(reader), reader.position()) == (9, 3)
 
 
-def test_two_that_read_the_same_position_add_a_batch_once(lab: Lab) -> None:
+@pytest.fixture
+def late(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClickHouseIndex]:
+    """A writer that read the position when nothing was there yet."""
+    writer = ClickHouseIndex(lab.runner)
+    told = [0]
+    really = writer.position
+    monkeypatch.setattr(writer, "position", lambda: told.pop() if told else really())
+    return writer
+
+
+def test_two_that_read_the_same_position_add_a_batch_once(lab: Lab, late: ClickHouseIndex) -> None:
     writer, reader = lab.emptied("http")
-    other = lab.written["embedded"]
-    before = other.position
-    other.position = lambda: 0  # it has read it before the first one was done
-    try:
-        writer.add(some(1, 3))
-        other.add(some(1, 4))
-    finally:
-        other.position = before
+    writer.add(some(1, 3))
+    with pytest.raises(UnavailableError, match="another process"):
+        late.add(some(1, 4))
+    assert (total(reader), reader.position()) == (9, 3)
+    assert late.add(some(1, 4)) == 3
     assert (total(reader), reader.position()) == (12, 4)
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_one_that_is_late_leaves_no_gap_when_another_has_begun_anew(lab: Lab, rows: int) -> None:
+    writer, reader = lab.emptied("embedded")
+    writer.add(some(1, 3))
+    reached = writer.position
+    writer.position = iter([3, 0]).__next__
+    lab.written["http"].drop()
+    lab.written["http"].create()
+    try:
+        with pytest.raises(UnavailableError, match="another process"):
+            writer.add([(place_of(4, "h-a", 40, rows), some(4, 1)[0][1][:rows])])
+    finally:
+        writer.position = reached
+    assert (total(reader), reader.position()) == (0, 0)
 
 
 def test_a_group_is_one_part_however_many_batches_and_rows(lab: Lab) -> None:
@@ -312,7 +335,7 @@ while True:
 def test_killed_at_any_moment_it_has_whole_batches_once_each(tmp_path: Path) -> None:
     plugins = str(Path(__file__).parent.parent / "plugins")
     told = 0
-    for round_no in range(4):
+    for round_no in range(3):
         command = [sys.executable, "-c", WRITE, str(tmp_path / "data"), plugins]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
@@ -320,7 +343,7 @@ def test_killed_at_any_moment_it_has_whole_batches_once_each(tmp_path: Path) -> 
                 reached, rows = map(int, process.stdout.readline().split())
                 assert rows == reached * 500
                 assert reached in {told, told + 1}
-                for _ in range(3 + round_no * 2):
+                for _ in range(2 + round_no * 2):
                     told = int(process.stdout.readline())
             finally:
                 process.send_signal(signal.SIGKILL)

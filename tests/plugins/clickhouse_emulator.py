@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         if unknown or asked.get("wait_end_of_query") != "1":
             self._answer(404, b"Code: 115. DB::Exception: unknown setting", code=115)
             return
-        fault = self.server.faults.pop(0) if "query_id" in asked and self.server.faults else ""
+        fault = self.server.faults.pop(0) if "query" in asked and self.server.faults else ""
         if fault == "before":
             self.close_connection = True
             return

@@ -65,7 +65,7 @@ class Search(Protocol):
     ) -> tuple[list[dict[str, Any]], str | None, int]:
         """Return events as JSON, the next cursor, and how many batches are not indexed yet."""
 
-    def behind(self) -> int:
+    def behind(self) -> int | None:
         """Return how many batches are stored and not indexed yet."""
 
 

@@ -127,6 +127,16 @@ class DataDir:
         return self.root / "index.sqlite"
 
     @property
+    def clickhouse(self) -> Path:
+        """Events for queries where ClickHouse is embedded; derived, one process's alone."""
+        return self.root / "clickhouse"
+
+    @property
+    def index_socket(self) -> Path:
+        """Where the process answers that has the embedded ClickHouse."""
+        return self.root / "index.sock"
+
+    @property
     def store_settings(self) -> Path:
         """Where the stores are; the operator's, absent when all are embedded here."""
         return self.root / "stores.yaml"

@@ -34,8 +34,15 @@ GRACE_S: Final = 5.0
 _ERRORS: Final = {kind.__name__: kind for kind in (ConfigError, RecordError, UnavailableError)}
 
 
+class NobodyAnswersError(UnavailableError):
+    """No process answers for the index."""
+
+
 class Answering(Protocol):
     """An index that may be asked by several threads."""
+
+    def within(self, query_s_max: float) -> Answering:
+        """Return the same, for questions that may take less."""
 
     def position(self) -> int:
         """Return the position up to which batches are indexed."""
@@ -97,25 +104,15 @@ class IndexService:
 
     def _answer(self, question: bytes) -> bytes:
         try:
-            asked, values, by = ormsgpack.unpackb(question)
-            return ormsgpack.packb(["", self._ask(str(asked), values, tuple(by))])
+            asked, values, by, seconds_max = ormsgpack.unpackb(question)
+            index = self._index.within(float(seconds_max))
+            return ormsgpack.packb(["", _ask(index, str(asked), values, tuple(by))])
         except AespError as error:
             kind = type(error).__name__
             said = (error.message, error.where, error.remedy)
             return ormsgpack.packb([kind if kind in _ERRORS else "UnavailableError", said])
         except (ormsgpack.MsgpackDecodeError, TypeError, ValueError, KeyError):
             return ormsgpack.packb(["UnavailableError", ("is not asked in our words", "", "")])
-
-    def _ask(self, asked: str, values: list[Any], by: tuple[str, ...]) -> Any:  # noqa: ANN401 - numbers and lists
-        match asked:
-            case "position":
-                return self._index.position()
-            case "find":
-                return [astuple(row) for row in self._index.find(_query_of(values))]
-            case "count":
-                return [astuple(count) for count in self._index.count(_query_of(values), by)]
-            case _:
-                raise ValueError(asked)
 
 
 class SocketIndexReader:
@@ -152,11 +149,11 @@ class SocketIndexReader:
                 connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 connection.settimeout(self._query_s_max + GRACE_S)
                 connection.connect(name)
-                connection.sendall(ormsgpack.packb([asked, values, by]))
+                connection.sendall(ormsgpack.packb([asked, values, by, self._query_s_max]))
                 connection.shutdown(socket.SHUT_WR)
                 kind, said = ormsgpack.unpackb(_read(connection, ANSWER_BYTES_MAX))
             except (OSError, ValueError) as error:
-                raise UnavailableError(
+                raise NobodyAnswersError(
                     "the index is not answering",
                     where=str(self._path),
                     remedy="see whether the aggregator runs and indexes",
@@ -168,6 +165,18 @@ class SocketIndexReader:
 
 
 _ROW: Final = tuple(EventRow.__dataclass_fields__)
+
+
+def _ask(index: Answering, asked: str, values: list[Any], by: tuple[str, ...]) -> Any:  # noqa: ANN401 - numbers and lists
+    match asked:
+        case "position":
+            return index.position()
+        case "find":
+            return [astuple(row) for row in index.find(_query_of(values))]
+        case "count":
+            return [astuple(count) for count in index.count(_query_of(values), by)]
+        case _:
+            raise ValueError(asked)
 
 
 def _query_of(values: list[Any]) -> EventQuery:

@@ -7,16 +7,18 @@ up himself; when a server is, the asker waits a little for it.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aesp_proxy.aggregator.identity import DataDir, FileLock
+from aesp_proxy.aggregator.index_socket import NobodyAnswersError
 from aesp_proxy.aggregator.indexing import catch_up, full_records
 from aesp_proxy.aggregator.ports import Evidence, Identity, NotedBatch, Origin, Refusals, Role
 from aesp_proxy.aggregator.query import event_json, next_cursor
 from aesp_proxy.aggregator.record_match import RecordMatch
 from aesp_proxy.aggregator.stores import (
+    answer_for,
     drop_index,
     index_position,
     open_control,
@@ -72,7 +74,11 @@ class StoreSearch:
         """Return events as JSON, the next cursor, and how many batches are not indexed yet."""
         end_s = time.monotonic() + self._query_s_max
         with ExitStack() as stack:
-            index = open_index_reader(self._data, expired=lambda: time.monotonic() > end_s)
+            index = open_index_reader(
+                self._data,
+                expired=lambda: time.monotonic() > end_s,
+                query_s_max=self._query_s_max,
+            )
             stack.callback(index.close)
             ledger = open_ledger_reader(self._data, self._objects)
             stack.callback(ledger.close)
@@ -88,20 +94,25 @@ class StoreSearch:
     def count(self, query: EventQuery, by: tuple[str, ...]) -> list[EventCount]:
         """Return how many matching events there are by ``by``, most first."""
         end_s = time.monotonic() + self._query_s_max
-        index = open_index_reader(self._data, expired=lambda: time.monotonic() > end_s)
+        index = open_index_reader(
+            self._data,
+            expired=lambda: time.monotonic() > end_s,
+            query_s_max=self._query_s_max,
+        )
         try:
             return index.count(query, by)
         finally:
             index.close()
 
-    def behind(self) -> int:
-        """Return how many batches are stored and not indexed yet."""
-        with ExitStack() as stack:
+    def behind(self) -> int | None:
+        """Return how many batches are stored and not indexed yet, None when nobody can say."""
+        with ExitStack() as stack, suppress(NobodyAnswersError):
             ledger = open_ledger_reader(self._data, self._objects)
             stack.callback(ledger.close)
             index = open_index_reader(self._data)
             stack.callback(index.close)
             return ledger.last_position() - index.position()
+        return None
 
 
 @contextmanager
@@ -112,7 +123,7 @@ def open_search(data: DataDir) -> Iterator[StoreSearch]:
         stack.callback(objects.close)
         ledger = open_ledger_reader(data, objects)
         stack.callback(ledger.close)
-        _bring_up(data, ledger)
+        _bring_up(data, ledger, stack)
         yield StoreSearch(data, objects, query_s_max=60.0)
 
 
@@ -201,7 +212,11 @@ def origin_reports(data: DataDir) -> list[OriginReport]:
         return reports
 
 
-def _bring_up(data: DataDir, ledger: BatchSource) -> None:
+def _bring_up(data: DataDir, ledger: BatchSource, asking: ExitStack) -> None:
+    """Index what is not, unless another does.
+
+    Where only one process may open the index, answer for it as long as ``asking`` is open.
+    """
     end_s = time.monotonic() + CATCH_UP_S_MAX
     while index_position(data) < ledger.last_position():
         lock = FileLock(data.index_lock)
@@ -211,6 +226,10 @@ def _bring_up(data: DataDir, ledger: BatchSource) -> None:
                 index = open_index(data)
                 stack.callback(index.close)
                 catch_up(ledger, index)
+                service = answer_for(data, index)
+                if service is not None:
+                    stack.callback(service.close)
+                    asking.push(stack.pop_all())
             return
         if time.monotonic() > end_s:
             return  # the answer says how far behind it is

@@ -48,7 +48,7 @@ from aesp_proxy.aggregator.serving import (
     server_context,
     url_of,
 )
-from aesp_proxy.aggregator.stores import open_control, open_index, open_ledger, open_objects
+from aesp_proxy.aggregator.stores import open_control, open_ledger, open_objects, prepare_index
 from aesp_proxy.aggregator.writer import Stores, Writer
 from aesp_proxy.errors import ConfigError, UnavailableError
 
@@ -180,7 +180,7 @@ def _open_parts(
     removed = ledger.remove_unpromised([origin.name for origin in control.origins()])
     if removed:
         log.warning("unpromised_files_removed", files=removed)
-    open_index(data).close()  # there from the first question on
+    prepare_index(data)
     keepers = _keepers(stack, data, export)
     receipt_key = load_receipt_key(data)
     writer = Writer(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aesp_proxy import keys
+from aesp_proxy.aggregator.store.clickhouse_settings import KEYS as EVENT_KEYS
+from aesp_proxy.aggregator.store.clickhouse_settings import ClickHouseSettings, read_events
 from aesp_proxy.aggregator.store.s3_settings import KEYS as S3_KEYS
 from aesp_proxy.aggregator.store.s3_settings import S3Settings, read_s3_settings
 from aesp_proxy.decide.policy.document import Mapping, Node, Scalar, at, parse_document
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 KEYS: Final[dict[str, str]] = {
     "objects.directory": "Where the batches are, a directory that several aggregators share.",
     **{f"objects.s3.{name}": text for name, text in S3_KEYS.items()},
+    **EVENT_KEYS,
 }
-_TOP: Final = ("objects",)
+_TOP: Final = ("objects", "events")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +34,12 @@ class StoreSettings:
     """Where each store is; what is None is embedded in the data directory.
 
     ``objects_directory`` or ``objects_s3`` is where batches are, in place of the data
-    directory itself.
+    directory itself; ``events`` the ClickHouse of events for queries, in place of SQLite.
     """
 
     objects_directory: Path | None = None
     objects_s3: S3Settings | None = None
+    events: ClickHouseSettings | None = None
 
 
 def load_store_settings(path: Path) -> StoreSettings:
@@ -54,7 +58,11 @@ def load_store_settings(path: Path) -> StoreSettings:
         if key.text not in _TOP:
             raise ConfigError(f"{key.text!r} is not a setting", where=at(key))
     directory, bucket = _objects(document.get("objects"), path.parent)
-    return StoreSettings(objects_directory=directory, objects_s3=bucket)
+    return StoreSettings(
+        objects_directory=directory,
+        objects_s3=bucket,
+        events=read_events(document.get("events"), path.parent),
+    )
 
 
 def _objects(node: Node | None, root: Path) -> tuple[Path | None, S3Settings | None]:

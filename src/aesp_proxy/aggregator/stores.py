@@ -7,11 +7,15 @@ process opens its own. Without ``stores.yaml`` all are embedded in the data dire
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import structlog
 
 from aesp_proxy.aggregator.identity import FileLock
+from aesp_proxy.aggregator.index_socket import IndexService, NobodyAnswersError, SocketIndexReader
+from aesp_proxy.aggregator.store.clickhouse import QUERY_S_MAX, ClickHouseIndex
+from aesp_proxy.aggregator.store.clickhouse_embedded import EmbeddedClickHouse, check_library
 from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.exports import SqliteExports
 from aesp_proxy.aggregator.store.index import SqliteIndex, SqliteIndexReader
@@ -19,7 +23,7 @@ from aesp_proxy.aggregator.store.ledger import LedgerReader, SqliteLedger
 from aesp_proxy.aggregator.store.ledger import open_ledger_reader as open_sqlite_reader
 from aesp_proxy.aggregator.store.objects import DirectoryObjects
 from aesp_proxy.aggregator.store_settings import load_store_settings
-from aesp_proxy.errors import ConfigError
+from aesp_proxy.errors import AespError, ConfigError
 from aesp_proxy.record.header import is_origin
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
     from aesp_proxy.aggregator.identity import DataDir
     from aesp_proxy.aggregator.ports import EventIndex, IndexReader, Lease, Leases, ObjectStore
+    from aesp_proxy.aggregator.store.clickhouse_http import ClickHouseServer
+    from aesp_proxy.aggregator.store.clickhouse_settings import ClickHouseSettings
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +85,9 @@ def open_index(data: DataDir) -> EventIndex:
 
     The caller holds ``data.index_lock``, unless it only makes an empty one.
     """
+    events = load_store_settings(data.store_settings).events
+    if events is not None:
+        return _open_clickhouse(data, events)
     try:
         return SqliteIndex(data.index)
     except ConfigError as error:
@@ -89,26 +98,98 @@ def open_index(data: DataDir) -> EventIndex:
         return SqliteIndex(data.index)
 
 
-def open_index_reader(data: DataDir, *, expired: Callable[[], bool] = lambda: False) -> IndexReader:
-    """Open the index for questions, which end when they are ``expired``."""
-    return SqliteIndexReader(data.index, expired=expired)
+def prepare_index(data: DataDir) -> None:
+    """See that there is an index to ask from the first question on, or why there is not."""
+    events = load_store_settings(data.store_settings).events
+    if events is not None and not events.url:
+        check_library()  # another process will open it, and say nothing to who starts this one
+        return
+    open_index(data).close()
+
+
+def answer_for(data: DataDir, index: EventIndex) -> IndexService | None:
+    """Answer other processes, where only this one can open the index; the caller closes it."""
+    if isinstance(index, ClickHouseIndex) and not is_index_shared(data):
+        return IndexService(index, data.index_socket)
+    return None
+
+
+def open_index_reader(
+    data: DataDir, *, expired: Callable[[], bool] = lambda: False, query_s_max: float = QUERY_S_MAX
+) -> IndexReader:
+    """Open the index for questions, which end when they are ``expired`` or take too long."""
+    events = load_store_settings(data.store_settings).events
+    if events is None:
+        return SqliteIndexReader(data.index, expired=expired)
+    if not events.url:
+        return SocketIndexReader(data.index_socket, query_s_max=query_s_max)
+    return ClickHouseIndex(_server(events), query_s_max=query_s_max)
 
 
 def index_position(data: DataDir) -> int:
-    """Return the position up to which batches are indexed, -1 when there is no index."""
-    if not data.index.exists():
+    """Return the position up to which batches are indexed, -1 when there is none to ask."""
+    events = load_store_settings(data.store_settings).events
+    if events is None and not data.index.exists():
         return -1
     index = open_index_reader(data)
     try:
         return index.position()
+    except NobodyAnswersError:
+        return -1
     finally:
         index.close()
 
 
 def drop_index(data: DataDir) -> None:
     """Delete the index; it is derived and will be rebuilt. The caller holds its lock."""
-    _remove_side_files(data)
-    data.index.unlink(missing_ok=True)
+    events = load_store_settings(data.store_settings).events
+    if events is None:
+        _remove_side_files(data)
+        data.index.unlink(missing_ok=True)
+    elif not events.url:
+        shutil.rmtree(data.clickhouse, ignore_errors=True)
+    else:
+        index = _open_clickhouse(data, events)
+        try:
+            index.drop()
+        finally:
+            index.close()
+
+
+def _open_clickhouse(data: DataDir, events: ClickHouseSettings) -> ClickHouseIndex:
+    """Open the ClickHouse for writing, with its tables."""
+    runner = _server(events) if events.url else EmbeddedClickHouse(data.clickhouse)
+    index = ClickHouseIndex(runner)
+    try:
+        index.create()
+    except AespError:
+        index.close()
+        raise
+    return index
+
+
+def _server(events: ClickHouseSettings) -> ClickHouseServer:
+    # Only who uses a server pays for the client at each start.
+    from aesp_proxy.aggregator.store.clickhouse_http import (  # noqa: PLC0415
+        ClickHouseServer,
+        ServerSettings,
+    )
+
+    return ClickHouseServer(
+        ServerSettings(
+            url=events.url,
+            database=events.database,
+            user=events.user,
+            password=events.password(os.environ),
+            ca_file=events.ca_file,
+        )
+    )
+
+
+def is_index_shared(data: DataDir) -> bool:
+    """Whether other aggregators may index into the same: a server's ClickHouse."""
+    events = load_store_settings(data.store_settings).events
+    return events is not None and bool(events.url)
 
 
 def open_leases(data: DataDir) -> Leases:

@@ -12,13 +12,15 @@ import pytest
 
 import aesp_proxy.aggregator
 from aesp_proxy.aggregator.identity import DataDir
-from aesp_proxy.aggregator.store_settings import StoreSettings, load_store_settings
+from aesp_proxy.aggregator.store.clickhouse_settings import ClickHouseSettings
+from aesp_proxy.aggregator.store_settings import KEYS, StoreSettings, load_store_settings
 from aesp_proxy.aggregator.stores import open_leases, open_objects
 from aesp_proxy.errors import ConfigError
 
 PACKAGE = Path(aesp_proxy.aggregator.__file__).parent.parent
 STORES = {"SqliteControl", "SqliteExports", "SqliteIndex", "SqliteIndexReader", "SqliteLedger"}
 STORES |= {"DirectoryObjects", "LedgerReader", "S3Objects"}
+STORES |= {"ClickHouseIndex", "ClickHouseServer", "EmbeddedClickHouse", "SocketIndexReader"}
 
 
 def test_stores_are_opened_in_one_place():
@@ -130,3 +132,58 @@ def test_a_lease_falls_when_its_holder_dies(tmp_path: Path):
 def test_a_lease_has_a_plain_name(tmp_path: Path):
     with pytest.raises(ConfigError):
         open_leases(DataDir(tmp_path)).take("../log")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("events: clickhouse\n", "1:9: events names one kind of store"),
+        ("events: {clickhouse: yes}\n", "1:22: clickhouse must be a map"),
+        ("events: {clickhouse: {}}\n", "1:22: clickhouse needs a url"),
+        ("events: {clickhouse: {embedded: false}}\n", "1:33: embedded is true and stands alone"),
+        ("events: {clickhouse: {embedded: true, user: u}}\n", "1:33: embedded is true and stands"),
+        ("events: {clickhouse: {password: p}}\n", "1:23: 'password' is not a setting"),
+        ("events: {clickhouse: {url: [a]}}\n", "1:28: url must be text"),
+        ("events: {clickhouse: {url: 'http://db.example'}}\n", "1:28: http goes to loopback only"),
+        ("events: {clickhouse: {url: 'ftp://127.0.0.1'}}\n", "1:28: is not the address of an HTTP"),
+        ("events: {clickhouse: {url: 'https://h:port'}}\n", "1:28: is not the address of an HTTP"),
+        ("events: {clickhouse: {url: 'https://u:p@h'}}\n", "1:28: holds more than scheme, host"),
+        (
+            "events: {clickhouse: {url: 'https://h', password_file: a, password_env: B}}\n",
+            "1:73: the password has one place",
+        ),
+    ],
+    ids=range(12),
+)
+def test_a_wrong_place_of_events_is_said(tmp_path: Path, text: str, said: str):
+    path = tmp_path / "stores.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_store_settings(path)
+    assert said in str(caught.value)
+
+
+def test_a_password_is_read_where_it_is_kept_and_never_told(tmp_path: Path):
+    secret = tmp_path / "secret"
+    secret.write_text("w\u00f6rd\n")
+    secret.chmod(0o600)
+    its = ClickHouseSettings(url="https://h", password_file=secret)
+    assert its.password({}) == "w\u00f6rd"
+    named = ClickHouseSettings(url="https://h", password_env="THERE")
+    assert named.password({"THERE": "p"}) == "p"
+    assert ClickHouseSettings(url="https://h").password({}) == ""
+    with pytest.raises(ConfigError, match="is not set"):
+        named.password({})
+    secret.chmod(0o644)
+    with pytest.raises(ConfigError) as caught:
+        its.password({})
+    secret.chmod(0o600)
+    secret.write_bytes(b"two\nlines")
+    with pytest.raises(ConfigError) as caught:
+        its.password({})
+    assert "lines" not in str(caught.value)
+
+
+def test_every_setting_of_the_stores_is_documented():
+    page = (PACKAGE.parent.parent / "docs/aggregator.md").read_text()
+    assert [key for key in KEYS if f"`{key}`" not in page] == []

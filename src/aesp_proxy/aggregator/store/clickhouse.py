@@ -3,8 +3,8 @@
 One class for both ways to ClickHouse (``ClickHouseRunner``): embedded (``chdb``) and a server.
 
 Rules: how far the index is stands in the rows themselves, and the statement that adds rows
-leaves out what is there. So of an insert that was not done, done and not told, or told as
-failed while it goes on, none leads to a gap or a double:
+adds them only where that is what the writer believes. So of an insert that was not done,
+done and not told, or told as failed while it goes on, none leads to a gap or a double:
 
 | what fails | what is there | what the next ``add`` does |
 |---|---|---|
@@ -12,17 +12,20 @@ failed while it goes on, none leads to a gap or a double:
 | after it, before the answer is read | the whole group: one block is one part | leaves it out |
 | while the server still works on it | it is refused: one insert at a time | is told "later" |
 | a group was in, the mark of empty batches not | the rows | looks at the empty batches again |
+| another writes, or begins anew, meanwhile | what that one added | is told "later" |
 | power is cut | parts are synced before the answer | adds what is missing |
 """
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aesp_proxy.aggregator.ports import EventCount, EventRow
 from aesp_proxy.aggregator.store import clickhouse_sql as sql
 from aesp_proxy.aggregator.store.clickhouse_block import Block
+from aesp_proxy.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,10 +48,10 @@ class ClickHouseRunner(Protocol):
         """Return the rows of an answer; UnavailableError when it takes longer."""
 
     def tell(self, statement: Statement) -> None:
-        """Do something that has no answer."""
+        """Change something; what changes is done one at a time."""
 
-    def insert(self, text: str, block: bytes) -> None:
-        """Insert one block; ``%s`` in ``text`` stands where its rows are read. One at a time."""
+    def insert(self, statement: Statement, block: bytes) -> None:
+        """Insert one block, as :meth:`tell`; ``%s`` stands where its rows are read."""
 
     def close(self) -> None:
         """Let go of it."""
@@ -60,6 +63,10 @@ class ClickHouseIndex:
     def __init__(self, runner: ClickHouseRunner, *, query_s_max: float = QUERY_S_MAX) -> None:
         self._runner = runner
         self._query_s_max = query_s_max
+
+    def within(self, query_s_max: float) -> ClickHouseIndex:
+        """Return the same, for questions that may take less."""
+        return ClickHouseIndex(self._runner, query_s_max=min(query_s_max, self._query_s_max))
 
     def create(self) -> None:
         """Make the tables where they are not there."""
@@ -77,7 +84,7 @@ class ClickHouseIndex:
 
     def position(self) -> int:
         """Return the position up to which batches are indexed."""
-        return int(self._ask(sql.Statement(text=sql.POSITION))[0][0])
+        return int(self._ask(sql.Statement(text=sql.POSITION), self._end_s())[0][0])
 
     def add(self, batches: Sequence[tuple[BatchPlace, Sequence[Sequence[Any]]]]) -> int:
         """Add batches in order of position; return rows added.
@@ -90,12 +97,21 @@ class ClickHouseIndex:
         new = [(place, rows) for place, rows in batches if place.position > reached]
         added = 0
         for block in _blocks(new):
-            self._runner.insert(sql.INSERT, block.encode())
+            its = sql.Statement(text=sql.INSERT, values={"reached": str(reached)})
+            self._runner.insert(its, block.encode())
+            reached = self._reached(block.last)
             added += block.rows
         if new and not new[-1][1]:
             last = new[-1][0].position
-            self._runner.tell(sql.Statement(text=sql.REACH, values={"position": str(last)}))
+            values = {"reached": str(reached), "position": str(last)}
+            self._runner.tell(sql.Statement(text=sql.REACH, values=values))
+            self._reached(last)
         return added
+
+    def _reached(self, expected: int) -> int:
+        if self.position() != expected:
+            raise UnavailableError("another process writes to the index, too")
+        return expected
 
     def find(self, query: EventQuery, keep: Keep | None = None) -> list[EventRow]:
         """Return matching events, newest first. Paths and rules are columns: ``keep`` is not asked.
@@ -104,10 +120,11 @@ class ClickHouseIndex:
         as few of them as it needs, from the newest back.
         """
         del keep
+        end_s = self._end_s()
         found: list[EventRow] = []
-        for low, high in self._windows(query):
+        for low, high in self._windows(query, end_s):
             statement = sql.page(query, low, high, limit=query.limit - len(found))
-            found += [_row(values) for values in self._ask(statement)]
+            found += [_row(values) for values in self._ask(statement, end_s)]
             if len(found) >= query.limit:
                 break
         return found
@@ -116,7 +133,7 @@ class ClickHouseIndex:
         """Return how many matching events there are by ``by``, most first."""
         if query.until_ns == 0:
             return []
-        rows = self._ask(sql.counts(query, by))
+        rows = self._ask(sql.counts(query, by), self._end_s())
         return [
             EventCount(
                 count=int(row[0]),
@@ -128,12 +145,12 @@ class ClickHouseIndex:
             for row in rows
         ]
 
-    def _windows(self, query: EventQuery) -> Iterator[tuple[int, int]]:
+    def _windows(self, query: EventQuery, end_s: float) -> Iterator[tuple[int, int]]:
         """Yield spans of hours from the newest back: few at first, eightfold each time."""
         newest = sql.bounds_of(query)[1] // sql.HOUR_NS
         wanted = 1
         while newest >= 0:
-            hours = self._ask(sql.hours_with_rows(query, newest, limit=HOURS_MAX))
+            hours = self._ask(sql.hours_with_rows(query, newest, limit=HOURS_MAX), end_s)
             at = 0
             while at < len(hours):
                 end = at + wanted
@@ -146,8 +163,16 @@ class ClickHouseIndex:
                 return
             newest = hours[-1][0] - 1
 
-    def _ask(self, statement: Statement) -> list[list[Any]]:
-        return self._runner.ask(statement, seconds_max=self._query_s_max)
+    def _end_s(self) -> float:
+        return time.monotonic() + self._query_s_max
+
+    def _ask(self, statement: Statement, end_s: float) -> list[list[Any]]:
+        left_s = end_s - time.monotonic()
+        if left_s <= 0:
+            raise UnavailableError(
+                "the question took too long", remedy="narrow it in time or agent"
+            )
+        return self._runner.ask(statement, seconds_max=left_s)
 
 
 def _enough(hours: Sequence[Sequence[int]], limit: int) -> int:

@@ -44,13 +44,14 @@ _FINDINGS, _APPLIED = POSITION["findings"], POSITION["applied_policies"]
 
 
 class Block:
-    """The columns of several batches, until they are sent together."""
+    """The columns of several batches until they are sent; ``last`` is the last position."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[bytes]] = {name: [] for name in COLUMNS}
         self._rule_counts: list[int] = []
         self.rows = 0
         self.bytes = 0
+        self.last = 0
 
     def add(self, place: BatchPlace, rows: Sequence[Sequence[Any]]) -> None:
         """Add the rows (values of ``canonical.FIELDS``) of one batch, at least one.
@@ -66,6 +67,7 @@ class Block:
             self._parts[name].append(data)
             self.bytes += len(data)
         self.rows += len(rows)
+        self.last = place.position
 
     def encode(self) -> bytes:
         """Return all as one block."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from aesp_proxy.aggregator.store.clickhouse_sql import STRUCTURE
@@ -26,18 +27,22 @@ _ONE_BLOCK: Final = " SETTINGS max_threads = 1, max_insert_threads = 1"
 _NUMBERS: Final = "output_format_json_quote_64bit_integers = 0"
 
 
+def check_library() -> None:
+    """See that ``chdb`` is installed, without loading it; ConfigError where it is not."""
+    if find_spec("chdb") is None:
+        raise ConfigError(
+            "an embedded ClickHouse needs the library chdb",
+            remedy="install aesp-proxy[clickhouse]",
+        )
+
+
 class EmbeddedClickHouse:
     """A ``ClickHouseRunner`` over a directory. ConfigError without the library."""
 
     def __init__(self, directory: Path) -> None:
-        try:
-            # An extra of 600 MB: only where it is used.
-            from chdb.session import Session  # noqa: PLC0415
-        except ModuleNotFoundError as missing:
-            raise ConfigError(
-                "an embedded ClickHouse needs the library chdb",
-                remedy="install aesp-proxy[clickhouse]",
-            ) from missing
+        check_library()
+        from chdb.session import Session  # noqa: PLC0415 - an extra of 600 MB: where it is used
+
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._where = str(directory)
         self._open = partial(Session, str(directory))
@@ -58,17 +63,17 @@ class EmbeddedClickHouse:
         return rows
 
     def tell(self, statement: Statement) -> None:
-        """Do something that has no answer."""
+        """Change something; the caller is the only writer."""
         self._run(statement.text, statement.values, form="Null")
 
-    def insert(self, text: str, block: bytes) -> None:
+    def insert(self, statement: Statement, block: bytes) -> None:
         """Insert one block."""
         descriptor = os.memfd_create("block")
         try:
             with os.fdopen(descriptor, "wb", closefd=False) as stream:
                 stream.write(block)
             source = f"file('/proc/self/fd/{descriptor}', 'Native', '{STRUCTURE}')"
-            self._run(text % source + _ONE_BLOCK, {}, form="Null")
+            self._run(statement.text % source + _ONE_BLOCK, statement.values, form="Null")
         finally:
             os.close(descriptor)
 

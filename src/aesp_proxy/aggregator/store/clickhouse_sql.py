@@ -95,15 +95,20 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1""",
 )
 DROP: Final = (f"DROP TABLE IF EXISTS {EVENTS} SYNC", f"DROP TABLE IF EXISTS {REACHED} SYNC")
 
-POSITION: Final = (
-    f"SELECT greatest((SELECT max(position) FROM {EVENTS}), (SELECT max(position) FROM {REACHED}))"
+_REACHED: Final = (
+    f"(SELECT greatest((SELECT max(position) FROM {EVENTS}),"
+    f" (SELECT max(position) FROM {REACHED})))"
 )
-# The condition is part of the statement: what is there is not added again, whoever asks.
+POSITION: Final = f"SELECT {_REACHED}"
+# Both only where the index stands where the writer believes it to: a writer that is late
+# makes neither a double nor, after another has begun it anew, a gap.
 INSERT: Final = (
     f"INSERT INTO {EVENTS} ({', '.join(COLUMNS)}) SELECT * FROM %s"
-    f" WHERE position > (SELECT max(position) FROM {EVENTS})"
+    f" WHERE {{reached:UInt64}} = {_REACHED}"
 )
-REACH: Final = f"INSERT INTO {REACHED} SELECT {{position:UInt64}}"
+REACH: Final = (
+    f"INSERT INTO {REACHED} SELECT {{position:UInt64}} WHERE {{reached:UInt64}} = {_REACHED}"
+)
 
 _EQUAL: Final = ("agent", "host", "session", "origin")
 _HOURS: Final = "hour BETWEEN {low:UInt32} AND {high:UInt32}"
