@@ -90,10 +90,14 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
         self.status, self.code, self.detail, self.more = status, code, detail, more
 
 
-def peer_of(request: Request, control: ControlStore, *, now_ns: int) -> Identity:
+async def peer_of(request: Request, control: ControlStore, *, now_ns: int) -> Identity:
     """Return who asks; Refused when the certificate is not enrolled."""
     peer = request.scope.get("extensions", {}).get(PEER_EXTENSION, {})
-    identity = control.identity(peer.get("fingerprint", b""), now_ns=now_ns)
+    fingerprint = peer.get("fingerprint", b"")
+    if control.is_remote:
+        identity = await run_in_threadpool(control.identity, fingerprint, now_ns=now_ns)
+    else:
+        identity = control.identity(fingerprint, now_ns=now_ns)
     if identity is None:
         raise Refused(403, "unknown_certificate", "this certificate is not enrolled")
     return identity
@@ -109,7 +113,7 @@ class Api:
 
     async def batches(self, request: Request) -> Response:
         """Take one batch; answer when it is durable, or say why not."""
-        identity = self._peer(request)
+        identity = await self._peer(request)
         limits = self._parts.limits
         bytes_max = limits.ingest.batch.batch_bytes_max
         declared = _declared_bytes(request, bytes_max)
@@ -126,7 +130,7 @@ class Api:
 
     async def identity(self, request: Request) -> Response:
         """Say which key signs receipts, and who the asker is to us."""
-        peer = self._peer(request)
+        peer = await self._peer(request)
         key = self._parts.receipt_key
         return JSONResponse(
             {
@@ -138,7 +142,7 @@ class Api:
 
     async def events(self, request: Request) -> Response:
         """Answer a question about events, newest first, a page at a time."""
-        peer = self._peer(request)
+        peer = await self._peer(request)
         parameters = dict(request.query_params)
         if len(parameters) != len(request.query_params.multi_items()):
             raise InputError("a parameter is given twice")
@@ -166,8 +170,8 @@ class Api:
             {"ready": taking, "batches_not_indexed": behind}, status_code=200 if taking else 503
         )
 
-    def _peer(self, request: Request) -> Identity:
-        return peer_of(request, self._parts.control, now_ns=self._parts.now_ns())
+    async def _peer(self, request: Request) -> Identity:
+        return await peer_of(request, self._parts.control, now_ns=self._parts.now_ns())
 
     @contextmanager
     def _reserve(self, size_bytes: int) -> Iterator[None]:

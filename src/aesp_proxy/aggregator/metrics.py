@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aesp_proxy.aggregator.identity import DataDir
-    from aesp_proxy.aggregator.store.exports import SqliteExports
+    from aesp_proxy.aggregator.store.exports import Exports
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -170,7 +170,7 @@ class Standings(Collector):
             yield from _sinks(exports, last)
 
 
-def _sinks(exports: SqliteExports, last: int) -> Iterator[Any]:
+def _sinks(exports: Exports, last: int) -> Iterator[Any]:
     names = exports.names()
     healths = [exports.health(name) for name in names]
     for field, family_of, metric, text in _SINKS:

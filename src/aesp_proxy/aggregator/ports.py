@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from aesp_proxy.record.batch import SealedBatch
     from aesp_proxy.record.head import Head
@@ -278,7 +279,14 @@ class BatchSource(Protocol):
 
 
 class BatchLedger(BatchSource, Protocol):
-    """The batches and their headers: the truth. One writer."""
+    """The batches and their headers: the truth."""
+
+    def held(self, origins: Iterable[str]) -> AbstractContextManager[frozenset[str]]:
+        """Have origins to ourselves in the block: nobody else judges or appends for them.
+
+        Gives those that were free; another writer has the rest. What is asked about an
+        origin in the block is what :meth:`append` adds to.
+        """
 
     def head(self, origin: str) -> Head | None:
         """Return the origin's last contiguous durable batch, None when it has none."""
@@ -290,10 +298,20 @@ class BatchLedger(BatchSource, Protocol):
         """Return the origin whose stored batches have named a key."""
 
     def append(self, batches: Sequence[AcceptedBatch]) -> None:
-        """Store bytes, headers, heads, keys and notices; on return all are durable."""
+        """Store bytes, headers, heads, keys and notices; on return all are durable.
+
+        At most ``APPEND_BATCHES_MAX``, all or none. On an error nothing is promised, though
+        they may be there: the connection may have ended while they were committed.
+        """
 
     def keep_receipt(self, origin: str, batch_no: int, receipt: bytes) -> None:
         """Keep the newest receipt given out; durable with the next append or close."""
+
+    def remove_unpromised(self, origins: Sequence[str]) -> int:
+        """Delete the bytes that a crash left past each head, at the start; return how many."""
+
+    def close(self) -> None:
+        """Keep the receipts not yet written, then close what is open."""
 
 
 class EventIndex(Protocol):
@@ -328,7 +346,12 @@ class IndexReader(Protocol):
 
 
 class ControlStore(Protocol):
-    """Who may ship and read, and who is shut out. Every write is durable on return."""
+    """Who may ship and read, and who is shut out. Every write is durable on return.
+
+    ``is_remote`` says that an answer may be waited for, so an event loop asks in a thread.
+    """
+
+    is_remote: bool
 
     def origin(self, name: str) -> Origin | None:
         """Return an enrolled origin, None when unknown."""

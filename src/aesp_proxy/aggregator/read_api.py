@@ -56,7 +56,7 @@ class ReadApi:
 
     async def stats(self, request: Request) -> Response:
         """Count events."""
-        peer = peer_of(request, self.control, now_ns=self.now_ns())
+        peer = await peer_of(request, self.control, now_ns=self.now_ns())
         parameters = dict(request.query_params)
         if len(parameters) != len(request.query_params.multi_items()):
             raise InputError("a parameter is given twice")
@@ -71,7 +71,7 @@ class ReadApi:
 
     async def proof(self, request: Request) -> Response:
         """Give the inclusion proof of an event."""
-        peer = peer_of(request, self.control, now_ns=self.now_ns())
+        peer = await peer_of(request, self.control, now_ns=self.now_ns())
         event_id = request.query_params.get("id", "")
         if peer.role is not Role.READER and not event_id.startswith(f"{peer.name}/"):
             raise Refused(403, "not_a_reader", "a host may ask for its own events only")
@@ -84,7 +84,7 @@ class ReadApi:
 
     async def metrics(self, request: Request) -> Response:
         """Give the figures."""
-        peer = peer_of(request, self.control, now_ns=self.now_ns())
+        peer = await peer_of(request, self.control, now_ns=self.now_ns())
         if peer.role is not Role.READER:
             raise Refused(403, "not_a_reader", "figures are for readers")
         async with self.turns:

@@ -22,21 +22,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEYS: Final[dict[str, str]] = {
+    "database": "`postgresql://USER@HOST/NAME?...`, for all but batches and the index of events; "
+    "no password: that is in `PGPASSFILE`, `~/.pgpass` or `PGPASSWORD`.",
     "objects.directory": "Where the batches are, a directory that several aggregators share.",
     **{f"objects.s3.{name}": text for name, text in S3_KEYS.items()},
     **EVENT_KEYS,
 }
-_TOP: Final = ("objects", "events")
+_TOP: Final = ("database", "objects", "events")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
     """Where each store is; what is None is embedded in the data directory.
 
+    ``database`` is the address of a PostgreSQL database, empty for SQLite;
     ``objects_directory`` or ``objects_s3`` is where batches are, in place of the data
     directory itself; ``events`` the ClickHouse of events for queries, in place of SQLite.
     """
 
+    database: str = ""
     objects_directory: Path | None = None
     objects_s3: S3Settings | None = None
     events: ClickHouseSettings | None = None
@@ -59,10 +63,20 @@ def load_store_settings(path: Path) -> StoreSettings:
             raise ConfigError(f"{key.text!r} is not a setting", where=at(key))
     directory, bucket = _objects(document.get("objects"), path.parent)
     return StoreSettings(
+        database=_database(document.key("database"), document.get("database")),
         objects_directory=directory,
         objects_s3=bucket,
         events=read_events(document.get("events"), path.parent),
     )
+
+
+def _database(key: Scalar | None, node: Node | None) -> str:
+    if key is None or node is None:
+        return ""
+    text = text_of(key, node)
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ConfigError("database must be postgresql://...", where=at(node))
+    return text
 
 
 def _objects(node: Node | None, root: Path) -> tuple[Path | None, S3Settings | None]:

@@ -16,8 +16,8 @@ from aesp_proxy.aggregator.identity import FileLock
 from aesp_proxy.aggregator.index_socket import IndexService, NobodyAnswersError, SocketIndexReader
 from aesp_proxy.aggregator.store.clickhouse import QUERY_S_MAX, ClickHouseIndex
 from aesp_proxy.aggregator.store.clickhouse_embedded import EmbeddedClickHouse, check_library
-from aesp_proxy.aggregator.store.control import SqliteControl
-from aesp_proxy.aggregator.store.exports import SqliteExports
+from aesp_proxy.aggregator.store.control import Control, SqliteControl
+from aesp_proxy.aggregator.store.exports import Exports, SqliteExports
 from aesp_proxy.aggregator.store.index import SqliteIndex, SqliteIndexReader
 from aesp_proxy.aggregator.store.ledger import LedgerReader, SqliteLedger
 from aesp_proxy.aggregator.store.ledger import open_ledger_reader as open_sqlite_reader
@@ -30,9 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aesp_proxy.aggregator.identity import DataDir
-    from aesp_proxy.aggregator.ports import EventIndex, IndexReader, Lease, Leases, ObjectStore
+    from aesp_proxy.aggregator.ports import (
+        BatchLedger,
+        EventIndex,
+        IndexReader,
+        Lease,
+        Leases,
+        ObjectStore,
+    )
     from aesp_proxy.aggregator.store.clickhouse_http import ClickHouseServer
     from aesp_proxy.aggregator.store.clickhouse_settings import ClickHouseSettings
+    from aesp_proxy.aggregator.store.database import Database
+    from aesp_proxy.aggregator.store.postgresql import Server
 
 log = structlog.get_logger(__name__)
 
@@ -50,34 +59,44 @@ def open_objects(data: DataDir) -> ObjectStore:
     return DirectoryObjects(data.root)
 
 
-def open_ledger(data: DataDir, objects: ObjectStore) -> SqliteLedger:
+def open_ledger(data: DataDir, objects: ObjectStore) -> BatchLedger:
     """Open the ledger for writing, making it where it is missing."""
+    if server := _server_of(data):
+        from aesp_proxy.aggregator.store.postgresql_ledger import PostgresLedger  # noqa: PLC0415
+
+        return PostgresLedger(server, objects)
     return SqliteLedger(data.ledger, objects)
 
 
 def open_ledger_reader(data: DataDir, objects: ObjectStore) -> LedgerReader:
     """Open the ledger for reading; ConfigError when there is none yet."""
+    if server := _server_of(data):
+        return LedgerReader(_database(server, "ledger"), objects)
     return open_sqlite_reader(data.ledger, objects)
 
 
 def has_ledger(data: DataDir) -> bool:
     """Whether there is a ledger to be read: not before the first start."""
-    return data.ledger.is_file()
+    return bool(_server_of(data)) or data.ledger.is_file()
 
 
-def open_control(data: DataDir) -> SqliteControl:
+def open_control(data: DataDir) -> Control:
     """Open who may ship and read, with the one-time tokens (``.tokens``)."""
+    if server := _server_of(data):
+        return Control(_database(server, "control"), is_remote=True)
     return SqliteControl(data.control)
 
 
-def open_exports(data: DataDir) -> SqliteExports:
+def open_exports(data: DataDir) -> Exports:
     """Open how far each sink has come."""
+    if server := _server_of(data):
+        return Exports(_database(server, "exports"))
     return SqliteExports(data.exports)
 
 
 def has_exports(data: DataDir) -> bool:
     """Whether anything was ever exported."""
-    return data.exports.is_file()
+    return bool(_server_of(data)) or data.exports.is_file()
 
 
 def open_index(data: DataDir) -> EventIndex:
@@ -194,7 +213,36 @@ def is_index_shared(data: DataDir) -> bool:
 
 def open_leases(data: DataDir) -> Leases:
     """Open what says who does the work that one must do at a time."""
+    if server := _server_of(data):
+        from aesp_proxy.aggregator.store.postgresql_leases import PostgresLeases  # noqa: PLC0415
+
+        return PostgresLeases(server)
     return _FileLeases(data)
+
+
+def _server_of(data: DataDir) -> Server | None:
+    """Return the database server of the settings, None when stores are embedded."""
+    url = load_store_settings(data.store_settings).database
+    return _server(url, str(data.store_settings)) if url else None
+
+
+@lru_cache(maxsize=8)
+def _server(url: str, where: str) -> Server:
+    try:
+        from aesp_proxy.aggregator.store.postgresql import Server  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(
+            "PostgreSQL needs the library psycopg",
+            where=where,
+            remedy="install aesp-proxy[postgresql]",
+        ) from error
+    return Server(url, where=where)
+
+
+def _database(server: Server, name: str) -> Database:
+    from aesp_proxy.aggregator.store.postgresql import PostgresDatabase  # noqa: PLC0415 - an extra
+
+    return PostgresDatabase(server, name=name)
 
 
 def _remove_side_files(data: DataDir) -> None:

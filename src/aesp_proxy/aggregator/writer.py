@@ -3,11 +3,13 @@
 Every request hands its bytes to a queue and waits. The thread takes what has
 piled up (at most 64), judges each in order, stores all that hold with one
 append and one commit, and only then signs receipts and answers: concurrent
-batches share the cost of being durable. Being alone, it needs no lock on heads.
+batches share the cost of being durable.
 
 Rules: no receipt before :meth:`BatchLedger.append` has returned; when the
 append fails nobody is promised anything and the heads are read from disk
-again; a fork is evidence on disk before it is an answer.
+again; a fork is evidence on disk before it is an answer. Other aggregators may write
+to the same stores: a group is judged and stored while its hosts are ours alone
+(:meth:`BatchLedger.held`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, assert_never
@@ -31,7 +34,7 @@ from aesp_proxy.aggregator.ingest import (
     judge,
 )
 from aesp_proxy.aggregator.metrics import Meter
-from aesp_proxy.aggregator.ports import Evidence, key_in
+from aesp_proxy.aggregator.ports import Evidence, Role, key_in
 from aesp_proxy.errors import AespError, RecordError, UnavailableError
 from aesp_proxy.record.keyring import KeyRing, Rotation, pinned
 from aesp_proxy.record.receipt import Receipt, encode_receipt
@@ -92,6 +95,7 @@ class _Group:
         self.accepted: list[Accept] = []
         self._heads: dict[str, Head] = {}
         self._hashes: dict[tuple[str, int], bytes] = {}
+        self._origins: dict[str, Origin | None] = {}
         self._rotations: dict[str, tuple[Rotation, ...]] = {}
 
     def add(self, accept: Accept) -> None:
@@ -104,7 +108,13 @@ class _Group:
         self._hashes[head.origin, head.batch_no] = head.header_hash
 
     def origin(self, name: str) -> Origin | None:
-        return self._stores.control.origin(name)
+        if name not in self._origins:
+            self._origins[name] = self._stores.control.origin(name)
+        return self._origins[name]
+
+    def forget(self, name: str) -> None:
+        """Have the origin asked for again: it was shut out."""
+        self._origins.pop(name, None)
 
     def key_owner(self, key_id: str) -> str | None:
         for origin, rotations in self._rotations.items():
@@ -122,6 +132,10 @@ class _Group:
 
     def head(self, name: str) -> Head | None:
         return self._heads.get(name) or self._stores.ledger.head(name)
+
+    def newest(self, head: Head) -> Head:
+        """Return the newest head of the origin that is stored now; no question to the store."""
+        return self._heads.get(head.origin, head)
 
     def stored_hash(self, name: str, batch_no: int) -> bytes | None:
         if (name, batch_no) in self._hashes:
@@ -199,8 +213,27 @@ class Writer:
             return [self._queue.popleft() for _ in range(count)]
 
     def _serve(self, submissions: Sequence[Submission]) -> None:
-        """Judge, store and answer one group."""
+        """Judge, store and answer one group, its hosts being ours alone meanwhile."""
         begun_s = time.monotonic()
+        hosts = {s.identity.name for s in submissions if s.identity.role is Role.HOST}
+        with ExitStack() as stack:
+            try:
+                others = hosts - stack.enter_context(self._stores.ledger.held(hosts))
+            except AespError as error:
+                log.critical("batches_not_judged", error=str(error), batches=len(submissions))
+                self._meter.count("store_failures")
+                for submission in submissions:
+                    submission.fail(error)
+                return
+            self._serve_held([s for s in submissions if s.identity.name not in others])
+        for submission in submissions:
+            if submission.identity.name in others:
+                submission.fail(
+                    UnavailableError("another aggregator has a batch of this host in hand")
+                )
+        self._meter.served(time.monotonic() - begun_s)
+
+    def _serve_held(self, submissions: Sequence[Submission]) -> None:
         group = _Group(self._stores)
         now_ns = self._now_ns()
         judged: list[tuple[Submission, Judgement]] = []
@@ -223,7 +256,6 @@ class Writer:
             self._on_stored()
         self._count_refusals(judged, now_ns)
         self._measure(group, judged)
-        self._meter.served(time.monotonic() - begun_s)
 
     def _measure(self, group: _Group, judged: Sequence[tuple[Submission, Judgement]]) -> None:
         self._meter.accepted(
@@ -255,6 +287,7 @@ class Writer:
                 case Refuse(kind=Refusal.FORK):
                     # Stored first: what the fork contradicts may be in this very group.
                     self._keep_evidence(submission.data, judgement, group, now_ns)
+                    group.forget(judgement.origin)
                 case Refuse() | Duplicate():
                     pass
                 case _:
@@ -278,16 +311,10 @@ class Writer:
         match judgement:
             case Refuse():
                 return Answer(refusal=judgement)
-            case Accept() | Duplicate():
-                origin = (
-                    judgement.batch.head.origin
-                    if isinstance(judgement, Accept)
-                    else judgement.head.origin
-                )
-                head = group.head(origin)
-                if head is None:
-                    raise RecordError("a stored batch has no head", where=origin)
-                return Answer(receipt=self._receipt(head))
+            case Accept():
+                return Answer(receipt=self._receipt(group.newest(judgement.batch.head)))
+            case Duplicate():
+                return Answer(receipt=self._receipt(group.newest(judgement.head)))
             case _:
                 assert_never(judgement)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from aesp_proxy.aggregator.export.settings import ExportSettings
     from aesp_proxy.aggregator.identity import DataDir
-    from aesp_proxy.aggregator.store.exports import SqliteExports
+    from aesp_proxy.aggregator.store.exports import Exports
     from aesp_proxy.aggregator.store.ledger import LedgerReader
 
 _DIR = click.Path(path_type=Path)
@@ -212,7 +212,7 @@ def _load(data: Path, settings: Path | None) -> tuple[DataDir, ExportSettings]:
 
 
 @contextmanager
-def _stores(home: DataDir) -> Iterator[tuple[SqliteExports, LedgerReader]]:
+def _stores(home: DataDir) -> Iterator[tuple[Exports, LedgerReader]]:
     from aesp_proxy.aggregator.stores import open_exports, open_ledger_reader, open_objects
 
     objects = open_objects(home)
@@ -230,7 +230,7 @@ def _stores(home: DataDir) -> Iterator[tuple[SqliteExports, LedgerReader]]:
         objects.close()
 
 
-def _standing(name: str, store: SqliteExports, ledger: LedgerReader) -> dict[str, Any]:
+def _standing(name: str, store: Exports, ledger: LedgerReader) -> dict[str, Any]:
     from aesp_proxy.aggregator.store.exports import BACKFILL
 
     live, filling = store.cursor(name), store.cursor(name, BACKFILL)

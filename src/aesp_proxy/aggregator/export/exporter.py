@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aesp_proxy.aggregator.export.settings import SinkSettings
     from aesp_proxy.aggregator.export.sinks.port import Sink
     from aesp_proxy.aggregator.ports import BatchPlace, BatchSource
-    from aesp_proxy.aggregator.store.exports import SqliteExports
+    from aesp_proxy.aggregator.store.exports import Exports
 
 IDLE_S: Final = 5.0
 ROUND_BATCHES: Final = 64
@@ -74,7 +74,7 @@ class Exporter:
         *,
         sink: Sink,
         source: BatchSource,
-        store: SqliteExports,
+        store: Exports,
         shape: Callable[[ExportEvent], Outgoing],
         chance: Chance,
     ) -> None:

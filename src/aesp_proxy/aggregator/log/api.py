@@ -65,14 +65,14 @@ class LogApi:
 
     async def checkpoint(self, request: Request) -> Response:
         """Give the newest published checkpoint."""
-        peer_of(request, self.control, now_ns=self.now_ns())
+        await peer_of(request, self.control, now_ns=self.now_ns())
         async with self.turns:
             found = await run_in_threadpool(self.objects.find, CHECKPOINT_KEY)
         return _static(found, media_type=NOTE_TYPE, caching=_NOT_LONG)
 
     async def tile(self, request: Request) -> Response:
         """Give a tile or a bundle of entries."""
-        peer = peer_of(request, self.control, now_ns=self.now_ns())
+        peer = await peer_of(request, self.control, now_ns=self.now_ns())
         try:
             tile = parse_tile_path(request.path_params["path"])
         except InputError as error:
@@ -85,12 +85,12 @@ class LogApi:
 
     async def keys(self, request: Request) -> Response:
         """Give the keys that sign the log, signed by the receipt key."""
-        peer_of(request, self.control, now_ns=self.now_ns())
+        await peer_of(request, self.control, now_ns=self.now_ns())
         return Response(await run_in_threadpool(self._key_list), media_type=NOTE_TYPE)
 
     async def proof(self, request: Request) -> Response:
         """Prove that the log holds a batch, and that it begins as it did."""
-        peer = peer_of(request, self.control, now_ns=self.now_ns())
+        peer = await peer_of(request, self.control, now_ns=self.now_ns())
         asked = dict(request.query_params)
         if unknown := set(asked) - {"origin", "batch", "since"}:
             raise InputError("is not a parameter", where=min(unknown)[:40])

@@ -1,14 +1,13 @@
-"""Who may ship and read, in SQLite: the embedded ``ControlStore``.
+"""Who may ship and read: the ``ControlStore``, the embedded one in SQLite.
 
-Rules: a certificate that is not in this file opens nothing, whoever signed it;
+Rules: a certificate that is not in this store opens nothing, whoever signed it;
 a batch key belongs to one origin for ever; quarantine and its evidence are one
-transaction with ``synchronous=FULL``. What the operator's commands change in
-another process is seen at the next question (``PRAGMA data_version``).
+durable transaction. What the operator's commands, or other aggregators, change is
+seen at the next question (``Database.version``).
 """
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 from aesp_proxy.aggregator.ports import (
@@ -19,7 +18,7 @@ from aesp_proxy.aggregator.ports import (
     Refusals,
     Role,
 )
-from aesp_proxy.aggregator.store.sqlite import open_database, transaction, translate
+from aesp_proxy.aggregator.store.sqlite import SqliteDatabase, open_database
 from aesp_proxy.aggregator.store.tokens import TOKENS_SCHEMA, Tokens
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.signature import key_id_of
@@ -27,6 +26,8 @@ from aesp_proxy.record.signature import key_id_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from aesp_proxy.aggregator.store.database import Database
 
 VERSION: Final = 2
 _SCHEMA: Final = """
@@ -51,24 +52,19 @@ CREATE TABLE refusals (
 """
 
 
-class SqliteControl:
-    """One connection; use an instance in one thread at a time."""
+class Control:
+    """The statements, on any database; use an instance in one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = open_database(
-            path,
-            schema=_SCHEMA + TOKENS_SCHEMA,
-            version=VERSION,
-            durability="FULL",
-            upgrades={1: TOKENS_SCHEMA},
-        )
-        self.tokens = Tokens(self._connection)
+    def __init__(self, database: Database, *, is_remote: bool = False) -> None:
+        self._database = database
+        self.is_remote = is_remote
+        self.tokens = Tokens(database)
         self._origins: dict[str, Origin] = {}
-        self._data_version = -1
+        self._version: int | None = None
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the database."""
+        self._database.close()
 
     def enrol(
         self,
@@ -85,7 +81,7 @@ class SqliteControl:
         another's, or the origin already has another key: replacing a key is a
         rotation, which the old key must sign.
         """
-        with transaction(self._connection):
+        with self._database.transaction():
             self.enrol_within(name, public_key=public_key, tenants=tenants, certificate=certificate)
 
     def enrol_within(
@@ -100,9 +96,9 @@ class SqliteControl:
         """Do what :meth:`enrol` does within the caller's transaction."""
         self._bind_key(name, public_key, certificate.issued_ns)
         for tenant in sorted(tenants):
-            self._run("INSERT OR IGNORE INTO origin_tenants VALUES (?, ?)", (name, tenant))
+            self._run(_ADD_TENANT, (name, tenant))
         for label, value in labels:
-            self._run("INSERT OR REPLACE INTO origin_labels VALUES (?, ?, ?)", (name, label, value))
+            self._run(_SET_LABEL, (name, label, value))
         self._revoke(certificate.identity, certificate.issued_ns)
         self._add_certificate(certificate)
         self._origins.clear()
@@ -118,7 +114,7 @@ class SqliteControl:
         The old one stays open, for the answer may be lost. It ends by itself.
         """
         identity = certificate.identity
-        with transaction(self._connection):
+        with self._database.transaction():
             self._run(
                 "UPDATE certificates SET revoked_ns = ? WHERE role = ? AND name = ?"
                 " AND revoked_ns IS NULL AND fingerprint != ?",
@@ -128,21 +124,21 @@ class SqliteControl:
 
     def admit_reader(self, certificate: Certificate) -> None:
         """Register a reader's certificate, revoking those of the same name before it."""
-        with transaction(self._connection):
+        with self._database.transaction():
             self._revoke(certificate.identity, certificate.issued_ns)
             self._add_certificate(certificate)
 
     def revoke(self, identity: Identity, *, now_ns: int) -> int:
         """Shut out every certificate of ``identity``; return how many were open."""
-        with transaction(self._connection):
+        with self._database.transaction():
             return self._revoke(identity, now_ns)
 
     def origin(self, name: str) -> Origin | None:
         """Return an enrolled origin, None when unknown."""
-        version = self._rows("PRAGMA data_version", ())[0][0]
-        if version != self._data_version:
+        version = self._database.version()
+        if version is None or version != self._version:
             self._origins.clear()
-            self._data_version = version
+            self._version = version
         if name not in self._origins:
             found = self._load_origin(name)
             if found is None:
@@ -171,7 +167,7 @@ class SqliteControl:
 
     def quarantine(self, evidence: Evidence) -> None:
         """Shut the origin out and keep where the evidence is."""
-        with transaction(self._connection):
+        with self._database.transaction():
             self._run(
                 "UPDATE origins SET quarantined_ns = ?, quarantine_reason = ?"
                 " WHERE name = ? AND quarantined_ns IS NULL",
@@ -182,7 +178,7 @@ class SqliteControl:
                 ),
             )
             self._run(
-                "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (
                     evidence.origin,
                     evidence.batch_no,
@@ -196,12 +192,12 @@ class SqliteControl:
 
     def release(self, name: str) -> bool:
         """End a quarantine; the evidence stays. False when there was none."""
-        with transaction(self._connection):
-            changed = self._connection.execute(
+        with self._database.transaction():
+            changed = self._database.run(
                 "UPDATE origins SET quarantined_ns = NULL, quarantine_reason = ''"
                 " WHERE name = ? AND quarantined_ns IS NOT NULL",
                 (name,),
-            ).rowcount
+            )
         self._origins.clear()
         return changed > 0
 
@@ -226,11 +222,12 @@ class SqliteControl:
 
     def note_refusals(self, counts: Mapping[tuple[str, str], int], *, now_ns: int) -> None:
         """Add to the counters of refused batches by (origin, kind)."""
-        with transaction(self._connection):
+        with self._database.transaction():
             for (origin, kind), count in counts.items():
                 self._run(
                     "INSERT INTO refusals VALUES (?, ?, ?, ?, ?) ON CONFLICT (origin, kind)"
-                    " DO UPDATE SET count = count + excluded.count, last_ns = excluded.last_ns",
+                    " DO UPDATE SET count = refusals.count + excluded.count,"
+                    " last_ns = excluded.last_ns",
                     (origin, kind, count, now_ns, now_ns),
                 )
 
@@ -293,11 +290,11 @@ class SqliteControl:
         )
 
     def _revoke(self, identity: Identity, now_ns: int) -> int:
-        return self._connection.execute(
+        return self._database.run(
             "UPDATE certificates SET revoked_ns = ?"
             " WHERE role = ? AND name = ? AND revoked_ns IS NULL",
             (now_ns, identity.role, identity.name),
-        ).rowcount
+        )
 
     def _load_origin(self, name: str) -> Origin | None:
         rows = self._rows(
@@ -318,10 +315,31 @@ class SqliteControl:
         )
 
     def _run(self, sql: str, values: Sequence[object]) -> None:
-        self._connection.execute(sql, values)
+        self._database.run(sql, values)
 
     def _rows(self, sql: str, values: Sequence[object]) -> list[Any]:
-        try:
-            return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise translate(error) from error
+        return self._database.rows(sql, values)
+
+
+class SqliteControl(Control):
+    """The embedded one: a SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            SqliteDatabase(
+                open_database(
+                    path,
+                    schema=_SCHEMA + TOKENS_SCHEMA,
+                    version=VERSION,
+                    durability="FULL",
+                    upgrades={1: TOKENS_SCHEMA},
+                )
+            )
+        )
+
+
+_ADD_TENANT: Final = "INSERT INTO origin_tenants VALUES (?, ?) ON CONFLICT DO NOTHING"
+_SET_LABEL: Final = (
+    "INSERT INTO origin_labels VALUES (?, ?, ?)"
+    " ON CONFLICT (origin, name) DO UPDATE SET value = excluded.value"
+)

@@ -1,21 +1,22 @@
-"""How far each sink has come, what it refused, and how it fares: one SQLite file.
+"""How far each sink has come, what it refused, and how it fares; embedded, one SQLite file.
 
-Rules: a cursor moves in the same transaction that keeps what was refused on the way,
-with ``synchronous=FULL``, so a crash repeats deliveries and never skips one; refused
+Rules: a cursor moves in the same durable transaction that keeps what was refused on the
+way, so a crash repeats deliveries and never skips one; refused
 events are kept as places in the ledger, not as copies, so nothing is stored twice.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from aesp_proxy.aggregator.store.sqlite import open_database, transaction, translate
+from aesp_proxy.aggregator.store.sqlite import SqliteDatabase, open_database
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from aesp_proxy.aggregator.store.database import Database
 
 VERSION: Final = 2
 LIVE: Final = "live"
@@ -90,17 +91,15 @@ class Health:
     dropped: int = 0
 
 
-class SqliteExports:
-    """One connection; an instance is used by one thread at a time, files are shared."""
+class Exports:
+    """The statements, on any database; an instance is used by one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = open_database(
-            path, schema=_SCHEMA, version=VERSION, durability="FULL", upgrades=_UPGRADES
-        )
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the database."""
+        self._database.close()
 
     def names(self) -> list[str]:
         """Return the sinks that have ever begun, by name."""
@@ -119,7 +118,7 @@ class SqliteExports:
 
     def begin(self, sink: str, cursor: Cursor, lane: str = LIVE) -> None:
         """Set a lane to ``cursor``, in place of what it was."""
-        with transaction(self._connection):
+        with self._database.transaction():
             self._put_cursor(sink, lane, cursor)
 
     def advance(
@@ -137,7 +136,7 @@ class SqliteExports:
         A lane that has reached its ``until_position`` is ended. RecordError when it
         cannot be kept: nothing has moved then.
         """
-        with transaction(self._connection):
+        with self._database.transaction():
             if cursor.until_position is not None and cursor.position >= cursor.until_position:
                 self._run("DELETE FROM lanes WHERE sink = ? AND lane = ?", (sink, lane))
             else:
@@ -149,7 +148,7 @@ class SqliteExports:
         self, sink: str, done: Sequence[int], refused: Sequence[DeadLetter], *, now_ns: int
     ) -> None:
         """Take replayed letters off (``done``, by id) and put refused ones back, not queued."""
-        with transaction(self._connection):
+        with self._database.transaction():
             for number in done:
                 self._run("DELETE FROM dead_letters WHERE sink = ? AND id = ?", (sink, number))
             self._bury(sink, refused, now_ns)
@@ -157,18 +156,18 @@ class SqliteExports:
 
     def note_failure(self, sink: str, error: str, *, now_ns: int, next_try_ns: int) -> None:
         """Keep that a delivery failed and when it is tried again."""
-        with transaction(self._connection):
-            self._run("INSERT OR IGNORE INTO health (sink) VALUES (?)", (sink,))
+        with self._database.transaction():
+            self._run(_KNOW_SINK, (sink,))
             self._run(
                 "UPDATE health SET failures = failures + 1, failing = failing + 1, last_error = ?,"
                 " last_error_ns = ?, next_try_ns = ? WHERE sink = ?",
-                (error[:REASON_CHARS_MAX], now_ns, next_try_ns, sink),
+                (_plain(error), now_ns, next_try_ns, sink),
             )
 
     def note_stopped(self, sink: str, *, stopped_ns: int) -> None:
         """Keep that a sink is stopped since then, or with 0 that it goes on."""
-        with transaction(self._connection):
-            self._run("INSERT OR IGNORE INTO health (sink) VALUES (?)", (sink,))
+        with self._database.transaction():
+            self._run(_KNOW_SINK, (sink,))
             self._run("UPDATE health SET stopped_ns = ? WHERE sink = ?", (stopped_ns, sink))
 
     def health(self, sink: str) -> Health:
@@ -217,30 +216,30 @@ class SqliteExports:
     def queue_dead(self, sink: str, ids: Sequence[int] = ()) -> int:
         """Have letters tried again, all or those of ``ids``; return how many were marked."""
         marked = 0
-        with transaction(self._connection):
+        with self._database.transaction():
             if not ids:
                 sql = "UPDATE dead_letters SET queued = 1 WHERE sink = ?"
-                return self._connection.execute(sql, (sink,)).rowcount
+                return self._database.run(sql, (sink,))
             for number in ids:
-                marked += self._connection.execute(
+                marked += self._database.run(
                     "UPDATE dead_letters SET queued = 1 WHERE sink = ? AND id = ?", (sink, number)
-                ).rowcount
+                )
         return marked
 
     def drop_dead(self, sink: str, ids: Sequence[int] = ()) -> int:
         """Throw letters away for good, all or those of ``ids``; return how many, counted."""
-        with transaction(self._connection):
+        with self._database.transaction():
             if ids:
                 gone = sum(
-                    self._connection.execute(
+                    self._database.run(
                         "DELETE FROM dead_letters WHERE sink = ? AND id = ?", (sink, number)
-                    ).rowcount
+                    )
                     for number in ids
                 )
             else:
                 sql = "DELETE FROM dead_letters WHERE sink = ?"
-                gone = self._connection.execute(sql, (sink,)).rowcount
-            self._run("INSERT OR IGNORE INTO health (sink) VALUES (?)", (sink,))
+                gone = self._database.run(sql, (sink,))
+            self._run(_KNOW_SINK, (sink,))
             self._run("UPDATE health SET dropped = dropped + ? WHERE sink = ?", (gone, sink))
         return gone
 
@@ -262,26 +261,43 @@ class SqliteExports:
                     sink,
                     letter.position,
                     letter.row,
-                    letter.event[:REASON_CHARS_MAX],
-                    letter.reason[:REASON_CHARS_MAX],
+                    _plain(letter.event),
+                    _plain(letter.reason),
                     now_ns,
                 ),
             )
 
     def _note_success(self, sink: str, delivered: int, refused: int, now_ns: int) -> None:
-        self._run("INSERT OR IGNORE INTO health (sink) VALUES (?)", (sink,))
+        self._run(_KNOW_SINK, (sink,))
         self._run(
             "UPDATE health SET delivered = delivered + ?, refused = refused + ?, failing = 0,"
-            " next_try_ns = 0, last_delivered_ns = iif(? > 0, ?, last_delivered_ns)"
+            " next_try_ns = 0, last_delivered_ns = CASE WHEN ? > 0 THEN ?"
+            " ELSE last_delivered_ns END"
             " WHERE sink = ?",
             (delivered, refused, delivered, now_ns, sink),
         )
 
     def _run(self, sql: str, values: Sequence[object]) -> None:
-        self._connection.execute(sql, values)
+        self._database.run(sql, values)
 
     def _rows(self, sql: str, values: Sequence[object]) -> list[Any]:
-        try:
-            return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise translate(error) from error
+        return self._database.rows(sql, values)
+
+
+class SqliteExports(Exports):
+    """The embedded one: a SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        connection = open_database(
+            path, schema=_SCHEMA, version=VERSION, durability="FULL", upgrades=_UPGRADES
+        )
+        super().__init__(SqliteDatabase(connection))
+
+
+_KNOW_SINK: Final = "INSERT INTO health (sink) VALUES (?) ON CONFLICT DO NOTHING"
+
+
+def _plain(text: str) -> str:
+    """Return what every database takes: a receiver's words may hold anything."""
+    kept = text[:REASON_CHARS_MAX].replace("\0", "\ufffd")
+    return kept.encode("utf-8", "replace").decode("utf-8")

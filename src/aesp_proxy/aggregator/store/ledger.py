@@ -10,8 +10,8 @@ chain that ``audit verify`` checks by itself, without this database.
 
 from __future__ import annotations
 
-import sqlite3
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from aesp_proxy.aggregator.ports import (
@@ -22,7 +22,12 @@ from aesp_proxy.aggregator.ports import (
     batch_key,
     key_in,
 )
-from aesp_proxy.aggregator.store.sqlite import open_database, open_reader, transaction, translate
+from aesp_proxy.aggregator.store.sqlite import (
+    SqliteDatabase,
+    open_database,
+    open_reader,
+    transaction,
+)
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.faults import ChainError
 from aesp_proxy.record.head import Head, decode_head, encode_head
@@ -30,10 +35,11 @@ from aesp_proxy.record.keyring import Rotation
 from aesp_proxy.record.signature import key_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from aesp_proxy.aggregator.ports import AcceptedBatch, ObjectStore
+    from aesp_proxy.aggregator.store.database import Database
 
 VERSION: Final = 1
 APPEND_BATCHES_MAX: Final = 64
@@ -69,24 +75,18 @@ _PLACE_COLUMNS: Final = (
 class LedgerReader:
     """The reading side, for any process."""
 
-    def __init__(self, connection: sqlite3.Connection, objects: ObjectStore) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, objects: ObjectStore) -> None:
+        self._database = database
         self._objects = objects
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the database."""
+        self._database.close()
 
     def head(self, origin: str) -> Head | None:
         """Return the origin's last contiguous durable batch, None when it has none."""
         rows = self._rows("SELECT head FROM heads WHERE origin = ?", (origin,))
-        try:
-            return decode_head(rows[0][0]) if rows else None
-        except ChainError as error:
-            raise ConfigError(
-                f"the head of {origin!r} is damaged: {error.message}",
-                remedy="restore ledger.sqlite from a backup",
-            ) from error
+        return stored_head(origin, rows[0][0]) if rows and rows[0][0] is not None else None
 
     def find(self, origin: str, batch_no: int) -> BatchPlace | None:
         """Return where a stored batch is."""
@@ -175,11 +175,24 @@ class LedgerReader:
         sql = f"SELECT {_PLACE_COLUMNS} FROM batches "  # noqa: S608 - constant
         return [_place(row) for row in self._rows(sql + where, values)]
 
+    def rotated_owner(self, key_id: str) -> str | None:
+        """Return the origin whose stored batches have named a key."""
+        rows = self._rows("SELECT origin FROM rotations WHERE key_id = ?", (key_id,))
+        return str(rows[0][0]) if rows else None
+
     def _rows(self, sql: str, values: Sequence[object]) -> list[Any]:
-        try:
-            return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise translate(error) from error
+        return self._database.rows(sql, values)
+
+
+def stored_head(origin: str, head: bytes) -> Head:
+    """Decode a head as it is stored; ConfigError when it is damaged."""
+    try:
+        return decode_head(head)
+    except ChainError as error:
+        raise ConfigError(
+            f"the head of {origin!r} is damaged: {error.message}",
+            remedy="restore the ledger from a backup",
+        ) from error
 
 
 class SqliteLedger(LedgerReader):
@@ -187,7 +200,8 @@ class SqliteLedger(LedgerReader):
 
     def __init__(self, path: Path, objects: ObjectStore) -> None:
         connection = open_database(path, schema=_SCHEMA, version=VERSION, durability="FULL")
-        super().__init__(connection, objects)
+        super().__init__(SqliteDatabase(connection), objects)
+        self._connection = connection
         self._heads: OrderedDict[str, Head] = OrderedDict()
         self._receipts: dict[str, tuple[int, bytes]] = {}
         self._rotations: dict[str, tuple[Rotation, ...]] = {}
@@ -218,10 +232,10 @@ class SqliteLedger(LedgerReader):
         """Return the keys that stored batches have named, in order."""
         return self._rotations.get(origin, ())
 
-    def rotated_owner(self, key_id: str) -> str | None:
-        """Return the origin whose stored batches have named a key."""
-        rows = self._rows("SELECT origin FROM rotations WHERE key_id = ?", (key_id,))
-        return str(rows[0][0]) if rows else None
+    @contextmanager
+    def held(self, origins: Iterable[str]) -> Iterator[frozenset[str]]:
+        """Have ``origins`` to ourselves: all of them, for here is one writer."""
+        yield frozenset(origins)
 
     def append(self, batches: Sequence[AcceptedBatch]) -> None:
         """Store at most ``APPEND_BATCHES_MAX`` batches, all or none; RecordError otherwise.
@@ -241,7 +255,7 @@ class SqliteLedger(LedgerReader):
             self._connection.executemany(
                 "INSERT INTO batches (origin, batch_no, epoch, first_seq, count, header_hash,"
                 " header, signature, batch_bytes, received_ns) VALUES (?,?,?,?,?,?,?,?,?,?)",
-                [_header_row(batch) for batch in batches],
+                [header_row(batch) for batch in batches],
             )
             self._connection.executemany(
                 "INSERT INTO heads VALUES (?, ?) ON CONFLICT DO UPDATE SET head = excluded.head",
@@ -319,7 +333,7 @@ class SqliteLedger(LedgerReader):
 
 def open_ledger_reader(path: Path, objects: ObjectStore) -> LedgerReader:
     """Open the ledger for reading only; ConfigError when it is missing."""
-    return LedgerReader(open_reader(path), objects)
+    return LedgerReader(SqliteDatabase(open_reader(path)), objects)
 
 
 def _place(row: Sequence[Any]) -> BatchPlace:
@@ -335,7 +349,8 @@ def _place(row: Sequence[Any]) -> BatchPlace:
     )
 
 
-def _header_row(batch: AcceptedBatch) -> tuple[object, ...]:
+def header_row(batch: AcceptedBatch) -> tuple[object, ...]:
+    """Return the columns of ``batches`` after the position."""
     header = batch.header
     return (
         header.origin,

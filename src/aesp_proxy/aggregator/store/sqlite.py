@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aesp_proxy.errors import ConfigError, RecordError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 BUSY_TIMEOUT_MS: Final = 5_000
@@ -112,6 +113,36 @@ def translate(error: sqlite3.Error) -> RecordError | UnavailableError:
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return UnavailableError(f"database is busy: {error}", remedy="try again")
     return RecordError(f"database refused: {error}", remedy="check disk space and the file")
+
+
+class SqliteDatabase:
+    """One connection as a ``Database``; use an instance in one thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        """Return what a question answers."""
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> int:
+        """Change something within the caller's transaction; return how many rows."""
+        return self._connection.execute(sql, values).rowcount
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Run the block as one immediate transaction."""
+        return transaction(self._connection)
+
+    def version(self) -> int:
+        """Return a number that changes when another connection has written."""
+        return int(self.rows("PRAGMA data_version")[0][0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

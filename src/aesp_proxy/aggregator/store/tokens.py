@@ -8,16 +8,17 @@ asked for again by the same host with the same request, and gives the same certi
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from aesp_proxy.aggregator.store.sqlite import transaction, translate
 from aesp_proxy.errors import TrustError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aesp_proxy.aggregator.store.database import Database
+
+_NAME_CHARS: Final = 64  # of SHA-256 in hexadecimal
 TOKENS_SCHEMA: Final = """
 CREATE TABLE tokens (
     fingerprint BLOB PRIMARY KEY, made_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL,
@@ -59,15 +60,15 @@ class TokenState:
 
 
 class Tokens:
-    """The tokens of one control store; in the thread that has its connection."""
+    """The tokens of one control store; in the thread that has its database."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def add(self, terms: TokenTerms) -> None:
         """Keep a new token's terms, durably."""
-        with transaction(self._connection):
-            self._connection.execute(
+        with self._database.transaction():
+            self._database.run(
                 "INSERT INTO tokens (fingerprint, made_ns, expires_ns, origin, tenants, labels)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (
@@ -82,16 +83,20 @@ class Tokens:
 
     def take_back(self, prefix: str) -> int:
         """Remove tokens that nobody has used, by the start of their name; return how many."""
-        with transaction(self._connection):
-            return self._connection.execute(
-                "DELETE FROM tokens WHERE used_ns IS NULL"
-                " AND lower(substr(hex(fingerprint), 1, ?)) = ?",
-                (len(prefix), prefix),
-            ).rowcount
+        try:
+            first = bytes.fromhex(prefix.ljust(_NAME_CHARS, "0"))
+            last = bytes.fromhex(prefix.ljust(_NAME_CHARS, "f"))
+        except ValueError:
+            return 0  # no hash begins so
+        with self._database.transaction():
+            return self._database.run(
+                "DELETE FROM tokens WHERE used_ns IS NULL AND fingerprint BETWEEN ? AND ?",
+                (first, last),
+            )
 
     def all(self) -> list[TokenState]:
         """List every token, newest first."""
-        return [_state(row) for row in self._rows(_LIST, ())]
+        return [_state(row) for row in self._database.rows(_LIST)]
 
     def use(
         self,
@@ -107,8 +112,8 @@ class Tokens:
         ``admit`` runs within the transaction: when it raises, the token is as it was.
         TokenRefusedError when the token lets this request in no more, or never did.
         """
-        with transaction(self._connection):
-            rows = self._rows(_FIND, (fingerprint,))
+        with self._database.transaction():
+            rows = self._database.rows(_FIND, (fingerprint,))
             if not rows:
                 raise TokenRefusedError("unknown_token", "this token is not known here")
             state, (known_request, known) = _state(rows[0]), rows[0][-2:]
@@ -118,18 +123,12 @@ class Tokens:
                 raise TokenRefusedError("token_used", "this token has been used")
             _check(state.terms, origin, now_ns)
             certificate = admit(state.terms)
-            self._connection.execute(
+            self._database.run(
                 "UPDATE tokens SET used_ns = ?, used_by = ?, request = ?, certificate = ?"
                 " WHERE fingerprint = ?",
                 (now_ns, origin, request, certificate, fingerprint),
             )
             return certificate
-
-    def _rows(self, sql: str, values: tuple[object, ...]) -> list[Any]:
-        try:
-            return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise translate(error) from error
 
 
 _LIST: Final = (
