@@ -10,6 +10,8 @@ clients="openssh-server rclone ruby libwww-perl liblwp-protocol-https-perl netca
 clients="$clients rsyslog-gnutls"
 # The object store of docs/aggregator.md: 61 MB to fetch.
 clients="$clients radosgw ceph-mon ceph-osd"
+# The database of docs/aggregator.md.
+clients="$clients postgresql"
 command -v npm >/dev/null 2>&1 || clients="$clients nodejs npm"
 command -v javac >/dev/null 2>&1 || clients="$clients default-jdk-headless"
 # shellcheck disable=SC2086 # a list of words

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_servers: dict[str, Server] = {}
+
 
 def open_objects(data: DataDir) -> ObjectStore:
     """Open where batches are. ConfigError when settings, library or credentials are wrong."""
@@ -226,8 +228,16 @@ def _server_of(data: DataDir) -> Server | None:
     return _server(url, str(data.store_settings)) if url else None
 
 
-@lru_cache(maxsize=8)
+def close_databases() -> None:
+    """Close the connections that are kept for the next who opens a store."""
+    while _servers:
+        _servers.popitem()[1].close()
+
+
 def _server(url: str, where: str) -> Server:
+    """Return the one server of an address in this process, which keeps idle connections."""
+    if url in _servers:
+        return _servers[url]
     try:
         from aesp_proxy.aggregator.store.postgresql import Server  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -236,7 +246,7 @@ def _server(url: str, where: str) -> Server:
             where=where,
             remedy="install aesp-proxy[postgresql]",
         ) from error
-    return Server(url, where=where)
+    return _servers.setdefault(url, Server(url, where=where))
 
 
 def _database(server: Server, name: str) -> Database:

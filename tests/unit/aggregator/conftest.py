@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from aesp_proxy.aggregator.identity import DataDir
 from aesp_proxy.aggregator.ports import Certificate, Identity, Role
-from aesp_proxy.aggregator.store.control import SqliteControl
+from aesp_proxy.aggregator.store.control import Control
+from aesp_proxy.aggregator.stores import open_control
 from aesp_proxy.model.record import Outcome, Record, RecordId, RecordKind
 from aesp_proxy.record.batch import SealedBatch, draft, encode_batch, seal
 from aesp_proxy.record.canonical import encode
@@ -118,14 +120,30 @@ def new_chain() -> Callable[..., Chain]:
 
 
 @pytest.fixture
-def control(tmp_path: Path) -> Any:
-    store = SqliteControl(tmp_path / "control.sqlite")
+def stores_text() -> str:
+    """What ``stores.yaml`` says; others say that the same tests hold for other stores."""
+    return ""
+
+
+@pytest.fixture
+def stores(tmp_path: Path, stores_text: str) -> DataDir:
+    """A data directory without keys whose stores are as ``stores_text`` says."""
+    data = DataDir(tmp_path / "stores")
+    data.root.mkdir()
+    if stores_text:
+        data.store_settings.write_text(stores_text)
+    return data
+
+
+@pytest.fixture
+def control(stores: DataDir) -> Any:
+    store = open_control(stores)
     yield store
     store.close()
 
 
 @pytest.fixture
-def enrol(control: SqliteControl) -> Callable[..., Identity]:
+def enrol(control: Control) -> Callable[..., Identity]:
     def enrol_chain(chain: Chain, *, tenants: tuple[str, ...] = ()) -> Identity:
         identity = Identity(role=Role.HOST, name=chain.origin)
         control.enrol(

@@ -22,6 +22,7 @@ from aesp_proxy.aggregator.identity import (
 from aesp_proxy.aggregator.ports import Identity, Role
 from aesp_proxy.aggregator.serving import server_context
 from aesp_proxy.aggregator.store.control import SqliteControl
+from aesp_proxy.aggregator.stores import open_control
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.forward.transport import load_destination
 from aesp_proxy.record.keys import load_signing_key
@@ -35,8 +36,11 @@ DAY_NS = 86_400 * 10**9
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return prepare(tmp_path / "data", now=NOW)
+def data(tmp_path: Path, stores_text: str) -> DataDir:
+    made = prepare(tmp_path / "data", now=NOW)
+    if stores_text:
+        made.store_settings.write_text(stores_text)
+    return made
 
 
 def host_state(path: Path, origin: str) -> Path:
@@ -58,7 +62,7 @@ def test_a_certificate_stands_for_the_host_it_was_issued_to(
     data: DataDir, chain: Any, tmp_path: Path
 ) -> None:
     fingerprint = enrol(data, chain, tmp_path / "out")
-    control = SqliteControl(data.control)
+    control = open_control(data)
     try:
         assert control.identity(fingerprint, now_ns=NOW_NS) == Identity(
             role=Role.HOST, name=chain.origin
@@ -90,7 +94,7 @@ def test_a_host_on_this_machine_is_enrolled_from_its_state(data: DataDir, tmp_pa
     enrolment.enrol_host(
         data, host, out=state / "forward", url="https://a:1", tenants=("acme",), now=NOW
     )
-    control = SqliteControl(data.control)
+    control = open_control(data)
     try:
         origin = control.origin("h-here")
         assert origin is not None
@@ -117,7 +121,7 @@ def test_enrolling_again_renews_and_shuts_the_old_certificate_out(
 ) -> None:
     first = enrol(data, chain, tmp_path / "one")
     second = enrol(data, chain, tmp_path / "two")
-    control = SqliteControl(data.control)
+    control = open_control(data)
     try:
         assert control.identity(first, now_ns=NOW_NS) is None
         assert control.identity(second, now_ns=NOW_NS) is not None
@@ -139,13 +143,13 @@ def test_a_key_belongs_to_one_origin_and_an_origin_has_one_first_key(
 def test_what_one_process_changes_another_sees_at_its_next_question(
     data: DataDir, chain: Any, tmp_path: Path
 ) -> None:
-    server = SqliteControl(data.control)
+    server = open_control(data)
     try:
         assert server.origin(chain.origin) is None
         fingerprint = enrol(data, chain, tmp_path / "one")
         assert server.origin(chain.origin) is not None
         assert server.identity(fingerprint, now_ns=NOW_NS) is not None
-        other = SqliteControl(data.control)
+        other = open_control(data)
         assert other.revoke(Identity(role=Role.HOST, name=chain.origin), now_ns=NOW_NS) == 1
         other.close()
         assert server.identity(fingerprint, now_ns=NOW_NS) is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aesp_proxy.aggregator.admission import Wanted, make_token
 from aesp_proxy.aggregator.identity import prepare
-from aesp_proxy.aggregator.store.control import VERSION, SqliteControl
+from aesp_proxy.aggregator.store.control import VERSION, Control, SqliteControl
 from aesp_proxy.aggregator.store.tokens import TOKENS_SCHEMA, TokenRefusedError, TokenTerms
 from aesp_proxy.errors import ConfigError, InputError
 from aesp_proxy.record.enrolment import TOKEN_PREFIX, EnrolmentRequest, Token
@@ -21,14 +21,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 TERMS = TokenTerms(fingerprint=b"f" * 32, made_ns=1, expires_ns=100, origin="h-a")
 
 
-@pytest.fixture
-def control(tmp_path: Path):
-    control = SqliteControl(tmp_path / "control.sqlite")
-    yield control
-    control.close()
-
-
-def use(control: SqliteControl, **changes: object) -> bytes:
+def use(control: Control, **changes: object) -> bytes:
     values = {"origin": "h-a", "request": b"r", "now_ns": 50, "admit": lambda _: b"cert"} | changes
     return control.tokens.use(TERMS.fingerprint, **values)  # type: ignore[arg-type]
 
@@ -79,7 +72,7 @@ def test_what_cannot_be_wanted_is_refused(tmp_path: Path, wanted: Wanted) -> Non
         make_token(prepare(tmp_path / "data", now=NOW), wanted, now=NOW)
 
 
-def test_a_used_token_answers_only_the_request_that_used_it(control: SqliteControl) -> None:
+def test_a_used_token_answers_only_the_request_that_used_it(control: Control) -> None:
     control.tokens.add(TERMS)
     assert use(control) == b"cert"
     assert use(control, admit=lambda _: b"other") == b"cert"
@@ -88,7 +81,7 @@ def test_a_used_token_answers_only_the_request_that_used_it(control: SqliteContr
             use(control, **change)
 
 
-def test_a_token_ends_at_its_time_and_is_for_its_origin(control: SqliteControl) -> None:
+def test_a_token_ends_at_its_time_and_is_for_its_origin(control: Control) -> None:
     control.tokens.add(TERMS)
     with pytest.raises(TokenRefusedError, match="expired"):
         use(control, now_ns=100)
@@ -97,7 +90,7 @@ def test_a_token_ends_at_its_time_and_is_for_its_origin(control: SqliteControl) 
     assert use(control, now_ns=99) == b"cert"
 
 
-def test_a_token_whose_host_was_not_let_in_is_as_it_was(control: SqliteControl) -> None:
+def test_a_token_whose_host_was_not_let_in_is_as_it_was(control: Control) -> None:
     control.tokens.add(TERMS)
 
     def fail(_: TokenTerms) -> bytes:
@@ -110,10 +103,10 @@ def test_a_token_whose_host_was_not_let_in_is_as_it_was(control: SqliteControl) 
 
 
 def test_a_store_of_the_layout_before_is_brought_up_and_keeps_what_it_holds(
-    control: SqliteControl, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "control.sqlite"
-    control.close()
+    SqliteControl(path).close()
     with sqlite3.connect(path) as connection:
         connection.executescript("DROP TABLE tokens; DROP TABLE origin_labels;")
         connection.execute("INSERT INTO refusals VALUES ('h', 'gap', 3, 1, 2)")
@@ -122,6 +115,6 @@ def test_a_store_of_the_layout_before_is_brought_up_and_keeps_what_it_holds(
     opened = SqliteControl(path)
     opened.tokens.add(TERMS)
     assert opened.refusals("h")[0].count == 3
-    assert opened._connection.execute("PRAGMA user_version").fetchone()[0] == VERSION
+    assert opened._database.rows("PRAGMA user_version")[0][0] == VERSION
     opened.close()
     assert TOKENS_SCHEMA.count("CREATE TABLE") == 2

@@ -5,17 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aesp_proxy.aggregator.identity import ReceiptKey
+from aesp_proxy.aggregator.identity import DataDir, ReceiptKey
 from aesp_proxy.aggregator.ingest import IngestLimits, Refusal
-from aesp_proxy.aggregator.ports import Identity, Notice, Role, batch_key
-from aesp_proxy.aggregator.store.control import SqliteControl
-from aesp_proxy.aggregator.store.ledger import SqliteLedger
-from aesp_proxy.aggregator.store.objects import DirectoryObjects
+from aesp_proxy.aggregator.ports import Identity, Notice, Role
+from aesp_proxy.aggregator.store.control import Control
+from aesp_proxy.aggregator.stores import open_control, open_ledger, open_objects
 from aesp_proxy.aggregator.writer import Answer, Stores, Submission, Writer
 from aesp_proxy.errors import AespError, RecordError, UnavailableError
 from aesp_proxy.record.batch import Limits, SealedBatch, encode_batch, seal
@@ -30,24 +28,24 @@ NOW_NS = START_NS + 3_600 * 1_000_000_000
 
 @dataclass
 class Aggregator:
-    """The accept path without HTTP: real files, real SQLite, the real thread."""
+    """The accept path without HTTP: real files, a real database, the real thread."""
 
-    root: Path
-    control: SqliteControl
+    data: DataDir
+    control: Control
     limits: IngestLimits = field(default_factory=IngestLimits)
 
     def __post_init__(self) -> None:
         public_key, sign = signer_from_pem(new_private_pem())
         self.public_key = public_key
         self.key = ReceiptKey(key_id=key_id_of(public_key), public_key=public_key, sign=sign)
-        self.stored = 0
+        self.stored_groups = 0
         self.open()
 
     def open(self) -> None:
-        self.objects = DirectoryObjects(self.root)
-        self.ledger = SqliteLedger(self.root / "ledger.sqlite", self.objects)
+        self.objects = open_objects(self.data)
+        self.ledger = open_ledger(self.data, self.objects)
         # As in the server: the writer's thread has a connection of its own.
-        self.writer_control = SqliteControl(self.root.parent / "control.sqlite")
+        self.writer_control = open_control(self.data)
         self.writer = Writer(
             Stores(ledger=self.ledger, control=self.writer_control, objects=self.objects),
             receipt_key=self.key,
@@ -68,7 +66,7 @@ class Aggregator:
         self.open()
 
     def _count(self) -> None:
-        self.stored += 1
+        self.stored_groups += 1
 
     def send_all(self, batches: list[bytes], identity: Identity) -> list[Answer | AespError]:
         answers: list[Answer | AespError | None] = [None] * len(batches)
@@ -106,14 +104,21 @@ class Aggregator:
         assert answer.refusal is not None, "it was accepted"
         return answer.refusal
 
+    def stored(self, origin: str, batch_no: int) -> bytes:
+        place = self.ledger.find(origin, batch_no)
+        assert place is not None
+        return self.ledger.read(place)
+
     def files(self, origin: str) -> list[str]:
-        directory = self.root / "batches" / origin
-        return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+        directory = self.data.root / "batches" / origin
+        names = directory.iterdir() if directory.exists() else []
+        # Some stores add the hash of the header.
+        return sorted(path.name.partition("-")[0].removesuffix(".batch") for path in names)
 
 
 @pytest.fixture
-def aggregator(tmp_path: Path, control: SqliteControl) -> Iterator[Aggregator]:
-    made = Aggregator(tmp_path / "data", control)
+def aggregator(stores: DataDir, control: Control) -> Iterator[Aggregator]:
+    made = Aggregator(stores, control)
     try:
         yield made
     finally:
@@ -121,9 +126,9 @@ def aggregator(tmp_path: Path, control: SqliteControl) -> Iterator[Aggregator]:
 
 
 @pytest.fixture
-def small(tmp_path: Path, control: SqliteControl) -> Iterator[Aggregator]:
+def small(stores: DataDir, control: Control) -> Iterator[Aggregator]:
     limits = Limits(batch_bytes_max=4096, inflated_bytes_max=2048, rows_max=8)
-    made = Aggregator(tmp_path / "data", control, IngestLimits(batch=limits))
+    made = Aggregator(stores, control, IngestLimits(batch=limits))
     try:
         yield made
     finally:
@@ -148,7 +153,7 @@ def test_a_batch_that_holds_is_stored_as_it_came_and_receipted(
     data = chain.take()
     receipt = aggregator.receipt(data, identity)
     assert (receipt.batch_no, receipt.header_hash) == (1, chain.head.header_hash)
-    assert (aggregator.root / batch_key(chain.origin, 1)).read_bytes() == data
+    assert aggregator.stored(chain.origin, 1) == data
 
 
 def test_batches_that_wait_together_are_stored_with_one_append(
@@ -159,7 +164,7 @@ def test_batches_that_wait_together_are_stored_with_one_append(
     answers = aggregator.send_all(batches, identity)
     assert all(isinstance(answer, Answer) and answer.receipt for answer in answers)
     assert aggregator.ledger.head(chain.origin).batch_no == 50
-    assert aggregator.stored < 50
+    assert aggregator.stored_groups < 50
 
 
 def test_a_receipt_is_given_only_for_what_is_in_the_ledger(
@@ -341,7 +346,7 @@ def test_what_does_not_hold_is_refused_with_its_reason_and_leaves_nothing(
     honest = chain.key
     refusal = aggregator.refusal(make(chain), identity)
     assert (refusal.kind, refusal.status) == (kind, status)
-    assert aggregator.files(chain.origin) == ["0000000001.batch"]
+    assert aggregator.files(chain.origin) == ["0000000001"]
     assert aggregator.control.origin(chain.origin).quarantined_ns is None
     aggregator.restart()
     counted = {item.kind: item.count for item in aggregator.control.refusals(chain.origin)}
@@ -414,8 +419,8 @@ def test_two_batches_with_one_number_are_a_fork_kept_as_evidence_for_ever(
     assert (refusal.kind, refusal.status) == (Refusal.FORK, 409)
     aggregator.restart()
     (evidence,) = aggregator.control.evidence(chain.origin)
-    assert (aggregator.root / evidence.stored_key).read_bytes() == stored
-    assert (aggregator.root / evidence.offered_key).read_bytes() == other_history
+    assert (aggregator.data.root / evidence.stored_key).read_bytes() == stored
+    assert (aggregator.data.root / evidence.offered_key).read_bytes() == other_history
     assert aggregator.control.origin(chain.origin).quarantined_ns == NOW_NS
     assert aggregator.refusal(chain.take(), identity).kind is Refusal.QUARANTINED
 
@@ -427,8 +432,8 @@ def test_a_wrong_predecessor_is_a_fork(aggregator: Aggregator, chain: Any, enrol
     branch = encode_batch(chain.seal(header={"prev_hash": bytes([7]) * 32}))
     assert aggregator.refusal(branch, identity).kind is Refusal.FORK
     (evidence,) = aggregator.control.evidence(chain.origin)
-    assert (aggregator.root / evidence.stored_key).read_bytes() == first
-    assert (aggregator.root / evidence.offered_key).read_bytes() == branch
+    assert (aggregator.data.root / evidence.stored_key).read_bytes() == first
+    assert (aggregator.data.root / evidence.offered_key).read_bytes() == branch
 
 
 def test_a_fork_within_one_group_keeps_the_first_and_stops_the_rest(
@@ -440,7 +445,7 @@ def test_a_fork_within_one_group_keeps_the_first_and_stops_the_rest(
     answers = aggregator.send_all([first, other_history, second], identity)
     kinds = [getattr(getattr(answer, "refusal", None), "kind", None) for answer in answers]
     assert kinds == [None, Refusal.FORK, Refusal.QUARANTINED]
-    assert aggregator.files(chain.origin) == ["0000000001.batch"]
+    assert aggregator.files(chain.origin) == ["0000000001"]
 
 
 def test_only_the_origins_own_key_can_put_it_into_quarantine(
@@ -566,12 +571,12 @@ def test_what_a_crash_left_past_the_head_is_removed_at_the_next_start(
 ) -> None:
     identity = enrol(chain)
     aggregator.receipt(chain.take(), identity)
-    directory = aggregator.root / "batches" / chain.origin
+    directory = aggregator.data.root / "batches" / chain.origin
     (directory / "0000000002.batch").write_bytes(b"never promised")
     (directory / "0000000003.batch.part").write_bytes(b"half")
     aggregator.restart()
     assert aggregator.ledger.remove_unpromised([chain.origin]) == 2
-    assert aggregator.files(chain.origin) == ["0000000001.batch"]
+    assert aggregator.files(chain.origin) == ["0000000001"]
     assert aggregator.receipt(chain.take(), identity).batch_no == 2
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -25,8 +24,10 @@ from aesp_proxy.aggregator.export.sinks.port import (
     Outgoing,
     UnacceptableError,
 )
+from aesp_proxy.aggregator.identity import DataDir
 from aesp_proxy.aggregator.ports import BatchPlace
-from aesp_proxy.aggregator.store.exports import BACKFILL, LIVE, Cursor, SqliteExports
+from aesp_proxy.aggregator.store.exports import BACKFILL, LIVE, Cursor, Exports, SqliteExports
+from aesp_proxy.aggregator.stores import open_exports
 from aesp_proxy.errors import RecordError
 from aesp_proxy.record.batch import encode_batch
 from aesp_proxy.record.header import decode_header, header_hash
@@ -112,8 +113,8 @@ class Scripted:
 class Lab:
     stored: Stored
     sink: Scripted
-    store: SqliteExports
-    path: Path
+    store: Exports
+    data: DataDir
     now_ns: int = 10**18
 
     def exporter(self, settings: SinkSettings = SETTINGS) -> Exporter:
@@ -137,10 +138,18 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, new_event: Callable[..., ExportEvent]):
-    path = tmp_path / "exports.sqlite"
-    store = SqliteExports(path)
-    yield Lab(Stored(new_event().record), Scripted(), store, path)
+def stores_text() -> str:
+    """What ``stores.yaml`` says; others say that the same tests hold for other stores."""
+    return ""
+
+
+@pytest.fixture
+def lab(tmp_path: Path, new_event: Callable[..., ExportEvent], stores_text: str):
+    data = DataDir(tmp_path)
+    if stores_text:
+        data.store_settings.write_text(stores_text)
+    store = open_exports(data)
+    yield Lab(Stored(new_event().record), Scripted(), store, data)
     store.close()
 
 
@@ -264,8 +273,6 @@ def test_a_full_disk_stops_the_cursor_and_repeats_nothing(lab: Lab):
     exporter = lab.exporter()
     exporter.step()
     lab.stored.add(2)
-    # max_page_count is the smallest disk there is.
-    lab.store._connection.execute("PRAGMA max_page_count=1")
     real = lab.store.advance
 
     def full(*args: Any, **more: Any) -> None:
@@ -386,10 +393,15 @@ def test_an_event_carries_a_proof_that_holds_where_that_is_asked(lab: Lab):
 def test_the_cursor_survives_a_cut_off_process(lab: Lab):
     lab.stored.add(4)
     lab.exporter().step()
-    other = sqlite3.connect(lab.path)
-    assert other.execute("SELECT position FROM lanes WHERE lane = ?", (LIVE,)).fetchall() == [(1,)]
-    assert lab.store._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    other = open_exports(lab.data)
+    assert other.cursor("soc", LIVE) == Cursor(position=1)
     other.close()
+
+
+def test_the_embedded_cursor_is_on_disk_when_it_has_moved(tmp_path: Path):
+    store = SqliteExports(tmp_path / "exports.sqlite")
+    assert store._database.rows("PRAGMA synchronous")[0][0] == 2  # FULL
+    store.close()
 
 
 ACTS = st.lists(
@@ -416,8 +428,8 @@ ACTS = st.lists(
 def test_whatever_the_sink_does_each_event_arrives_or_is_a_dead_letter(
     tmp_path_factory: Any, new_event: Any, counts: list[int], acts: list[Any], restarts: set[int]
 ):
-    path = tmp_path_factory.mktemp("x") / "exports.sqlite"
-    lab = Lab(Stored(new_event().record), Scripted(script=list(acts)), SqliteExports(path), path)
+    data = DataDir(tmp_path_factory.mktemp("x"))
+    lab = Lab(Stored(new_event().record), Scripted(script=list(acts)), open_exports(data), data)
     for count in counts:
         lab.stored.add(count)
     eight = replace(SETTINGS, events_max=8)

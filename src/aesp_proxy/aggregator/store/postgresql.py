@@ -108,6 +108,7 @@ class Server:
         self._where = where
         self._idle: list[psycopg.Connection[Any]] = []
         self._lock = threading.Lock()
+        self._idle_max = IDLE_KEPT_MAX
         self._is_made = False
         self._refuse_until_s = 0.0
 
@@ -148,10 +149,17 @@ class Server:
         """Keep a connection for the next who needs one."""
         is_idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with self._lock:
-            if is_idle and not connection.closed and len(self._idle) < IDLE_KEPT_MAX:
+            if is_idle and not connection.closed and len(self._idle) < self._idle_max:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections; from now on each is closed when it is given back."""
+        with self._lock:
+            idle, self._idle, self._idle_max = self._idle, [], 0
+        for connection in idle:
+            connection.close()
 
     def _check(self, connection: psycopg.Connection[Any]) -> None:
         found = connection.execute(_SETTINGS_SQL).fetchall()[0]
