@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import ormsgpack
 import structlog
 
-from aesp_proxy.errors import AespError
+from aesp_proxy.errors import AespError, UnavailableError
 from aesp_proxy.record.batch import Limits, decode_batch, open_body
 from aesp_proxy.record.canonical import decode
 from aesp_proxy.record.faults import ChainError, Fault
@@ -45,9 +45,14 @@ def catch_up(
 
 
 def readable_rows(ledger: BatchSource, place: BatchPlace) -> list[list[Any]]:
-    """Return the rows of a stored batch in ``FIELDS`` order; none, loudly, when unreadable."""
+    """Return the rows of a stored batch in ``FIELDS`` order; none, loudly, when unreadable.
+
+    UnavailableError when that cannot be said now: the batch is then not passed over.
+    """
     try:
         return [ormsgpack.unpackb(row) for row in stored_rows(ledger, place)]
+    except UnavailableError:
+        raise
     except (AespError, ormsgpack.MsgpackDecodeError) as error:
         log.critical("batch_not_indexed", key=place.key, error=str(error))
         return []
@@ -80,7 +85,7 @@ def full_records(ledger: BatchSource, events: list[EventRow]) -> Iterator[Record
     """Yield the whole record of each event, None where the ledger cannot give it.
 
     Events of one batch stand together on a page more often than not, so the
-    last batch read is kept.
+    last batch read is kept. UnavailableError when the batches cannot be asked now.
     """
     place: BatchPlace | None = None
     rows: list[bytes] = []
@@ -93,6 +98,8 @@ def full_records(ledger: BatchSource, events: list[EventRow]) -> Iterator[Record
             place = found
             try:
                 rows = stored_rows(ledger, found)
+            except UnavailableError:
+                raise
             except AespError as error:
                 log.critical("batch_not_read", key=found.key, error=str(error))
                 rows = []

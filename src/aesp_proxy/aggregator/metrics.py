@@ -42,15 +42,40 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
+class _Seconds:
+    """How often something took how long; its user has the lock."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self._buckets = [0] * (len(BOUNDS_S) + 1)
+        self._seconds = 0.0
+
+    def took(self, seconds: float) -> None:
+        self._buckets[bisect_left(BOUNDS_S, seconds)] += 1
+        self._seconds += seconds
+
+    def family(self) -> HistogramMetricFamily:
+        total, shown = 0, []
+        for bound, number in zip((*map(str, BOUNDS_S), "+Inf"), self._buckets, strict=True):
+            total += number
+            shown.append((bound, total))
+        return HistogramMetricFamily(self._name, self._text, buckets=shown, sum_value=self._seconds)
+
+
 class Meter:
-    """Counts what the writer does; one thread writes, any reads."""
+    """Counts what the writer does; any thread writes, any reads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._buckets = [0] * (len(BOUNDS_S) + 1)
-        self._seconds = 0.0
+        self._failed: Counter[str] = Counter(dict.fromkeys(("put", "get", "remove"), 0))
+        self._groups = _Seconds(
+            "aesp_aggregator_group_seconds", "Time to judge, store and answer a group of batches."
+        )
+        self._puts = _Seconds(
+            "aesp_aggregator_object_put_seconds", "Time to make a group of objects durable."
+        )
 
     def accepted(self, *, batches: int, records: int, size_bytes: int) -> None:
         """Count what was stored."""
@@ -72,14 +97,23 @@ class Meter:
     def served(self, seconds: float) -> None:
         """Count one group: judged, stored and answered in so many seconds."""
         with self._lock:
-            self._buckets[bisect_left(BOUNDS_S, seconds)] += 1
-            self._seconds += seconds
+            self._groups.took(seconds)
+
+    def objects_put(self, seconds: float) -> None:
+        """Count one group of objects, stored in so many seconds."""
+        with self._lock:
+            self._puts.took(seconds)
+
+    def objects_failed(self, operation: str) -> None:
+        """Count one ``put``, ``get`` or ``remove`` that the object store did not do."""
+        with self._lock:
+            self._failed[operation] += 1
 
     def collect(self) -> Iterator[Any]:
         """Yield the families."""
         with self._lock:
             counts, refused = Counter(self._counts), dict(self._refused)
-            buckets, seconds = list(self._buckets), self._seconds
+            failed, families = dict(self._failed), [self._groups.family(), self._puts.family()]
         for what, name, text in _COUNTED:
             yield CounterMetricFamily(name, text, value=counts[what])
         family = CounterMetricFamily(
@@ -88,16 +122,15 @@ class Meter:
         for kind, number in sorted(refused.items()):
             family.add_metric([kind], number)
         yield family
-        total, shown = 0, []
-        for bound, number in zip((*map(str, BOUNDS_S), "+Inf"), buckets, strict=True):
-            total += number
-            shown.append((bound, total))
-        yield HistogramMetricFamily(
-            "aesp_aggregator_group_seconds",
-            "Time to judge, store and answer a group of batches.",
-            buckets=shown,
-            sum_value=seconds,
+        family = CounterMetricFamily(
+            "aesp_aggregator_object_failures",
+            "What the object store did not do.",
+            labels=["operation"],
         )
+        for operation, number in sorted(failed.items()):
+            family.add_metric([operation], number)
+        yield family
+        yield from families
 
 
 _COUNTED: Final = (

@@ -252,6 +252,12 @@ class ObjectStore(Protocol):
     def remove_all(self, keys: Sequence[str]) -> int:
         """Delete what is there of ``keys``, whole or half written; return how many were."""
 
+    def check(self) -> None:
+        """Find out by writing and reading whether it can be used, before batches depend on it.
+
+        ConfigError for what the operator must mend, UnavailableError when it is not there now.
+        """
+
     def close(self) -> None:
         """Let go of what is open."""
 

@@ -36,6 +36,7 @@ from aesp_proxy.aggregator.log.keys import ensure_log_key, load_log_keys
 from aesp_proxy.aggregator.log.publish import load_log_policy
 from aesp_proxy.aggregator.metrics import Meter
 from aesp_proxy.aggregator.metrics_listener import MetricsListener, bind_metrics
+from aesp_proxy.aggregator.object_meter import MeteredObjects
 from aesp_proxy.aggregator.process import collect_seldom
 from aesp_proxy.aggregator.process_keeper import ProcessKeeper
 from aesp_proxy.aggregator.read_api import ReadApi
@@ -169,8 +170,9 @@ def _open_parts(
     stack: ExitStack, data: DataDir, limits: ServerLimits, export: Path | None, meter: Meter
 ) -> tuple[Writer, Parts]:
     """Open the stores, mend what a crash left, and start writer, indexer and exporter."""
-    objects = open_objects(data)
+    objects = MeteredObjects(open_objects(data), meter)
     stack.callback(objects.close)
+    objects.check()
     ledger = open_ledger(data, objects)
     stack.callback(ledger.close)
     # Two connections: the writer's thread has one, the event loop the other.

@@ -208,6 +208,29 @@ def test_a_batch_changed_on_disk_is_passed_over_and_the_rest_is_found(
     store.index = SqliteIndex(store.data.index)
 
 
+def test_a_store_that_cannot_be_asked_now_passes_no_batch_over(
+    store: Store, chain: Any, enrol: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = enrol(chain)
+    for _ in range(3):
+        store.put(chain, identity)
+
+    def down(key: str) -> bytes:
+        raise UnavailableError("is down")
+
+    with monkeypatch.context() as while_down:
+        while_down.setattr(store.objects, "get", down)
+        with pytest.raises(UnavailableError):
+            catch_up(store.ledger, store.index)
+        assert store.index.position() == 0
+    assert catch_up(store.ledger, store.index) == 30
+    rows = store.index.find(EventQuery(limit=1))
+    with monkeypatch.context() as while_down:
+        while_down.setattr(store.objects, "get", down)
+        with pytest.raises(UnavailableError):
+            list(full_records(store.ledger, rows))
+
+
 def test_the_whole_record_is_read_from_the_ledger(filled: Store) -> None:
     rows = filled.index.find(EventQuery(limit=25))
     records = list(full_records(filled.ledger, rows))

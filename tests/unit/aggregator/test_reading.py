@@ -16,13 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from siem_lab import SealingHost, storing
 
 from aesp_proxy.aggregator.metrics import BOUNDS_S, Meter, metrics_text
+from aesp_proxy.aggregator.object_meter import MeteredObjects
 from aesp_proxy.aggregator.ports import Certificate, Identity, Role
 from aesp_proxy.aggregator.proof import event_proof
 from aesp_proxy.aggregator.proof_check import check_proof
 from aesp_proxy.aggregator.store.control import SqliteControl
 from aesp_proxy.aggregator.store.exports import Cursor, SqliteExports
+from aesp_proxy.aggregator.store.objects import DirectoryObjects
 from aesp_proxy.cli.aggregator import aggregator
-from aesp_proxy.errors import ConfigError, InputError, TrustError
+from aesp_proxy.errors import ConfigError, InputError, RecordError, TrustError
 from aesp_proxy.model.decision import Finding, Severity
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 
@@ -268,6 +270,15 @@ def test_figures_are_read_by_prometheus_own_parser(root: Path):
     meter.refused("gap")
     meter.served(0.003)
     meter.served(99.0)
+    objects = MeteredObjects(DirectoryObjects(root / "more"), meter)
+    objects.check()
+    for key in ("..", ""):
+        with pytest.raises(RecordError):
+            objects.put_all([(key, b"")])
+    with pytest.raises(RecordError):
+        objects.get("absent")
+    objects.put_all([("one", b"1")])
+    objects.close()
     exports = SqliteExports(data.exports)
     exports.begin("soc", Cursor(position=2))
     exports.note_failure("soc", 'a "text" \n of a peer', now_ns=1, next_try_ns=2)
@@ -280,7 +291,11 @@ def test_figures_are_read_by_prometheus_own_parser(root: Path):
     assert found["aesp_aggregator_group_seconds_bucket{5.0}"] == 1
     assert found["aesp_aggregator_group_seconds_bucket{+Inf}"] == 2
     assert found["aesp_aggregator_group_seconds_count"] == 2
-    assert len(BOUNDS_S) + 1 == sum("seconds_bucket" in name for name in found)
+    assert len(BOUNDS_S) + 1 == sum("group_seconds_bucket" in name for name in found)
+    assert found["aesp_aggregator_object_failures_total{put}"] == 2
+    assert found["aesp_aggregator_object_failures_total{get}"] == 1
+    assert found["aesp_aggregator_object_failures_total{remove}"] == 0
+    assert found["aesp_aggregator_object_put_seconds_count"] == 1
     assert found["aesp_aggregator_log_batches"] == 5
     assert found["aesp_aggregator_origins{open}"] == 1
     assert found["aesp_aggregator_stores_readable"] == 1

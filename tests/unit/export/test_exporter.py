@@ -29,7 +29,7 @@ from aesp_proxy.aggregator.identity import DataDir
 from aesp_proxy.aggregator.ports import BatchPlace
 from aesp_proxy.aggregator.store.exports import BACKFILL, LIVE, Cursor, Exports, SqliteExports
 from aesp_proxy.aggregator.stores import open_exports
-from aesp_proxy.errors import RecordError
+from aesp_proxy.errors import RecordError, UnavailableError
 from aesp_proxy.record.batch import encode_batch
 from aesp_proxy.record.header import decode_header, header_hash
 from aesp_proxy.record.merkle import leaf_hash, verify_inclusion
@@ -514,6 +514,26 @@ def test_what_is_refused_again_is_one_letter_and_takes_no_room(lab: Lab):
         lab.store.queue_dead("soc")
         play(exporter, 3)
     assert lab.store.dead_count("soc") == 5
+
+
+def test_a_store_that_cannot_be_asked_now_makes_no_dead_letter(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    for _ in range(3):
+        lab.stored.add(2)
+
+    def down(place: BatchPlace) -> bytes:
+        raise UnavailableError("is down")
+
+    exporter = lab.exporter()
+    with monkeypatch.context() as while_down:
+        while_down.setattr(lab.stored, "read", down)
+        for _ in range(3):
+            assert exporter.step() != IDLE_S
+    assert lab.store.dead_count("soc") == 0
+    assert lab.store.health("soc").failing == 3
+    lab.drain(exporter)
+    assert lab.sink.taken == lab.stored.ids
 
 
 def test_unreadable_batches_count_as_well(lab: Lab):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aesp_proxy.aggregator.export.event import ExportEvent, Sealing
 from aesp_proxy.aggregator.indexing import stored_rows
-from aesp_proxy.errors import AespError
+from aesp_proxy.errors import AespError, UnavailableError
 from aesp_proxy.record.batch import decode_batch
 from aesp_proxy.record.canonical import decode
 from aesp_proxy.record.merkle import inclusion_path, leaf_hashes, levels
@@ -44,9 +44,14 @@ class BatchReader:
         self._envelope = (b"", b"")
 
     def events(self, place: BatchPlace, first_row: int) -> Iterator[ExportEvent | Unreadable]:
-        """Yield the events of a batch from ``first_row`` on."""
+        """Yield the events of a batch from ``first_row`` on.
+
+        UnavailableError when the store cannot give it now, which says nothing of the batch.
+        """
         try:
             self._open(place)
+        except UnavailableError:
+            raise
         except AespError as error:
             yield Unreadable(place=place, row=-1, reason=str(error))
             return

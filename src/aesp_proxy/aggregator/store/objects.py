@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PART_SUFFIX: Final = ".part"
+PROBE: Final = "probe"
 SYNC_THREADS: Final = 8
 
 
@@ -98,6 +99,16 @@ class DirectoryObjects:
             with suppress(OSError):  # not empty, in most cases
                 path.parent.rmdir()
         return removed
+
+    def check(self) -> None:
+        """Write, read and remove an object; ConfigError when that does not go well."""
+        try:
+            self.put_all([(PROBE, PROBE.encode())])
+            if self.get(PROBE) != PROBE.encode():
+                raise ConfigError("gives back something else", where=str(self._root))
+            self.remove_all([PROBE])
+        except RecordError as error:
+            raise ConfigError(error.message, where=error.where, remedy=error.remedy) from error
 
     def close(self) -> None:
         """End the syncing threads."""
