@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from postgresql_lab import Cluster, needs_postgresql, running_cluster
 
-from aesp_proxy.aggregator.stores import close_databases
+from aesp_proxy.aggregator.databases import close_databases
 
 pytestmark = needs_postgresql
 

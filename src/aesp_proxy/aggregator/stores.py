@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from aesp_proxy.aggregator.identity import FileLock
+from aesp_proxy.aggregator.databases import database_server, open_database
 from aesp_proxy.aggregator.index_socket import IndexService, NobodyAnswersError, SocketIndexReader
 from aesp_proxy.aggregator.store.clickhouse import QUERY_S_MAX, ClickHouseIndex
 from aesp_proxy.aggregator.store.clickhouse_embedded import EmbeddedClickHouse, check_library
 from aesp_proxy.aggregator.store.control import Control, SqliteControl
 from aesp_proxy.aggregator.store.exports import Exports, SqliteExports
 from aesp_proxy.aggregator.store.index import SqliteIndex, SqliteIndexReader
+from aesp_proxy.aggregator.store.leases import FileLeases
 from aesp_proxy.aggregator.store.ledger import LedgerReader, SqliteLedger
 from aesp_proxy.aggregator.store.ledger import open_ledger_reader as open_sqlite_reader
 from aesp_proxy.aggregator.store.objects import DirectoryObjects
 from aesp_proxy.aggregator.store_settings import load_store_settings
 from aesp_proxy.errors import AespError, ConfigError
-from aesp_proxy.record.header import is_origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,18 +34,13 @@ if TYPE_CHECKING:
         BatchLedger,
         EventIndex,
         IndexReader,
-        Lease,
         Leases,
         ObjectStore,
     )
     from aesp_proxy.aggregator.store.clickhouse_http import ClickHouseServer
     from aesp_proxy.aggregator.store.clickhouse_settings import ClickHouseSettings
-    from aesp_proxy.aggregator.store.database import Database
-    from aesp_proxy.aggregator.store.postgresql import Server
 
 log = structlog.get_logger(__name__)
-
-_servers: dict[str, Server] = {}
 
 
 def open_objects(data: DataDir) -> ObjectStore:
@@ -63,7 +58,7 @@ def open_objects(data: DataDir) -> ObjectStore:
 
 def open_ledger(data: DataDir, objects: ObjectStore) -> BatchLedger:
     """Open the ledger for writing, making it where it is missing."""
-    if server := _server_of(data):
+    if server := database_server(data):
         from aesp_proxy.aggregator.store.postgresql_ledger import PostgresLedger  # noqa: PLC0415
 
         return PostgresLedger(server, objects)
@@ -72,33 +67,33 @@ def open_ledger(data: DataDir, objects: ObjectStore) -> BatchLedger:
 
 def open_ledger_reader(data: DataDir, objects: ObjectStore) -> LedgerReader:
     """Open the ledger for reading; ConfigError when there is none yet."""
-    if server := _server_of(data):
-        return LedgerReader(_database(server, "ledger"), objects)
+    if server := database_server(data):
+        return LedgerReader(open_database(server, "ledger"), objects)
     return open_sqlite_reader(data.ledger, objects)
 
 
 def has_ledger(data: DataDir) -> bool:
     """Whether there is a ledger to be read: not before the first start."""
-    return bool(_server_of(data)) or data.ledger.is_file()
+    return bool(database_server(data)) or data.ledger.is_file()
 
 
 def open_control(data: DataDir) -> Control:
     """Open who may ship and read, with the one-time tokens (``.tokens``)."""
-    if server := _server_of(data):
-        return Control(_database(server, "control"), is_remote=True)
+    if server := database_server(data):
+        return Control(open_database(server, "control"), is_remote=True)
     return SqliteControl(data.control)
 
 
 def open_exports(data: DataDir) -> Exports:
     """Open how far each sink has come."""
-    if server := _server_of(data):
-        return Exports(_database(server, "exports"))
+    if server := database_server(data):
+        return Exports(open_database(server, "exports"))
     return SqliteExports(data.exports)
 
 
 def has_exports(data: DataDir) -> bool:
     """Whether anything was ever exported."""
-    return bool(_server_of(data)) or data.exports.is_file()
+    return bool(database_server(data)) or data.exports.is_file()
 
 
 def open_index(data: DataDir) -> EventIndex:
@@ -215,75 +210,13 @@ def is_index_shared(data: DataDir) -> bool:
 
 def open_leases(data: DataDir) -> Leases:
     """Open what says who does the work that one must do at a time."""
-    if server := _server_of(data):
+    if server := database_server(data):
         from aesp_proxy.aggregator.store.postgresql_leases import PostgresLeases  # noqa: PLC0415
 
         return PostgresLeases(server)
-    return _FileLeases(data)
-
-
-def _server_of(data: DataDir) -> Server | None:
-    """Return the database server of the settings, None when stores are embedded."""
-    url = load_store_settings(data.store_settings).database
-    return _server(url, str(data.store_settings)) if url else None
-
-
-def close_databases() -> None:
-    """Close the connections that are kept for the next who opens a store."""
-    while _servers:
-        _servers.popitem()[1].close()
-
-
-def _server(url: str, where: str) -> Server:
-    """Return the one server of an address in this process, which keeps idle connections."""
-    if url in _servers:
-        return _servers[url]
-    try:
-        from aesp_proxy.aggregator.store.postgresql import Server  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(
-            "PostgreSQL needs the library psycopg",
-            where=where,
-            remedy="install aesp-proxy[postgresql]",
-        ) from error
-    return _servers.setdefault(url, Server(url, where=where))
-
-
-def _database(server: Server, name: str) -> Database:
-    from aesp_proxy.aggregator.store.postgresql import PostgresDatabase  # noqa: PLC0415 - an extra
-
-    return PostgresDatabase(server, name=name)
+    return FileLeases(data.root)
 
 
 def _remove_side_files(data: DataDir) -> None:
     for suffix in ("-wal", "-shm"):
         data.index.with_name(data.index.name + suffix).unlink(missing_ok=True)
-
-
-class _FileLease:
-    """A lock on a file of the data directory; it cannot be lost while we live."""
-
-    def __init__(self, lock: FileLock) -> None:
-        self._lock = lock
-
-    def held(self) -> bool:
-        return self._lock.is_held
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-class _FileLeases:
-    """Leases of one machine: ``NAME.lease`` in the data directory."""
-
-    def __init__(self, data: DataDir) -> None:
-        self._data = data
-
-    def take(self, name: str) -> Lease | None:
-        if not is_origin(name):
-            raise ConfigError(f"{name!r} cannot name a lease", remedy="use a-z 0-9 . _ -")
-        lock = FileLock(self._data.root / f"{name}.lease")
-        return _FileLease(lock) if lock.take() else None
-
-    def close(self) -> None:
-        """Do nothing: each lease is let go by itself."""
