@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 from aesp_proxy.aggregator.log.integrate import Integrator
 from aesp_proxy.aggregator.log.keys import LogKeys
+from aesp_proxy.aggregator.log.prove import LogProver, watch_answer
 from aesp_proxy.aggregator.log.store import SIGNED_KEY, LogStore
 from aesp_proxy.aggregator.ports import BatchPlace, SignedHeader
 from aesp_proxy.errors import RecordError
+from aesp_proxy.forward.transport import Answer
 from aesp_proxy.record.header import BatchHeader, encode_header, header_hash, signed_message
 from aesp_proxy.record.merkle import EMPTY_ROOT, leaf_hashes, root
 from aesp_proxy.record.signature import key_id_of, signer_from_seed
 from aesp_proxy.record.tlog.checkpoint import parse_checkpoint
-from aesp_proxy.record.tlog.note import KeyType, parse_note, signing_key
+from aesp_proxy.record.tlog.key_list import sign_key_list
+from aesp_proxy.record.tlog.note import (
+    KeyType,
+    Note,
+    SigningNoteKey,
+    parse_note,
+    sign_text,
+    signing_key,
+)
 from aesp_proxy.record.tlog.policy import policy_of
 from aesp_proxy.record.tlog.tile import Tile, split_entries, split_hashes
 
@@ -161,3 +173,50 @@ def assert_provable(objects: Objects, leaves: Sequence[bytes], keys: LogKeys = K
     assert entries == list(leaves[:size])
     assert hashes == leaf_hashes(entries)
     return size
+
+
+RECEIPT_KEY, RECEIPT_SIGN = signer_from_seed(b"\x0c" * 32)
+
+
+@dataclass
+class Region:
+    """An aggregator as a host's watch sees it: a shelf, its log, and what it answers."""
+
+    shelf: Shelf = field(default_factory=Shelf)
+    objects: Objects = field(default_factory=Objects)
+    keys: LogKeys = KEYS
+    status: int = 200
+    cosigners: Sequence[SigningNoteKey] = ()
+
+    def accept(self, count: int = 1, **more: Any) -> None:
+        """Accept and log so many more batches."""
+        self.shelf.add(count, **more)
+        self.log()
+
+    def log(self) -> None:
+        """Log what is on the shelf."""
+        made = integrator(self.shelf, self.objects, self.keys)
+        while made.step():
+            pass
+        text = made.note.text
+        lines = [sign_text(text, key, time_s=1) for key in self.cosigners]
+        note = Note(text=text, signatures=(*made.note.signatures, *lines))
+        LogStore(self.objects).publish(note)
+
+    def rewrite(self, at: int) -> None:
+        """Make another history from batch ``at`` on, and a log of it, as if it was always so."""
+        origins = [item.place.origin for item in self.shelf.batches[at:]]
+        del self.shelf.batches[at:]
+        for origin in origins:
+            self.shelf.add(1, origin=origin, salt=9)
+        self.objects = Objects()
+        self.log()
+
+    def get(self, name: str, origin: str = "h-one") -> Answer:
+        """Answer as ``GET /v1/log/proof`` does."""
+        asked = dict(parse_qsl(name.partition("?")[2]))
+        prover = LogProver(self.shelf, LogStore(self.objects))
+        place = self.shelf.find(origin, int(asked["batch"]))
+        listed = sign_key_list(self.keys.public, public_key=RECEIPT_KEY, sign=RECEIPT_SIGN)
+        said = watch_answer(prover, place, int(asked["since"]), listed)
+        return Answer(status=self.status, body=json.dumps(said).encode())

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from aesp_proxy import __version__
+from aesp_proxy.aggregator.log.status import LogStatus, read_log_status
 from aesp_proxy.aggregator.stores import (
     has_exports,
     open_control,
@@ -197,10 +198,31 @@ class Standings(Collector):
         enrolled.add_metric(["in_quarantine"], shut_out)
         enrolled.add_metric(["open"], len(origins) - shut_out)
         yield enrolled
+        yield from _log(read_log_status(self._data))
         if has_exports(self._data):
             exports = open_exports(self._data)
             stack.callback(exports.close)
             yield from _sinks(exports, last)
+
+
+def _log(said: LogStatus) -> Iterator[Any]:
+    """Yield how the transparency log is, as the process that writes it last said."""
+    for name, text, value in (
+        ("aesp_tlog_size", "Entries of the transparency log.", said.size),
+        ("aesp_tlog_published", "Entries of its published checkpoint.", said.published),
+        ("aesp_tlog_alarm", "1 when it is not signed or not published.", int(bool(said.alarm))),
+    ):
+        yield GaugeMetricFamily(name, text, value=value)
+    cosigned = GaugeMetricFamily(
+        "aesp_tlog_witness_cosigned", "Entries a witness has cosigned.", labels=["witness"]
+    )
+    failing = GaugeMetricFamily(
+        "aesp_tlog_witness_failing", "1 when it did not cosign the last time.", labels=["witness"]
+    )
+    for name, size, error in said.witnesses:
+        cosigned.add_metric([name], size)
+        failing.add_metric([name], int(bool(error)))
+    yield from (cosigned, failing)
 
 
 def _sinks(exports: Exports, last: int) -> Iterator[Any]:

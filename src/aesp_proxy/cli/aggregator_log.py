@@ -31,7 +31,7 @@ def show(*, data: Path, form: str) -> int:
     """Say how far the log is, who has cosigned it, and what is wrong; exit code 1 for that."""
     from aesp_proxy.aggregator.identity import existing
     from aesp_proxy.aggregator.log.keys import load_log_keys
-    from aesp_proxy.aggregator.log.publish import read_log_status
+    from aesp_proxy.aggregator.log.status import read_log_status
 
     home = existing(data)
     origin, said = load_log_keys(home).origin, read_log_status(home)

@@ -112,11 +112,23 @@ def _lines(said: dict[str, Any]) -> list[str]:
         f"sealer pid {record['sealer_pid']}{error}"
     )
     lines.append(f"forwarder: {'on, ' + forwarder['dir'] if forwarder['on'] else 'off'}")
+    if forwarder.get("log"):
+        lines.append(_log(forwarder["log"]))
     return lines
 
 
 def _broken(file: str, why: str) -> str:
     return f"secrets: {file}: {why}; of it, only what its lines show is looked for"
+
+
+def _log(log: dict[str, Any]) -> str:
+    told = (
+        f"log of {log['origin'] or 'the aggregator'}: {log['size']} entries, batch {log['batch']}"
+    )
+    proved = f"{told} of ours proved to be in it"
+    if log["cosigned"]:
+        proved += f", cosigned by {', '.join(log['cosigned'])}"
+    return f"{proved}; ALARM: {log['alarm']}" if log["alarm"] else proved
 
 
 def _capture(capture: dict[str, Any]) -> str:

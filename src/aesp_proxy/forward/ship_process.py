@@ -16,12 +16,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from aesp_proxy.errors import AespError, ConfigError, RecordError, TrustError, UnavailableError
 from aesp_proxy.forward import renewal
+from aesp_proxy.forward.log_look import LogLook
 from aesp_proxy.forward.shipper import PAUSE_S_MAX, Shipped, Shipper, pause_s
 from aesp_proxy.forward.spool import Spool
 from aesp_proxy.forward.transport import HttpsTransport, load_destination
@@ -55,6 +57,7 @@ class ShipLoop:
 
     def __init__(self, paths: AuditPaths, forward_dir: Path, control: int) -> None:
         self._paths, self._forward_dir, self._control = paths, forward_dir, control
+        self._log_look = LogLook(paths, forward_dir)
         self._failures = 0
         self._said = ""
         self._ended = False
@@ -69,7 +72,7 @@ class ShipLoop:
                 if self._renew(transport):
                     transport.close()
                     shipper, transport = make_shipper(self._paths, self._forward_dir)
-                self._wait(self._round(shipper))
+                self._wait(self._round(shipper, transport))
             self._finish(shipper, transport)
         finally:
             transport.close()
@@ -90,12 +93,14 @@ class ShipLoop:
             return False
         return True
 
-    def _round(self, shipper: Shipper) -> float:
+    def _round(self, shipper: Shipper, transport: HttpsTransport) -> float:
         self._lock = self._lock or take_turn(self._paths)
         if self._lock is None:
             return IDLE_S
         try:
-            self._say(shipper.ship_once(keep_going=lambda: not self._is_ended()), "")
+            shipped = shipper.ship_once(keep_going=lambda: not self._is_ended())
+            self._log_look.look(transport, now_s=time.time())
+            self._say(shipped, "")
         except (UnavailableError, RecordError) as error:
             return self._after(error, slow=False)
         except TrustError as error:
@@ -118,10 +123,10 @@ class ShipLoop:
             "covered": shipped.covered if shipped else None,
             "waiting": shipped.waiting if shipped else None,
             "error": error,
+            "log": asdict(self._log_look.seen),
         }
         try:
-            path = self._paths.root / "forward.json"
-            write_durable(OS_FILES, path, json.dumps(status).encode())
+            write_durable(OS_FILES, self._paths.forward_status, json.dumps(status).encode())
         except OSError:
             self._said = error  # advice only: a full disk shows elsewhere, and loudly
 
@@ -153,6 +158,7 @@ class ShipLoop:
         except (UnavailableError, RecordError, TrustError) as error:
             self._say(None, str(error))
         else:
+            self._log_look.look(transport, now_s=time.time(), is_last=True)
             self._say(shipped, "")
 
 

@@ -103,20 +103,27 @@ class HttpsTransport:
 
     def send(self, name: str, body: bytes, media_type: str) -> Answer:
         """Send ``body`` to a route of the aggregator, as :meth:`post` does."""
+        return self._twice("POST", name, body, {"Content-Type": media_type})
+
+    def get(self, name: str) -> Answer:
+        """Ask a route of the aggregator, as :meth:`post` does."""
+        return self._twice("GET", name, None, {})
+
+    def _twice(self, method: str, name: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         was_kept = self._connection is not None
         try:
-            return self._send(name, body, media_type)
+            return self._send(method, name, body, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not was_kept:
                 raise self._unavailable(error) from error
         try:
-            return self._send(name, body, media_type)
+            return self._send(method, name, body, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise self._unavailable(error) from error
 
-    def _send(self, name: str, body: bytes, media_type: str) -> Answer:
+    def _send(self, method: str, name: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         if self._connection is None:
             self._connection = http.client.HTTPSConnection(
                 self._destination.host,
@@ -124,9 +131,8 @@ class HttpsTransport:
                 timeout=self._timeout_s,
                 context=self._destination.tls,
             )
-        self._connection.request(
-            "POST", self._destination.path + name, body=body, headers={"Content-Type": media_type}
-        )
+        path = self._destination.path + name
+        self._connection.request(method, path, body=body, headers=headers)
         response = self._connection.getresponse()
         answer = response.read(ANSWER_BYTES_MAX + 1)
         if len(answer) > ANSWER_BYTES_MAX or response.will_close:

@@ -72,6 +72,16 @@ class AuditPaths:
         return self.receipts / "newest"
 
     @property
+    def log(self) -> Path:
+        """What the aggregator's transparency log has shown."""
+        return self.root / "log"
+
+    @property
+    def forward_status(self) -> Path:
+        """What the shipper last said; advice only."""
+        return self.root / "forward.json"
+
+    @property
     def head(self) -> Path:
         """Where the chain stands."""
         return self.root / "head"
@@ -284,6 +294,15 @@ def write_status(paths: AuditPaths, status: dict[str, Any]) -> None:
     finally:
         os.close(descriptor)
     draft.replace(paths.status)
+
+
+def read_forward_status(paths: AuditPaths) -> dict[str, Any]:
+    """Read what the shipper last said; empty for nothing."""
+    try:
+        said = json.loads(paths.forward_status.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def read_status(paths: AuditPaths) -> tuple[dict[str, Any], float]:

@@ -77,6 +77,7 @@ def status(**worker: Any) -> dict[str, Any]:
             "batches": 4, "spool_bytes": 100, "journal_bytes": 50, "error": "",
             "sealer_restarts": 0, "said_at_s": 990.0,
         },
+        "forwarder": {"log": {"alarm": "it forked", "size": 7, "batch": 3, "at_s": 980.0}},
     }  # fmt: skip
 
 
@@ -101,6 +102,13 @@ def test_figures_are_read_by_prometheus_own_parser():
     assert found["aesp_sealer_silence_seconds"] == 10.0
     assert found["aesp_record_journal_bytes"] == 50
     assert found["aesp_service_whole"] == 1
+    assert found["aesp_log_alarm"] == 1
+    assert found["aesp_log_batch"] == 3
+
+
+def test_a_log_that_was_never_looked_at_has_no_figures():
+    found = figures(status() | {"forwarder": {"log": None}})
+    assert not any(name.startswith("aesp_log") for name in found)
 
 
 def test_decisions_on_files_are_counted_by_operation_and_verdict():

@@ -19,13 +19,13 @@ from starlette.routing import Route
 
 from aesp_proxy.aggregator.api import Refused, peer_of
 from aesp_proxy.aggregator.log.keys import load_log_keys
-from aesp_proxy.aggregator.log.prove import LogProver
+from aesp_proxy.aggregator.log.prove import LogProver, watch_answer
 from aesp_proxy.aggregator.log.store import CHECKPOINT_KEY, PREFIX, LogStore
 from aesp_proxy.aggregator.ports import Role
 from aesp_proxy.aggregator.stores import open_ledger_reader
 from aesp_proxy.errors import InputError
 from aesp_proxy.record.tlog.key_list import sign_key_list
-from aesp_proxy.record.tlog.note import parse_decimal, to_base64
+from aesp_proxy.record.tlog.note import parse_decimal
 from aesp_proxy.record.tlog.tile import parse_tile_path
 
 if TYPE_CHECKING:
@@ -114,17 +114,7 @@ class LogApi:
             stack.callback(ledger.close)
             prover = LogProver(ledger, LogStore(self.objects))
             place = ledger.find(origin, batch_no) if batch_no else None
-            if batch_no and place is None:
-                raise InputError("is not stored", where=f"batch {batch_no} of {origin}"[:120])
-            proof = prover.inclusion(place) if place else None
-            # A log that is shorter than what the asker has seen has no such proof.
-            consistency = prover.consistency(since) if since <= prover.size else []
-        return {
-            "checkpoint": prover.note.encode().decode(),
-            "consistency": [to_base64(node) for node in consistency],
-            "proof": proof.encode().decode() if proof else None,
-            "keys": self._key_list().decode(),
-        }
+            return watch_answer(prover, place, since, self._key_list())
 
 
 def _static(found: bytes | None, *, media_type: str, caching: str) -> Response:

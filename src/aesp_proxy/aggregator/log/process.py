@@ -25,14 +25,8 @@ import structlog
 from aesp_proxy.aggregator.identity import DataDir, existing
 from aesp_proxy.aggregator.log.integrate import Integrator
 from aesp_proxy.aggregator.log.keys import load_log_keys
-from aesp_proxy.aggregator.log.publish import (
-    AGAIN_S,
-    FRESH_S,
-    LogStatus,
-    open_publisher,
-    read_log_status,
-    write_log_status,
-)
+from aesp_proxy.aggregator.log.publish import AGAIN_S, FRESH_S, open_publisher
+from aesp_proxy.aggregator.log.status import LogStatus, read_log_status, write_log_status
 from aesp_proxy.aggregator.log.store import LogStore
 from aesp_proxy.aggregator.process import collect_seldom, log_to_stderr
 from aesp_proxy.aggregator.stores import open_leases, open_ledger_reader, open_objects

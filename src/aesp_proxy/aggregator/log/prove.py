@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aesp_proxy.aggregator.log.integrate import leaf_of, place_of
 from aesp_proxy.errors import InputError, TrustError, UnavailableError
 from aesp_proxy.record.tlog.checkpoint import parse_checkpoint
+from aesp_proxy.record.tlog.note import to_base64
 from aesp_proxy.record.tlog.proof import LogProof
 from aesp_proxy.record.tlog.tile import TILE_WIDTH, split_entries, tile_at
 from aesp_proxy.record.tlog.tree import TreeReader
@@ -77,3 +78,18 @@ class LogProver:
         """Return what the log should hold of a batch, from the ledger."""
         (signed,) = self._ledger.headers_after(place.position - 1, limit=1)
         return leaf_of(signed)
+
+
+def watch_answer(
+    prover: LogProver, place: BatchPlace | None, since: int, key_list: bytes
+) -> dict[str, Any]:
+    """Return what a host needs to watch the log: checkpoint, growth, its batch, the keys."""
+    proof = prover.inclusion(place) if place else None
+    # A log that is shorter than what the asker has seen has no such proof.
+    consistency = prover.consistency(since) if since <= prover.size else []
+    return {
+        "checkpoint": prover.note.encode().decode(),
+        "consistency": [to_base64(node) for node in consistency],
+        "proof": proof.encode().decode() if proof else None,
+        "keys": key_list.decode(),
+    }

@@ -7,7 +7,6 @@ same policy that an auditor would use.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ import structlog
 
 from aesp_proxy import keys
 from aesp_proxy.aggregator.log.cosign import Cosigners, witness_tls
+from aesp_proxy.aggregator.log.status import LogStatus
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.record.tlog.checkpoint import parse_checkpoint
 from aesp_proxy.record.tlog.note import Note
@@ -29,17 +29,6 @@ FRESH_S: Final = 60.0
 AGAIN_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogStatus:
-    """What the log's process last said: ``alarm`` is why nothing is signed or published."""
-
-    size: int = 0
-    published: int = 0
-    alarm: str = ""
-    witnesses: tuple[tuple[str, int, str], ...] = ()
-    """Name, how many entries it has cosigned, what is wrong with it."""
 
 
 @dataclass(slots=True)
@@ -101,28 +90,3 @@ def load_log_policy(data: DataDir) -> LogPolicy:
 def open_publisher(data: DataDir, store: LogStore) -> Publisher:
     """Make the publisher of a data directory. ConfigError for a policy that is none."""
     return Publisher(store, Cosigners(load_log_policy(data), tls=witness_tls(data.witness_ca)))
-
-
-def write_log_status(data: DataDir, status: LogStatus) -> None:
-    """Say how the log is, for figures and for ``aggregator log show``."""
-    said = {
-        "size": status.size,
-        "published": status.published,
-        "alarm": status.alarm,
-        "witnesses": status.witnesses,
-    }
-    keys.write_atomic(data.log_status, json.dumps(said).encode())
-
-
-def read_log_status(data: DataDir) -> LogStatus:
-    """Return what was last said; nothing where nothing was."""
-    try:
-        said = json.loads(data.log_status.read_bytes())
-        return LogStatus(
-            size=int(said["size"]),
-            published=int(said["published"]),
-            alarm=str(said["alarm"]),
-            witnesses=tuple((str(n), int(size), str(e)) for n, size, e in said["witnesses"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return LogStatus()

@@ -53,6 +53,7 @@ class StatusFigures(Collector):
             yield from file_families(said["files"])
         yield from _workers(said["workers"])
         yield from self._record(said["record"])
+        yield from _log(said["forwarder"].get("log"))
 
     def _record(self, record: Mapping[str, Any]) -> Iterator[Any]:
         for field, name, text in (
@@ -75,6 +76,19 @@ class StatusFigures(Collector):
                 "Since the sealer has said how it is.",
                 value=max(0.0, self._now_s - record["said_at_s"]),
             )
+
+
+def _log(log: Mapping[str, Any] | None) -> Iterator[Any]:
+    """Yield how the aggregator's log stands; nothing where it was never looked at."""
+    if log is None:
+        return
+    for name, text, value in (
+        ("aesp_log_alarm", "1 when the aggregator's log is not to be trusted.", bool(log["alarm"])),
+        ("aesp_log_size", "Entries of the log when it was last seen.", log["size"]),
+        ("aesp_log_batch", "Newest batch of ours that is proved to be in it.", log["batch"]),
+        ("aesp_log_seen_timestamp_seconds", "When it was last looked at, UTC.", log["at_s"]),
+    ):
+        yield GaugeMetricFamily(name, text, value=float(value))
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from aesp_proxy.daemon.service.policy import PolicyState
 from aesp_proxy.daemon.service.sealer_slot import SealerSlot
 from aesp_proxy.daemon.service.worker_slot import WorkerSlot
 from aesp_proxy.intercept.file_port import GUARANTEES
-from aesp_proxy.record.state import audit_paths, journal_bytes, read_status
+from aesp_proxy.record.state import audit_paths, journal_bytes, read_forward_status, read_status
 
 
 def report(
@@ -152,7 +152,16 @@ def _record(plan: ServicePlan, sealer: SealerSlot) -> dict[str, object]:
 
 
 def _forwarder(plan: ServicePlan, sealer: SealerSlot) -> dict[str, object]:
-    return {"on": sealer.forwards, "dir": str(plan.settings.forward_dir)}
+    said = read_forward_status(audit_paths(plan.settings.state_dir)) if sealer.forwards else {}
+    log = said.get("log")
+    return {
+        "on": sealer.forwards,
+        "dir": str(plan.settings.forward_dir),
+        "covered": said.get("covered"),
+        "waiting": said.get("waiting"),
+        "error": said.get("error", ""),
+        "log": log if isinstance(log, dict) and log.get("at_s") else None,
+    }
 
 
 def _time(time_ns: int) -> str:
