@@ -50,7 +50,11 @@ HOMES = {
     ),
     "pathspec": ("cli/scan/targets.py",),
     "pyarrow": ("aggregator/extract.py",),
-    "prometheus_client": ("aggregator/metrics.py", "daemon/service/metrics.py"),
+    "prometheus_client": (
+        "aggregator/metrics.py",
+        "daemon/service/metrics.py",
+        "daemon/service/file_metrics.py",
+    ),
     "confluent_kafka": ("aggregator/export/sinks/kafka.py",),
 }
 

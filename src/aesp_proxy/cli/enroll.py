@@ -82,7 +82,7 @@ def enroll(
         f"enrolled as {enrolled.origin} until {enrolled.ends:%Y-%m-%d}; "
         f"what is shipped from now on goes to {url}"
     )
-    line(f"a service that runs ships after its restart; its files are in {enrolled.directory}")
+    line(f"a service that runs begins within seconds; its files are in {enrolled.directory}")
 
 
 def _read_token(text: str) -> str:

@@ -229,8 +229,9 @@ def sealer_arguments(settings: Settings) -> tuple[str, ...]:
     arguments = [
         "--seal-bytes-max", str(audit.seal_bytes_max), "--seal-s-max", str(audit.seal_s_max),
     ]  # fmt: skip
-    if settings.forward.dir is not None or settings.forward_dir.is_dir():
-        arguments += ["--forward", str(settings.forward_dir)]
+    # A place that somebody has named has to be there; the usual one may come to be.
+    named = settings.forward.dir is not None
+    arguments += ["--forward" if named else "--forward-when-enrolled", str(settings.forward_dir)]
     return tuple(arguments)
 
 

@@ -52,6 +52,19 @@ def make_shipper(paths: AuditPaths, forward_dir: Path) -> tuple[Shipper, HttpsTr
     return Shipper(spool, transport, wall=time.time), transport
 
 
+def _stamp_of(forward_dir: Path) -> tuple[tuple[int, int], ...]:
+    """Tell apart what an enrolment has written: every file of it is put in place whole."""
+    found = []
+    for name in ("ca.pem", "client.pem", "aggregator.pub", "url"):
+        try:
+            status = (forward_dir / name).stat()
+        except OSError:
+            found.append((0, 0))
+        else:
+            found.append((status.st_ino, status.st_mtime_ns))
+    return tuple(found)
+
+
 class ShipLoop:
     """Ships whenever there is something, with growing pauses while it fails."""
 
@@ -63,19 +76,37 @@ class ShipLoop:
         self._ended = False
         self._lock: Lock | None = None
         self._renew_s = float("-inf")
+        self._stamp = _stamp_of(forward_dir)
 
     def run(self) -> None:
         """Ship until the control stream ends, then try for a bounded time to ship the rest."""
         shipper, transport = make_shipper(self._paths, self._forward_dir)
         try:
             while not self._ended:
-                if self._renew(transport):
-                    transport.close()
-                    shipper, transport = make_shipper(self._paths, self._forward_dir)
+                if self._renew(transport) or self._is_enrolled_anew():
+                    shipper, transport = self._made_again(shipper, transport)
                 self._wait(self._round(shipper, transport))
             self._finish(shipper, transport)
         finally:
             transport.close()
+
+    def _is_enrolled_anew(self) -> bool:
+        """Whether the files of the enrolment are others than those that are in use."""
+        return _stamp_of(self._forward_dir) != self._stamp
+
+    def _made_again(
+        self, shipper: Shipper, transport: HttpsTransport
+    ) -> tuple[Shipper, HttpsTransport]:
+        """Take what enrolling has written; what is not whole yet is looked at again."""
+        stamp = _stamp_of(self._forward_dir)
+        try:
+            made = make_shipper(self._paths, self._forward_dir)
+        except ConfigError as error:
+            self._say(None, str(error))
+            return shipper, transport
+        self._stamp, self._failures = stamp, 0
+        transport.close()
+        return made
 
     def _renew(self, transport: HttpsTransport) -> bool:
         """Renew the certificate when it is time; whether there is a new one. Never raises."""

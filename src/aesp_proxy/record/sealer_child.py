@@ -1,7 +1,8 @@
 """The shipper as a child of the sealer: the process with the network never has the key.
 
-Rules: it is told of new batches by a byte and of the end by end of file; when
-it dies it is started again, with a growing pause; sealing never waits for it.
+Rules: it is started once there is where to ship to, also when a host is enrolled while its
+service runs; it is told of new batches by a byte and of the end by end of file; when it
+dies it is started again, with a growing pause; sealing never waits for it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ _PAUSE_S_MAX: Final = 30.0
 
 
 class ShipperProcess:
-    """Runs the shipper while the block lasts; nothing when there is nowhere to ship to."""
+    """Runs the shipper while the block lasts; nothing while there is nowhere to ship to."""
 
-    def __init__(self, state_dir: Path, forward_dir: Path | None) -> None:
+    def __init__(
+        self, state_dir: Path, forward_dir: Path | None, *, waits_for_enrolment: bool = False
+    ) -> None:
+        """``waits_for_enrolment``: that there is nowhere to ship to yet is no error."""
         self._state_dir, self._forward_dir = state_dir, forward_dir
+        self._waits = waits_for_enrolment
         self._process: subprocess.Popen[bytes] | None = None
         self._pause_s = 0.5
         self._started_s = float("-inf")
@@ -31,8 +36,19 @@ class ShipperProcess:
         self._start()
         return self
 
+    @property
+    def forwards(self) -> bool:
+        """Whether there is where to ship to: ``url`` is the last file that enrolling writes."""
+        place = self._forward_dir
+        return place is not None and (not self._waits or (place / "url").is_file())
+
+    def tend(self) -> None:
+        """Start the shipper where the host was enrolled meanwhile, or where it died."""
+        if self._process is None or self._process.poll() is not None:
+            self._start_again()
+
     def _start(self) -> None:
-        if self._forward_dir is None:
+        if not self.forwards:
             return
         self._started_s = time.monotonic()
         self._process = subprocess.Popen(
@@ -51,11 +67,9 @@ class ShipperProcess:
 
     def kick(self) -> None:
         """Say that a batch is there; start the shipper again if it died."""
+        self.tend()
         process = self._process
         if process is None or process.stdin is None:
-            return
-        if process.poll() is not None:
-            self._start_again()
             return
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(b"\n")
@@ -64,7 +78,8 @@ class ShipperProcess:
     def _start_again(self) -> None:
         if time.monotonic() - self._started_s < self._pause_s:
             return
-        self._pause_s = min(2 * self._pause_s, _PAUSE_S_MAX)
+        if self._process is not None:
+            self._pause_s = min(2 * self._pause_s, _PAUSE_S_MAX)
         self._close_input()
         self._start()
 

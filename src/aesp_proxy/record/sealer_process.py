@@ -4,7 +4,8 @@
 standard input closes (its parent is gone or wants it to end) or on SIGTERM,
 after sealing everything. SIGINT is the agent's, not ours. It has no network:
 with ``--forward DIR`` it starts the shipper as a process of its own, which
-never sees the key. Exit codes: 0 done, 3 configuration or keys, 4 disk or chain.
+never sees the key; with ``--forward-when-enrolled DIR`` once the host is enrolled there.
+Exit codes: 0 done, 3 configuration or keys, 4 disk or chain.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -109,11 +111,18 @@ class SealerLoop:
         self._status_s = 0.0
         self._waited_s = TICK_S
 
-    def run(self) -> None:
+    def beat_every(self, heartbeat_s: float) -> None:
+        """Seal heartbeats from now on, as someone listens now; 0 for none."""
+        if heartbeat_s != self._options.heartbeat_s:
+            self._options = replace(self._options, heartbeat_s=heartbeat_s)
+            self._sealer = None  # the next one begins from disk, by these options
+
+    def run(self, on_round: Callable[[], None] = lambda: None) -> None:
         """Seal until told to stop, then all that is left. ChainError ends it at once."""
         try:
             while not self._stop.wait(self._waited_s):
                 self._waited_s = TICK_S
+                on_round()
                 self._step(drain=False)
             self._drain()
         finally:
@@ -176,19 +185,19 @@ class SealerLoop:
         return has_unsealed(self._paths)
 
 
-def _options(arguments: argparse.Namespace) -> SealerOptions:
+def _options(arguments: argparse.Namespace, *, forwards: bool) -> SealerOptions:
     return SealerOptions(
         seal_bytes_max=arguments.seal_bytes_max,
         seal_s_max=arguments.seal_s_max,
         denial_s_max=arguments.denial_s_max,
-        heartbeat_s=_heartbeat_s(arguments),
+        heartbeat_s=_heartbeat_s(arguments, forwards=forwards),
     )
 
 
-def _heartbeat_s(arguments: argparse.Namespace) -> float:
+def _heartbeat_s(arguments: argparse.Namespace, *, forwards: bool) -> float:
     # Silence is an alarm only where someone listens.
     if arguments.heartbeat_s is None:
-        return SealerOptions().heartbeat_s if arguments.forward else 0.0
+        return SealerOptions().heartbeat_s if forwards else 0.0
     return float(arguments.heartbeat_s)
 
 
@@ -198,6 +207,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--origin", default="")
     parser.add_argument("--forward", type=Path)
+    parser.add_argument("--forward-when-enrolled", type=Path)
     parser.add_argument("--control-fd", type=int, default=0)
     parser.add_argument("--seal-bytes-max", type=int, default=defaults.seal_bytes_max)
     parser.add_argument("--seal-s-max", type=float, default=defaults.seal_s_max)
@@ -214,9 +224,17 @@ def main(argv: Sequence[str]) -> int:
     try:
         paths = prepare(arguments.state)
         origin = ensure_origin(paths, wanted=arguments.origin)
-        with ShipperProcess(arguments.state, arguments.forward) as shipper:
-            loop = SealerLoop(paths, origin, _options(arguments), stop=stop, on_sealed=shipper.kick)
-            loop.run()
+        place = arguments.forward or arguments.forward_when_enrolled
+        waits = arguments.forward is None
+        with ShipperProcess(arguments.state, place, waits_for_enrolment=waits) as shipper:
+            options = _options(arguments, forwards=shipper.forwards)
+            loop = SealerLoop(paths, origin, options, stop=stop, on_sealed=shipper.kick)
+
+            def tend() -> None:
+                shipper.tend()
+                loop.beat_every(_heartbeat_s(arguments, forwards=shipper.forwards))
+
+            loop.run(tend)
     except AespError as error:
         sys.stderr.write(f"aesp-proxy: {error}\n")
         return 3 if isinstance(error, ConfigError) else 4

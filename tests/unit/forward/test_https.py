@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -211,6 +214,61 @@ def test_the_sealer_process_ships_through_its_child_and_the_end_waits_for_it(
     assert _end(sealer) == 0
     assert server.region.head.batch_no >= 2
     assert host.paths.receipt.exists()
+
+
+def _until(holds: Callable[[], object], what: str) -> None:
+    end_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end_s, what
+        select.select([], [], [], 0.05)
+
+
+def _enrol(place: Path, forward: Path) -> None:
+    """Put in place what enrolling writes, in its order: the address last."""
+    place.mkdir(exist_ok=True)
+    for name in ("ca.pem", "client.key", "client.pem", "aggregator.pub", "url"):
+        write_atomic(place / name, (forward / name).read_bytes())
+
+
+def test_a_host_that_is_enrolled_while_its_sealer_runs_ships_without_a_restart(
+    host, server, forward, tmp_path: Path
+) -> None:
+    host.seal(2)
+    place = tmp_path / "later"
+    sealer = _process(
+        "aesp_proxy.record.sealer_process",
+        "--state", str(host.directory), "--forward-when-enrolled", str(place),
+    )  # fmt: skip
+    try:
+        _until((host.paths.status).exists, "the sealer runs")
+        assert not server.requests
+        (place).mkdir()
+        write_atomic(place / "ca.pem", b"half of an enrolment")
+        _enrol(place, forward)
+        _until(host.paths.receipt.exists, "it ships")
+    finally:
+        assert _end(sealer) == 0
+    assert server.region.head.batch_no >= 2
+
+
+def test_a_shipper_goes_where_the_host_is_enrolled_anew(host, server, forward) -> None:
+    host.seal(1)
+    there = (forward / "url").read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        elsewhere = f"https://127.0.0.1:{other.getsockname()[1]}\n".encode()
+    write_atomic(forward / "url", elsewhere)
+    shipper = _process(
+        "aesp_proxy.forward.ship_process", "--state", str(host.directory), "--forward", str(forward)
+    )
+    try:
+        said = host.paths.root / "forward.json"
+        _until(lambda: said.exists() and "cannot be reached" in said.read_text(), "it fails")
+        write_atomic(forward / "url", b"no URL")
+        _until(lambda: "no https URL" in said.read_text(), "what is not whole is told")
+        write_atomic(forward / "url", there)
+        _until(host.paths.receipt.exists, "it ships")
+    finally:
+        assert _end(shipper) == 0
 
 
 def test_a_shipper_without_settings_says_so_and_sealing_goes_on(host, tmp_path: Path) -> None:

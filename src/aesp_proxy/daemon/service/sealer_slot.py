@@ -21,10 +21,14 @@ class SealerSlot:
     def __init__(self, plan: ServicePlan) -> None:
         self._plan = plan
         arguments = sealer_arguments(plan.settings)
-        self.forwards = "--forward" in arguments
         self._process = sealer_process(plan.settings, log=plan.log, arguments=arguments)
         self.restarts = Restarts()
         self._stopping = False
+
+    @property
+    def forwards(self) -> bool:
+        """Whether there is where to ship to now."""
+        return (self._plan.settings.forward_dir / "url").is_file()
 
     @property
     def pid(self) -> int:
