@@ -32,6 +32,7 @@ class _Exchange:
 
     denial = None
     redacted = 0
+    unpacks = False
 
     def message(self, data: bytes, kind: str) -> bytes:
         """Pass a message."""

@@ -16,6 +16,7 @@ from aesp_proxy.daemon.grpc_body import GrpcBody
 from aesp_proxy.daemon.session_pieces import BodyPieces
 from aesp_proxy.decide.engine import address_decision, content_decision, leak_guard
 from aesp_proxy.decide.secrets.body import BodyScan, Release, StreamPolicy
+from aesp_proxy.decide.secrets.inflate import coding_problem, codings_of
 from aesp_proxy.decide.secrets.signed import signed_by
 from aesp_proxy.decide.secrets.slots import UNIT_BYTES_MAX
 from aesp_proxy.decide.snapshot import Snapshot
@@ -52,6 +53,7 @@ class EventExchange:
         "_started_ns",
         "denial",
         "redacted",
+        "unpacks",
     )
 
     def __init__(
@@ -69,6 +71,7 @@ class EventExchange:
         self._policy: StreamPolicy | None = None
         self._pieces: BodyPieces | None = None
         self.redacted = 0
+        self.unpacks = False
         self._noted: tuple[Finding, ...] = ()
         self._ended = False
         self._seq = 0
@@ -85,6 +88,7 @@ class EventExchange:
             self._ended = True
         else:
             self._seq = record_id.seq
+            self.unpacks = _is_unpacked(event, snapshot)
             pipeline.let_out(event)
 
     def is_refused(self) -> bool:
@@ -211,8 +215,9 @@ class EventExchange:
                 verdict=lambda rule, severity: guard.verdict(rule, severity, place),
                 redacts=guard.may_redact
                 and rewrites
-                and not encoding
+                and (self.unpacks or not encoding)
                 and not signed_by(event.headers),
+                unpacks=self.unpacks,
                 is_json=b"json" in _body_kind(event)[1],
                 records_unscannable=guard.section.records_unscannable,
             )
@@ -313,6 +318,24 @@ class EventExchange:
             )
         )
         return str(record_id) if record_id is not None else NOT_RECORDED
+
+
+def _is_unpacked(event: EgressConnect | EgressRequest | DnsQuery, snapshot: Snapshot) -> bool:
+    """Tell whether the body goes on without its Content-Encoding, so that it can be masked.
+
+    Not in HTTP/1.0, which has no chunks, and where a field signs or hashes it.
+    """
+    guard = leak_guard(snapshot)
+    if not isinstance(event, EgressRequest) or guard is None or not guard.may_redact:
+        return False
+    codings = codings_of(_body_kind(event)[0])
+    return (
+        bool(codings)
+        and event.content_length != 0
+        and event.http_version != "1.0"
+        and not coding_problem(codings)
+        and not signed_by(event.headers)
+    )
 
 
 def _body_kind(event: EgressConnect | EgressRequest | DnsQuery) -> tuple[str, bytes]:

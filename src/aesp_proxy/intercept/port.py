@@ -35,6 +35,9 @@ class Exchange(Protocol):
     redacted: int
     """How many secrets were masked in what has left."""
 
+    unpacks: bool
+    """Whether the body is sent on without its Content-Encoding, its length not known before."""
+
     def connecting(self, host: Host, addresses: tuple[Address, ...]) -> Denial | None:
         """Check the addresses that will be dialled, before they are."""
 

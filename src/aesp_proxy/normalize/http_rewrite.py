@@ -13,19 +13,26 @@ from aesp_proxy.normalize.http_head import HOP_NAMES, Headers, RequestHead, Resp
 
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
 _LENGTHS = frozenset((b"content-length", b"transfer-encoding"))
+_CODED = _LENGTHS | {b"content-encoding"}
 _ALT_SVC = b"alt-svc"
 
 
-def upstream_head(head: RequestHead, origin_form: str, host: str) -> bytes:
+def upstream_head(
+    head: RequestHead, origin_form: str, host: str, *, unpacks: bool = False
+) -> bytes:
     """Write the head that goes upstream: re-serialised from what was parsed and decided.
 
     ``host`` is the Host to send. The block of field lines is reused as it came when it
-    says so, nothing in it concerns this hop only, and all is spelled as we would.
+    says so, nothing in it concerns this hop only, and all is spelled as we would. With
+    ``unpacks`` the body is sent in chunks and without its content codings.
     """
     start = f"{head.method} {origin_form} HTTP/1.{head.minor_version}\r\n".encode("ascii")
-    if head.host == host and not head.rewrite:
+    if head.host == host and not head.rewrite and not unpacks:
         return start + head.fields + b"\r\n"
-    lines = _request_lines(head, host, HOP_NAMES | _named_by_connection(head.headers))
+    dropped = HOP_NAMES | _named_by_connection(head.headers) | (_CODED if unpacks else frozenset())
+    lines = _request_lines(head, host, dropped)
+    if unpacks:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
     if any(n == b"te" and v.lower() == b"trailers" for n, v in head.headers):
         lines.append(b"TE: trailers\r\nConnection: TE\r\n")
     return start + b"".join(lines) + b"\r\n"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import string
 import urllib.parse
+import zlib
 
+import brotli
 import pytest
+import zstandard
 from scan_lab import token
 
 from aesp_proxy.decide.secrets.body import StreamPolicy
@@ -53,6 +57,54 @@ def masked(scanner: SecretScanner, body: bytes, size: int, **more: object) -> by
             out += scan.feed(body[at : at + size]).data
         out += scan.finish().data
         return None if scan.unscannable else out
+
+
+PACK = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+    "gzip, deflate": lambda data: zlib.compress(gzip.compress(data)),
+}
+
+
+def unpacked(scanner: SecretScanner, coding: str, packed: bytes, size: int, **more: object):
+    """What leaves of a compressed body that is unpacked, and why it was stopped."""
+    policy = StreamPolicy(verdict=redact, redacts=True, unpacks=True, **more)
+    out = b""
+    with scanner.stream("body", encoding=coding, policy=policy) as scan:
+        for at in range(0, len(packed), size):
+            out += scan.feed(packed[at : at + size]).data
+        out += scan.finish().data
+        return out, scan.unscannable
+
+
+@pytest.mark.parametrize("size", [1, 64, 65_536])
+@pytest.mark.parametrize("coding", PACK, ids=str)
+def test_a_compressed_body_leaves_as_what_it_inflates_to_masked(
+    scanner, coding: str, size: int
+) -> None:
+    body = (f"a {GITHUB} b " + "honest words " * 300 + f'"{VALUE}" c').encode()
+    out, why = unpacked(scanner, coding, PACK[coding](body), size)
+    assert (out, why) == (masked(scanner, body, 65_536), "")
+    assert len(out) == len(body)
+
+
+@pytest.mark.parametrize("records", [False, True], ids=["block", "record"])
+@pytest.mark.parametrize("damage", ["cut", "noise", "more", "too much"])
+def test_what_cannot_be_unpacked_stops_whatever_the_policy_says(scanner, damage, records) -> None:
+    text = CHANCE.randbytes(20_000)
+    packed = {
+        "cut": gzip.compress(text)[:-10],
+        "noise": gzip.compress(text)[:9_000] + b"\xff" * 300,
+        "more": gzip.compress(text) + b"more",
+        "too much": gzip.compress(b"\0" * (4 << 20)),
+    }[damage]
+    out, why = unpacked(
+        scanner, "gzip", packed, 1_000, records_unscannable=records, inflated_bytes_max=1 << 20
+    )
+    assert why
+    assert out in text or not out.strip(b"\0")
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -24,7 +24,7 @@ from typing import Protocol, Self
 
 from aesp_proxy.decide.secrets.findings import Findings
 from aesp_proxy.decide.secrets.hyperscan import SLICE_BYTES_MAX
-from aesp_proxy.decide.secrets.inflate import coding_problem
+from aesp_proxy.decide.secrets.inflate import coding_problem, codings_of
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.rule import UNSCANNABLE
 from aesp_proxy.decide.secrets.watch import Sight
@@ -38,7 +38,8 @@ class StreamPolicy:
 
     Findings at or above ``threshold`` stop it (the default: any), unless ``verdict`` says
     for a rule and a severity what becomes of them. ``redacts`` is whether what is to be
-    redacted can be: else it stops the body. ``is_json`` is what the body says it is.
+    redacted can be: else it stops the body. ``unpacks`` is whether a compressed body goes on
+    as what it inflates to. ``is_json`` is what the body says it is.
     ``window_bytes`` is held back, 0 for message streams. ``inflated_bytes_max`` and
     ``inflate_ratio_max`` cap what a compressed body may become. What cannot be scanned
     stops the body, or with ``records_unscannable`` is told and flows. ``hear`` is given
@@ -48,6 +49,7 @@ class StreamPolicy:
     threshold: Severity = Severity.INFO
     verdict: Callable[[str, Severity], Verdict] | None = None
     redacts: bool = False
+    unpacks: bool = False
     is_json: bool = False
     window_bytes: int = 1_100
     findings_max: int = 64
@@ -116,8 +118,7 @@ class BodyScan(Protocol):
 
 def open_body(encoding: str, policy: StreamPolicy, findings: Findings, sight: Sight) -> BodyScan:
     """Open the scan of a body with this Content-Encoding (RFC 9110 section 8.4)."""
-    codings = [coding.strip().lower() for coding in encoding.split(",")]
-    codings = [coding for coding in codings if coding not in ("", "identity")]
+    codings = codings_of(encoding)
     if not codings and policy.redacts:
         from aesp_proxy.decide.secrets.masking import MaskingMessages, MaskingScan  # noqa: PLC0415
 
@@ -128,8 +129,12 @@ def open_body(encoding: str, policy: StreamPolicy, findings: Findings, sight: Si
         if policy.window_bytes:
             return _PlainScan(policy, findings, sight)
         return _MessageScan(policy, findings, sight)
-    policy = replace(policy, redacts=False)  # what is compressed is not written anew
     problem = coding_problem(codings)
+    if not problem and policy.unpacks:
+        from aesp_proxy.decide.secrets.unpacked import UnpackedScan  # noqa: PLC0415
+
+        return UnpackedScan(codings, policy, findings, sight)
+    policy = replace(policy, redacts=False)  # what is compressed is not written anew
     if problem and policy.records_unscannable:
         findings.unscannable(problem)
         return _PlainScan(policy, findings, sight)

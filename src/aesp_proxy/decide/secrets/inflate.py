@@ -19,6 +19,12 @@ RATIO_FREE_BYTES = 1 << 20
 """The ratio is not asked for before this much has come out."""
 
 
+def codings_of(encoding: str) -> list[str]:
+    """Return the content codings that a Content-Encoding names, in the order of their use."""
+    codings = [coding.strip().lower() for coding in encoding.split(",")]
+    return [coding for coding in codings if coding not in ("", "identity")]
+
+
 def coding_problem(codings: Sequence[str]) -> str:
     """Say why a body of these content codings (lower case) is not undone, empty when it is."""
     if len(codings) > CODINGS_MAX:

@@ -159,8 +159,16 @@ class GuardedStream(HttpStream):
         return True
 
     def _fit_framing(self, request: http.Request, *, end_stream: bool) -> None:
-        """An HTTP/1 upstream needs a length or chunks where HTTP/2 had neither."""
-        if end_stream or not request.is_http2 or self.context.server.alpn == b"h2":
+        """An HTTP/1 upstream needs a length or chunks where HTTP/2 had neither.
+
+        What is sent on without its coding has no length that is known.
+        """
+        unpacks = self._exchange is not None and self._exchange.unpacks
+        for name in ("content-encoding", "content-length") if unpacks else ():
+            request.headers.pop(name, None)
+        if end_stream or self.context.server.alpn == b"h2":
+            return
+        if not (request.is_http2 or unpacks):
             return
         if "content-length" not in request.headers:
             request.headers["transfer-encoding"] = "chunked"

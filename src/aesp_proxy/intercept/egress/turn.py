@@ -40,7 +40,9 @@ class Turn:
         self.target = target
         self.exchange = exchange
         self.relay = ResponseRelay(limits, method=head.method, minor_version=head.minor_version)
-        self.unsent = [upstream_head(head, target.origin_form, target.host_field(head.host))]
+        host = target.host_field(head.host)
+        self.unsent = [upstream_head(head, target.origin_form, host, unpacks=exchange.unpacks)]
+        self._is_chunked = head.body_bytes is None or exchange.unpacks
         self.is_repeated = False
         self._limits = limits
         self.rest = b""
@@ -69,7 +71,7 @@ class Turn:
         if exchange.denial is not None:
             return
         self._bytes_out += len(out)
-        if self.head.body_bytes is None:
+        if self._is_chunked:
             out = chunk(out) + (last_chunk(reader.trailers) if reader.done else b"")
         if out:
             self.unsent.append(out)
