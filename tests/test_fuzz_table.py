@@ -46,12 +46,13 @@ TARGETS = {
     ],
     "fuzz_secret_stream": [
         "decide/secrets/body.py", "decide/secrets/inflated.py", "decide/secrets/masking.py",
-        "decide/secrets/views/packed.py",
+        "decide/secrets/unpacked.py",
     ],
     "fuzz_tlog": [
         "record/tlog/checkpoint.py", "record/tlog/note.py", "record/tlog/policy.py",
         "record/tlog/proof.py", "record/tlog/tile.py", "record/tlog/witness.py",
     ],
+    "fuzz_views": ["decide/secrets/views/packed.py"],
     "fuzz_words": [
         "intercept/capture/wish.py", "intercept/notify/kernel.py", "launch/files.py",
         "launch/isolation/layers.py", "launch/isolation/wish.py", "record/enrolment.py",

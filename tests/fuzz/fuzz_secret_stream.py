@@ -12,16 +12,19 @@ import sys
 import zlib
 from functools import cache
 
+import brotli
+import zstandard
+
 from aesp_proxy.decide.secrets.body import StreamPolicy
 from aesp_proxy.decide.secrets.reference import Confirmer
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import rule_from_policy
 from aesp_proxy.decide.secrets.scanner import SecretScanner
-from aesp_proxy.model.decision import Severity
+from aesp_proxy.model.decision import Severity, Verdict
 
 MARKER = b"\xff"
 TOKENS = (b"tok-" + b"ab12" * 5, b"id 4711-0815", b"aaacdd", b"Key=00ff00ff00ff")
-ENCODINGS = ("", "identity", "gzip", "deflate", "br", "gzip, gzip")
+ENCODINGS = ("", "identity", "gzip", "deflate", "br", "gzip, gzip", "zstd")
 WINDOWS = (0, 64, 1_100)
 
 
@@ -65,6 +68,8 @@ def fuzz_one(data: bytes) -> None:
         found += release.findings
         reason = scan.unscannable
     expected = confirmer.find(content)
+    if encoding not in ("", "identity"):
+        _unpacked(raw, encoding, content, sizes)
     _check(raw.startswith(released), "what left is no prefix")
     if reason:
         return
@@ -77,12 +82,34 @@ def fuzz_one(data: bytes) -> None:
         _check(len(released) <= expected[0].start, "bytes of a secret left")
 
 
+def _unpacked(raw: bytes, encoding: str, content: bytes, sizes: list[int]) -> None:
+    """Send a compressed body on as what it inflates to: masked, of its length, or stopped."""
+    scanner, confirmer = _scanner()
+    policy = StreamPolicy(verdict=lambda *_: Verdict.REDACT, redacts=True, unpacks=True)
+    out = b""
+    with scanner.stream("body", encoding=encoding, policy=policy) as scan:
+        for at in range(0, len(raw), sizes[0]):
+            out += scan.feed(raw[at : at + sizes[0]]).data
+        out += scan.finish().data
+        stopped = scan.unscannable
+    masked = [one.value for one in confirmer.find(content)]
+    _check(not any(one in out for one in masked), "a secret leaves unpacked")
+    _check(bool(stopped) or len(out) == len(content), "what leaves unpacked has another length")
+    _check(bool(masked) or content.startswith(out), "what leaves unpacked is something else")
+
+
 def _encoded(content: bytes, encoding: str, *, damaged: bool) -> bytes:
     raw = content
     if encoding == "gzip":
         raw = gzip.compress(content, mtime=0)
     elif encoding == "deflate":
         raw = zlib.compress(content)
+    elif encoding == "br":
+        raw = brotli.compress(content, quality=1)
+    elif encoding == "zstd":
+        raw = zstandard.ZstdCompressor().compress(content)
+    elif encoding == "gzip, gzip":
+        raw = gzip.compress(gzip.compress(content, mtime=0), mtime=0)
     return raw[: len(raw) // 2] if damaged and raw is not content else raw
 
 

@@ -34,6 +34,11 @@ WORDS = {
         b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 407 Wants\r\n", b"Proxy-Authenticate: NTLM, Basic\r\n",
         b"\r\n", b"\n", b"\x05\x00", b"\x05\x00\x00\x01\x7f\0\0\1\0\x50", b"\x05\xff", b"\x05\x02",
     ],
+    "fuzz_views": [
+        b"Z2hwXzAxMjM0NTY3ODk=", b"6768705f30", b"%67%68%70", b"\\u0067\\x68", b"&#103;&#x68;",
+        b"g h p _ 0", b'"ghp_" + "0123"', b"=67=\n", b"\xef\xbd\x87", b"g\0h\0p\0", b"PK\3\4",
+        b"<~9jqo^~>", b"nOL_", b"M5QW2ZLT" * 8, b"QUJD" * 30, b"7z\xbc\xaf\x27\x1c", b"\xff" * 40,
+    ],
     "fuzz_words": [
         b'{"users": [], "groups": ["a"], "cgroups": [], "ways": {}}', b"{}", b"[]", b"null", b"NaN",
         b'{"chosen": "", "trees": 1, "hung_s": "x"}', b"network=0 seccomp=1", b"=", b" a 1 b 2 ",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import bz2
+import gzip
 import hashlib
+import lzma
 import quopri
 import random
 import re
@@ -11,8 +14,10 @@ import time
 import urllib.parse
 
 import pytest
+import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scan_lab import token
 
 from aesp_proxy.decide.secrets.body import StreamPolicy
 from aesp_proxy.decide.secrets.hyperscan_gates import (
@@ -214,3 +219,42 @@ def test_what_opens_views_everywhere_takes_bounded_time(scanner: SecretScanner, 
         else:
             body.finish()
     assert time.process_time() - began < FLOOD_CPU_S
+
+
+GITHUB = token(1)
+PACKERS = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "xz, checked by CRC32": lambda data: lzma.compress(data, check=lzma.CHECK_CRC32),
+    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
+    **{f"bzip2 -{n}": lambda data, n=n: bz2.compress(data, n) for n in range(1, 10)},
+}
+
+
+@pytest.mark.parametrize("kind", PACKERS, ids=str)
+def test_what_is_packed_is_found_at_every_level(scanner: SecretScanner, kind: str) -> None:
+    packed = PACKERS[kind](f"key {GITHUB} end".encode())
+    found = scanner.scan(b"before " + packed + b" behind", "body")
+    assert "github-pat" in {one.rule for one in found}
+
+
+@pytest.mark.parametrize("kind", ["gzip", "xz", "xz, checked by CRC32", "zstd"])
+@pytest.mark.parametrize("filler_bytes", [0, 100_000])
+def test_a_broken_check_sum_hides_nothing_as_many_receivers_do_not_ask_it(
+    scanner: SecretScanner, kind: str, filler_bytes: int
+) -> None:
+    filler = random.Random(3).randbytes(filler_bytes)
+    packed = bytearray(PACKERS[kind](filler + f" key {GITHUB} end".encode()))
+    for at in range(len(packed) - 24 if "xz" in kind else len(packed) - 8, len(packed)):
+        packed[at] ^= 0x55
+    found = scanner.scan(b"before " + bytes(packed), "body")
+    assert "github-pat" in {one.rule for one in found}
+
+
+def test_what_is_damaged_too_far_inside_to_be_read_again_is_unscannable(
+    scanner: SecretScanner,
+) -> None:
+    packed = bytearray(lzma.compress(random.Random(3).randbytes(400_000) + GITHUB.encode()))
+    packed[-60:] = b"U" * 60
+    found = scanner.scan(bytes(packed), "body")
+    assert "unscannable" in {one.rule for one in found}

@@ -4,7 +4,9 @@ Rules:
 
 - Output comes in pieces while it is asked for, so whoever counts can stop: no piece is
   larger than a few megabytes, whatever it is made of.
-- A stream that is damaged raises ``DamagedError`` and nothing else.
+- A stream that is damaged raises ``DamagedError`` and nothing else, and before it does all
+  is given that stands before the damage: many receivers take it (``zcat``, ``xz -dc``). Where
+  that cannot be had any more, it is a ``LostError``.
 - What a receiver could read in two ways is damaged here.
 
 Sources: RFC 1950, 1951, 1952, 7932, 8878; RFC 9659 bounds the window of Zstandard.
@@ -27,10 +29,16 @@ _ZSTD_INPUT_BYTES = 256
 _ZSTD_WINDOW_BYTES = 8 << 20
 _LZMA_BYTES_MAX = 64 << 20
 _STORED_HEAD_BYTES = 5
+_KEPT_BYTES = 1 << 18
+"""So much of a stream is kept to be read once more where it turns out damaged."""
 
 
 class DamagedError(Exception):
     """The bytes are not what they say they are."""
+
+
+class LostError(DamagedError):
+    """They are damaged so far inside that what stands right before it was not kept."""
 
 
 class Decoder(Protocol):
@@ -53,9 +61,11 @@ class _Zlib:
     def pieces(self, data: bytes) -> Iterator[bytes]:
         full = True
         while (data or full) and not self.ended:
+            before = self._inflate.copy()
             try:
                 piece = self._inflate.decompress(data, PIECE_BYTES_MAX)
             except zlib.error as error:
+                yield from _byte_by_byte(before.decompress, data)
                 raise DamagedError from error
             self.ended = self._inflate.eof
             self.unused = self._inflate.unused_data
@@ -64,6 +74,48 @@ class _Zlib:
             full = len(piece) == PIECE_BYTES_MAX
             if piece:
                 yield piece
+
+
+def _byte_by_byte(decode: Callable[[bytes], bytes], data: bytes) -> Iterator[bytes]:
+    """Yield what comes out before a damage that is in ``data``."""
+    for at in range(len(data)):
+        try:
+            piece = decode(data[at : at + 1])
+        except (zlib.error, zstandard.ZstdError, OSError, lzma.LZMAError, ValueError, EOFError):
+            return
+        if piece:
+            yield piece
+
+
+class _Kept:
+    """The beginning of a stream whose decoder cannot be copied, to read it once more."""
+
+    def __init__(self, decode: Callable[[], Callable[[bytes], bytes]]) -> None:
+        self._decode = decode
+        self._taken = bytearray()
+        self._taken_bytes = 0
+        self._given_bytes = 0
+
+    def take(self, data: bytes) -> None:
+        """Note what goes in."""
+        self._taken_bytes += len(data)
+        if self._taken_bytes <= _KEPT_BYTES:
+            self._taken += data
+
+    def given(self, piece: bytes) -> bytes:
+        """Note what came out; return it."""
+        self._given_bytes += len(piece)
+        return piece
+
+    def rest(self) -> Iterator[bytes]:
+        """Yield what came out before a damage and was not given; LostError."""
+        if self._taken_bytes > _KEPT_BYTES:
+            raise LostError
+        skip = self._given_bytes
+        for piece in _byte_by_byte(self._decode(), bytes(self._taken)):
+            if len(piece) > skip:
+                yield piece[skip:]
+            skip = max(0, skip - len(piece))
 
 
 class _Deflate:
@@ -135,17 +187,21 @@ class _Zstd:
     def __init__(self) -> None:
         limits = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
         self._decoder = limits.decompressobj()
+        self._kept = _Kept(lambda: limits.decompressobj().decompress)
         self.ended = False
         self.unused = b""
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         for at in range(0, len(data), _ZSTD_INPUT_BYTES):
+            some = data[at : at + _ZSTD_INPUT_BYTES]
+            self._kept.take(some)
             try:
-                piece = self._decoder.decompress(data[at : at + _ZSTD_INPUT_BYTES])
+                piece = self._decoder.decompress(some)
             except zstandard.ZstdError as error:
+                yield from self._kept.rest()
                 raise DamagedError from error
             for start in range(0, len(piece), PIECE_BYTES_MAX):
-                yield piece[start : start + PIECE_BYTES_MAX]
+                yield self._kept.given(piece[start : start + PIECE_BYTES_MAX])
             if self._decoder.eof:
                 self.ended = True
                 self.unused = self._decoder.unused_data + data[at + _ZSTD_INPUT_BYTES :]
@@ -155,21 +211,26 @@ class _Zstd:
 class _Library:
     """bzip2 and xz: the two of the standard library with the same shape."""
 
-    def __init__(self, decoder: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
-        self._decoder = decoder
+    def __init__(
+        self, make: Callable[[], bz2.BZ2Decompressor] | Callable[[], lzma.LZMADecompressor]
+    ) -> None:
+        self._decoder = make()
+        self._kept = _Kept(lambda: make().decompress)
         self.ended = False
         self.unused = b""
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
+        self._kept.take(data)
         try:
             piece = self._decoder.decompress(data, PIECE_BYTES_MAX)
             while True:
                 if piece:
-                    yield piece
+                    yield self._kept.given(piece)
                 if self._decoder.eof or (self._decoder.needs_input and not piece):
                     break
                 piece = self._decoder.decompress(b"", PIECE_BYTES_MAX)
         except (OSError, lzma.LZMAError, ValueError, EOFError) as error:
+            yield from self._kept.rest()
             raise DamagedError from error
         self.ended, self.unused = self._decoder.eof, self._decoder.unused_data
 
@@ -182,8 +243,8 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
     "raw deflate": lambda: _Zlib(-zlib.MAX_WBITS),
     "br": _Brotli,
     "zstd": _Zstd,
-    "bzip2": lambda: _Library(bz2.BZ2Decompressor()),
-    "xz": lambda: _Library(lzma.LZMADecompressor(memlimit=_LZMA_BYTES_MAX)),
+    "bzip2": lambda: _Library(bz2.BZ2Decompressor),
+    "xz": lambda: _Library(lambda: lzma.LZMADecompressor(memlimit=_LZMA_BYTES_MAX)),
 }
 """By name: codings of HTTP, and what else is found packed."""
 

@@ -12,7 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from aesp_proxy.decide.secrets.codings import DECODERS, HTTP_CODINGS, SEVERAL, DamagedError
+from aesp_proxy.decide.secrets.codings import (
+    DECODERS,
+    HTTP_CODINGS,
+    SEVERAL,
+    DamagedError,
+    LostError,
+)
 
 CODINGS_MAX = 3
 RATIO_FREE_BYTES = 1 << 20
@@ -64,6 +70,9 @@ class Inflater:
                     if not self._counts(piece):
                         return
                     yield piece
+            except LostError:
+                self.problem = "the compressed body inflates to what is damaged far inside"
+                return
             except DamagedError:
                 self.problem = "the compressed body is damaged"
                 return

@@ -45,7 +45,7 @@ MAGICS = (
     Magic(kind="gzip", start=b"\x1f\x8b\x08"),
     Magic(kind="zip", start=b"PK\x03\x04"),
     Magic(kind="zstd", start=b"\x28\xb5\x2f\xfd"),
-    Magic(kind="bzip2", start=b"BZh91AY&SY"),
+    *(Magic(kind="bzip2", start=b"BZh%d1AY&SY" % level) for level in range(1, 10)),
     Magic(kind="xz", start=b"\xfd7zXZ\x00"),
     Magic(kind="7z", start=b"7z\xbc\xaf\x27\x1c", opens=False),
     Magic(kind="rar", start=b"Rar!\x1a\x07", opens=False),
@@ -161,17 +161,8 @@ class Packed:
             return b""
         flags, method = (int.from_bytes(head[at : at + 2], "little") for at in (6, 8))
         names = sum(int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
-        if names > _ZIP_NAMES_BYTES_MAX or method not in (
-            *_ZIP_METHODS,
-            1,
-            6,
-            9,
-            14,
-            96,
-            97,
-            98,
-            99,
-        ):
+        is_known = method in _ZIP_METHODS or method in _ZIP_METHODS_NOT_READ
+        if names > _ZIP_NAMES_BYTES_MAX or not is_known:
             self.finish()  # four bytes that happen to stand there
             return b""
         if flags & 1 or method not in _ZIP_METHODS:
