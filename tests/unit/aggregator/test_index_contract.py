@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from index_contract import (
     BYS,
     HOSTILE,
+    HOUR_NS,
     Batch,
     Plain,
     batches_drawn,
@@ -61,3 +62,46 @@ def test_a_hostile_value_is_found_as_itself_and_does_nothing_else(
         check_count(reader, plain, EventQuery(), ("agent", "guard"))
     finally:
         reader.close()
+
+
+def told(reader: SqliteIndexReader, ask: Any) -> str:
+    """Return the statements that a question makes."""
+    statements: list[str] = []
+    reader._connection.set_trace_callback(statements.append)
+    ask()
+    reader._connection.set_trace_callback(None)
+    return " ".join(statements)
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> Any:
+    """Two days of events at every half hour; what is denied is never allowed for its reason."""
+    rows = [
+        values_of(
+            time_ns=at * HOUR_NS // 2,
+            verdict="deny" if at % 3 else "allow",
+            reason="blocked" if at % 3 else "allowed",
+            agent=f"a{at % 5}",
+        )
+        for at in range(96)
+    ]
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    index.add([(place_of(at + 1, "h-a", at * 8, 8), rows[at * 8 : at * 8 + 8]) for at in range(12)])
+    index.close()
+    reader = SqliteIndexReader(tmp_path / "index.sqlite")
+    yield reader
+    reader.close()
+
+
+def test_counts_over_whole_hours_scan_no_row(days: Any) -> None:
+    query = EventQuery(verdict="deny", until_ns=47 * HOUR_NS)
+    assert "events" not in told(days, lambda: days.count(query, ("hour", "reason")))
+    assert [count.count for count in days.count(query, ("reason",))] == [62]
+    assert "events" in told(days, lambda: days.count(query, ("agent",)))
+
+
+def test_two_common_values_that_never_meet_scan_no_row(days: Any) -> None:
+    never = EventQuery(verdict="allow", reason="blocked")
+    assert days.find(never) == []
+    assert "events" not in told(days, lambda: days.find(never))
+    assert len(days.find(EventQuery(verdict="deny", reason="blocked"))) == 64

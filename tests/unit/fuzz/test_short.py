@@ -39,6 +39,12 @@ WORDS = {
         b"g h p _ 0", b'"ghp_" + "0123"', b"=67=\n", b"\xef\xbd\x87", b"g\0h\0p\0", b"PK\3\4",
         b"<~9jqo^~>", b"nOL_", b"M5QW2ZLT" * 8, b"QUJD" * 30, b"7z\xbc\xaf\x27\x1c", b"\xff" * 40,
     ],
+    "fuzz_query": [
+        b"agent=a&", b"host=%00'\\&", b"path=/a*&", b"rule={x:String}&", b"since=1h&",
+        b"by=hour,guard&", b"until=1970-01-01&", b"verdict=deny&", b"kind=outcome&",
+        b"limit=5&", b"top=3&", b"by=&",
+        b"cursor=MSwyLDMsaA==&", b"tenant=%F0%9F%99%82&", b"since=2262-04-11T23:47:16Z&",
+    ],
     "fuzz_words": [
         b'{"users": [], "groups": ["a"], "cgroups": [], "ways": {}}', b"{}", b"[]", b"null", b"NaN",
         b'{"chosen": "", "trees": 1, "hung_s": "x"}', b"network=0 seccomp=1", b"=", b" a 1 b 2 ",

@@ -4,7 +4,8 @@ The shape is a column file's, not a table's with an index per column: rows stand
 in order of arrival under ``batch position << 20 | row``, texts are numbers of a
 dictionary, and a *posting* says that a value occurs in a batch at all. A query
 walks the postings from the newest batch back and scans only those batches. So
-a row costs one append (about 30 bytes), and a batch a few dozen postings.
+a row costs one append (about 30 bytes), and a batch a few dozen postings. What is
+counted most stands in counts by hour.
 
 Rules: derived from the ledger and nothing else, so it may be lost at any time;
 the rows of a batch and the position reached are one transaction, so no batch is
@@ -14,12 +15,13 @@ counted twice or missed; the cursor of a page does not depend on the rebuild.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from aesp_proxy.aggregator.store.index_search import ROW_BITS, Keep, search
+from aesp_proxy.aggregator.store.index_search import HOUR_NS, ROLLED, ROW_BITS, Keep, search
 from aesp_proxy.aggregator.store.index_stats import count_events
 from aesp_proxy.aggregator.store.path_filter import path_bits
 from aesp_proxy.aggregator.store.sqlite import open_database, open_reader, transaction, translate
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from aesp_proxy.aggregator.ports import BatchPlace, EventCount, EventQuery, EventRow
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 KNOWN_TEXTS_MAX: Final = 100_000
 CACHE_KIB: Final = 65_536
@@ -73,11 +75,21 @@ CREATE TABLE postings (
     term INTEGER NOT NULL, last_ns INTEGER NOT NULL, position INTEGER NOT NULL,
     PRIMARY KEY (term, last_ns, position)) STRICT, WITHOUT ROWID;
 CREATE TABLE paths (position INTEGER PRIMARY KEY, bits BLOB NOT NULL) STRICT;
+CREATE TABLE hours (
+    hour INTEGER NOT NULL, kind INTEGER NOT NULL, verdict INTEGER NOT NULL,
+    reason INTEGER NOT NULL, guard INTEGER NOT NULL, action INTEGER NOT NULL,
+    outcome INTEGER NOT NULL, tenant INTEGER NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (hour, kind, verdict, reason, guard, action, outcome, tenant)
+    ) STRICT, WITHOUT ROWID;
 CREATE TABLE progress (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL,
     span_ns_max INTEGER NOT NULL) STRICT;
 INSERT INTO progress VALUES (1, 0, 0)
 """
 _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COUNT_HOUR: Final = (
+    "INSERT INTO hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET count = count + excluded.count"
+)
 _PATH: Final = itemgetter(POSITION["target_path"])
 _FINDINGS: Final = itemgetter(POSITION["findings"])
 _APPLIED: Final = itemgetter(POSITION["applied_policies"])
@@ -139,9 +151,10 @@ class SqliteIndex:
         first_ns, last_ns = min(times), max(times)
         self._add_place(place, len(rows), first_ns, last_ns)
         terms: list[Iterable[int]] = []
+        known: dict[str, dict[str, int]] = {}
         for (name, _), column in zip(TEXT_FIELDS, texts, strict=True):
             found = set(column)
-            numbers = self._numbers(name, found)
+            numbers = known[name] = self._numbers(name, found)
             # Most columns of a batch hold one value: kind, session, tenant, guard.
             alone = repeat(numbers[column[0]], len(column)) if len(found) == 1 else None
             terms.append(alone or map(numbers.__getitem__, column))
@@ -156,6 +169,7 @@ class SqliteIndex:
             self._connection.execute(
                 "INSERT INTO paths VALUES (?, ?)", (place.position, path_bits(paths))
             )
+        self._count_hours(times, dict(zip(known, texts, strict=True)), known)
         base = place.position << ROW_BITS
         self._connection.executemany(
             _INSERT_EVENT,
@@ -166,6 +180,27 @@ class SqliteIndex:
                 *terms,
                 strict=True,
             ),
+        )
+
+    def _count_hours(
+        self,
+        times: Sequence[int],
+        columns: dict[str, Sequence[str]],
+        known: dict[str, dict[str, int]],
+    ) -> None:
+        """Add the batch to the counts by hour, so that counts over days scan no rows."""
+        hours = [time_ns // HOUR_NS for time_ns in times]
+        counts = Counter(zip(hours, *(columns[name] for name in ROLLED), strict=True))
+        self._connection.executemany(
+            _COUNT_HOUR,
+            [
+                (
+                    hour,
+                    *(known[name][text] for name, text in zip(ROLLED, texts, strict=True)),
+                    count,
+                )
+                for (hour, *texts), count in counts.items()
+            ],
         )
 
     def _post(self, numbers: Iterable[int], last_ns: int, place: BatchPlace) -> None:

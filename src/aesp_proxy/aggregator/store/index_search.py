@@ -9,6 +9,7 @@ belongs on the page.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROW_BITS: Final = 20
+HOUR_NS: Final = 3_600_000_000_000
+# What is counted by hour.
+ROLLED: Final = ("kind", "verdict", "reason", "guard", "action", "outcome", "tenant")
 Keep = Callable[[EventRow], bool]
 # The rarest first: the first that is asked for drives the walk.
 _FILTERS: Final = ("session", "agent", "host", "tenant", "reason", "verdict", "kind")
@@ -80,8 +84,10 @@ def search(
     found: list[EventRow] = []
     texts = _Texts(connection)
     marks = rule_terms(connection, query)
-    if marks is None:
+    narrowed = _narrowed(connection, query, terms)
+    if marks is None or narrowed is None:
         return []
+    query = narrowed
     for batch in _batches(connection, query, [*(number for _, number in terms), *marks]):
         if len(found) >= query.limit and batch.last_ns < found[-1].time_ns:
             break
@@ -90,6 +96,29 @@ def search(
         rows = _wanted(_rows(connection, batch, query, terms, texts, keep), query, keep)
         found = nlargest(query.limit, [*found, *rows], key=event_place)
     return found
+
+
+def _narrowed(
+    connection: sqlite3.Connection, query: EventQuery, terms: list[tuple[str, int]]
+) -> EventQuery | None:
+    """Ask the counts by hour when two common values meet: only then; None when they never do.
+
+    Both occur in most batches, so that postings rule out none of these.
+    """
+    counted = [(name, number) for name, number in terms if name in ROLLED]
+    if len(counted) < 2:
+        return query
+    since_ns, before_ns = event_bounds(query)
+    sql = ["SELECT min(hour), max(hour) FROM hours WHERE hour BETWEEN ? AND ?"]
+    sql += [f"AND {name} = ?" for name, _ in counted]  # names of the filters, never input
+    hours = (since_ns // HOUR_NS, before_ns // HOUR_NS)
+    values = [*hours, *(number for _, number in counted)]
+    first, last = connection.execute(" ".join(sql), values).fetchone()
+    if first is None:
+        return None
+    before_ns = min(before_ns, (last + 1) * HOUR_NS - 1)
+    until_ns = query.until_ns if before_ns >= _FOREVER_NS else before_ns + 1
+    return replace(query, since_ns=max(since_ns, first * HOUR_NS), until_ns=until_ns)
 
 
 def _wanted(rows: Iterator[EventRow], query: EventQuery, keep: Keep | None) -> Iterator[EventRow]:
