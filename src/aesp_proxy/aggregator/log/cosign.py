@@ -73,14 +73,29 @@ class Cosigners:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def cosigned(self, text: str) -> dict[str, tuple[NoteSignature, ...]]:
-        """Return the cosignatures of this text by the witness's name."""
-        held = [(cosigner.witness.name, cosigner.held) for cosigner in self.all]
-        return {name: lines for name, (cosigned, lines) in held if cosigned == text}
+    def joined(self, note: Note, published: Note | None) -> Note:
+        """Add what is held of cosignatures over this text, and those that are published of it."""
+        held = [cosigner.held for cosigner in self.all]
+        lines = {
+            (line.name, line.key_id): line
+            for text, found in held
+            if text == note.text
+            for line in found
+        }
+        known = {(one.witness.key.name, one.witness.key.key_id) for one in self.all}
+        if published is not None and published.text == note.text:
+            for line in published.signatures:
+                if (line.name, line.key_id) in known:
+                    lines.setdefault((line.name, line.key_id), line)
+        return Note(text=note.text, signatures=(*note.signatures, *lines.values()))
 
-    def is_quorum(self, text: str) -> bool:
-        """Whether the policy is content with who has cosigned this text."""
-        return self._policy.is_quorum(list(self.cosigned(text)))
+    def is_quorum(self, note: Note) -> bool:
+        """Whether the policy is content with who has cosigned; each signature is verified."""
+        return self._policy.is_quorum(self._policy.cosigners(note))
+
+    def standing(self) -> tuple[tuple[str, int, str], ...]:
+        """Return of each witness its name, how many entries it has cosigned, what is wrong."""
+        return tuple((one.witness.name, one.size, one.error) for one in self.all)
 
     def ask(
         self, note: Note, checkpoint: Checkpoint, prove: Callable[[int], Sequence[bytes]]
@@ -91,17 +106,17 @@ class Cosigners:
             is_busy = cosigner.asked is not None and not cosigner.asked.done()
             if not is_busy and begun_s >= cosigner.again_s:
                 cosigner.asked = self._pool.submit(self._ask, cosigner, note, checkpoint, prove)
-        while waited := self._waited_for(note.text, begun_s):
-            left_s = begun_s + self._patience_s(note.text) - time.monotonic()
+        while waited := self._waited_for(note, begun_s):
+            left_s = begun_s + self._patience_s(note) - time.monotonic()
             if left_s <= 0:
                 return
             wait(waited, timeout=left_s, return_when=FIRST_COMPLETED)
 
-    def _patience_s(self, text: str) -> float:
-        return GRACE_S if self.is_quorum(text) else ASK_S_MAX
+    def _patience_s(self, note: Note) -> float:
+        return GRACE_S if self.is_quorum(self.joined(note, None)) else ASK_S_MAX
 
-    def _waited_for(self, text: str, begun_s: float) -> list[Future[None]]:
-        is_quorum = self.is_quorum(text)
+    def _waited_for(self, note: Note, begun_s: float) -> list[Future[None]]:
+        is_quorum = self.is_quorum(self.joined(note, None))
         return [
             cosigner.asked
             for cosigner in self.all

@@ -87,7 +87,7 @@ def keep_log(data: DataDir, *, wake: int, held: Callable[[], bool]) -> None:
         stack.callback(ledger.close)
         store = LogStore(objects, held=held)
         publisher = open_publisher(data, store)
-        stack.callback(publisher.cosigners.close)
+        stack.callback(publisher.close)
         integrator = Integrator(ledger=ledger, store=store, keys=load_log_keys(data))
         integrator.start()
         said = LogStatus()
