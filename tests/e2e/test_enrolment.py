@@ -235,7 +235,7 @@ def test_a_lost_answer_is_asked_for_again_and_gives_the_same_certificate(
     with region.control() as control:
         known = control.certificate(Identity(role=Role.HOST, name=origin))
     assert known is not None
-    assert load_destination(host.forward).host == "127.0.0.1"
+    assert load_destination(host.forward).addresses[0].host == "127.0.0.1"
     assert {path.name for path in host.forward.iterdir()} == {
         "url", "ca.pem", "client.pem", "client.key", "aggregator.pub",
     }  # fmt: skip

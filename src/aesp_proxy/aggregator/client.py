@@ -7,6 +7,7 @@ answers is bounded and must be what we asked for, else it is an error.
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -14,7 +15,7 @@ import httpx
 from aesp_proxy.errors import ConfigError, InputError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -37,12 +38,21 @@ def client_context(directory: Path) -> ssl.SSLContext:
     return context
 
 
-def ask_events(url: str, directory: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Ask for one page of events and return the server's JSON object.
+def ask_events(
+    urls: Sequence[str], directory: Path, parameters: Mapping[str, str]
+) -> dict[str, Any]:
+    """Ask for one page of events, the aggregators in turn; return the JSON object of the first.
 
-    InputError when it refuses the question, UnavailableError when it cannot be
-    reached, is not who it should be, or answers with something else.
+    InputError when it refuses the question, UnavailableError when none can be
+    reached, is who it should be and answers with what was asked for.
     """
+    for url in urls[:-1]:
+        with suppress(UnavailableError):
+            return _ask(url, directory, parameters)
+    return _ask(urls[-1], directory, parameters)
+
+
+def _ask(url: str, directory: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
     try:
         with httpx.Client(
             verify=client_context(directory), timeout=TIMEOUT_S, trust_env=False

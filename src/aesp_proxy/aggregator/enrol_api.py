@@ -19,6 +19,7 @@ from starlette.routing import Route
 from aesp_proxy import keys
 from aesp_proxy.aggregator.admission import enrol_by_token, renew
 from aesp_proxy.aggregator.api import Refused, read_body
+from aesp_proxy.aggregator.enrolment import served_urls
 from aesp_proxy.aggregator.serving import PEER_EXTENSION
 from aesp_proxy.aggregator.store.tokens import TokenRefusedError
 from aesp_proxy.aggregator.stores import open_control
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from aesp_proxy.aggregator.identity import DataDir, ReceiptKey
     from aesp_proxy.aggregator.limits import ServerLimits
+    from aesp_proxy.aggregator.ports import Identity
 
 COUNTED_AS: Final = "enrolment"
 
@@ -54,6 +56,7 @@ class EnrolmentApi:
             Route("/v1/ca", self.authority, methods=["GET"]),
             Route("/v1/enroll", self.enroll, methods=["POST"]),
             Route("/v1/renew", self.renew, methods=["POST"]),
+            Route("/v1/addresses", self.addresses, methods=["GET"]),
         )
 
     async def authority(self, _: Request) -> Response:
@@ -90,13 +93,7 @@ class EnrolmentApi:
         return JSONResponse(await run_in_threadpool(self._renew, asked_with, data))
 
     def _renew(self, asked_with: bytes, data: bytes) -> dict[str, str]:
-        control = open_control(self.data)
-        try:
-            identity = control.identity(asked_with, now_ns=self.now_ns())
-        finally:
-            control.close()
-        if identity is None:
-            raise Refused(403, "unknown_certificate", "this certificate is not enrolled")
+        identity = self._identity(asked_with)
         try:
             csr_pem = read_message(data, ("csr",))["csr"].encode("ascii", errors="replace")
             cert_pem = renew(self.data, identity, csr_pem, asked_with=asked_with, now=self._now())
@@ -104,6 +101,25 @@ class EnrolmentApi:
             raise self._refuse(422, "bad_request", error, asked_with, identity.name) from error
         log.info("certificate_renewed", name=identity.name)
         return {"certificate": cert_pem.decode("ascii")}
+
+    async def addresses(self, request: Request) -> Response:
+        """Say where hosts reach all aggregators on these stores; nothing where that is not set."""
+        return JSONResponse(await run_in_threadpool(self._addresses, _fingerprint(request)))
+
+    def _addresses(self, asked_with: bytes) -> dict[str, str]:
+        self._identity(asked_with)
+        known = self.data.urls.is_file()
+        return {"urls": "\n".join(served_urls(self.data)) if known else ""}
+
+    def _identity(self, asked_with: bytes) -> Identity:
+        control = open_control(self.data)
+        try:
+            identity = control.identity(asked_with, now_ns=self.now_ns())
+        finally:
+            control.close()
+        if identity is None:
+            raise Refused(403, "unknown_certificate", "this certificate is not enrolled")
+        return identity
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, bytes_max=MESSAGE_BYTES_MAX, s_max=self.limits.body_s_max)

@@ -88,7 +88,7 @@ def enrol_host(
     tenants: Sequence[str],
     now: datetime,
 ) -> Certificate:
-    """Register a host and write its ``forward`` directory to ``out``.
+    """Register a host and write its ``forward`` directory to ``out``; ``url`` one a line.
 
     ConfigError when the origin or its key belongs to another host.
     """
@@ -128,16 +128,20 @@ def admit_reader(data: DataDir, name: str, *, out: Path, url: str, now: datetime
     return certificate
 
 
-def served_url(data: DataDir) -> str:
-    """Return where the aggregator last served; ConfigError when it never did."""
-    try:
-        return data.url.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "no address is known yet",
-            where=str(data.url),
-            remedy="start the aggregator once, or give --url",
-        ) from error
+def served_urls(data: DataDir) -> tuple[str, ...]:
+    """Return where hosts reach the aggregators; ConfigError when this one never served."""
+    for path in (data.urls, data.url):
+        try:
+            return tuple(path.read_text("ascii").split())
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("cannot be read", where=str(path), remedy="start it again") from error
+    raise ConfigError(
+        "no address is known yet",
+        where=str(data.url),
+        remedy="start the aggregator once, or give --url",
+    )
 
 
 def _issue(data: DataDir, identity: Identity, *, now: datetime) -> tuple[Certificate, bytes, bytes]:

@@ -112,6 +112,11 @@ class DataDir:
         return self.root / "url"
 
     @property
+    def urls(self) -> Path:
+        """Where hosts reach all aggregators on the same stores, one a line; absent for one."""
+        return self.root / "urls"
+
+    @property
     def ledger(self) -> Path:
         """Headers, heads, receipts."""
         return self.root / "ledger.sqlite"

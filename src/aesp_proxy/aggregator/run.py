@@ -52,6 +52,7 @@ from aesp_proxy.aggregator.serving import (
 from aesp_proxy.aggregator.stores import open_control, open_ledger, open_objects, prepare_index
 from aesp_proxy.aggregator.writer import Stores, Writer
 from aesp_proxy.errors import ConfigError, UnavailableError
+from aesp_proxy.forward.transport import ADDRESSES_MAX, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,8 @@ log = structlog.get_logger(__name__)
 class ServeOptions:
     """How to serve. ``names`` are the names and addresses hosts reach the server by.
 
+    ``urls`` are where they reach all aggregators on its stores, this one among them.
+
     ``export`` is the settings file of sinks; default is ``export.yaml`` in ``data``,
     where it is there. ``metrics`` is where figures are given without a certificate, if so.
     """
@@ -72,6 +75,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8443
     names: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
     ready_file: Path | None = None
     ready_fd: int | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
@@ -104,6 +108,7 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
         meter = Meter()
         writer, parts = _open_parts(stack, data, options.limits, export, meter)
         keys.write_atomic(data.url, url.encode() + b"\n", mode=0o644)
+        _keep_urls(options, data)
         server = TlsServer(
             build_app(parts),
             limits=options.limits,
@@ -135,6 +140,19 @@ def _start_figures(stack: ExitStack, listener: MetricsListener) -> None:
     listener.start()
     stack.callback(listener.stop)
     log.info("metrics_listening", url=listener.url)
+
+
+def _keep_urls(options: ServeOptions, data: DataDir) -> None:
+    """Keep what hosts are told of the other aggregators. ConfigError for what is no URL."""
+    if len(options.urls) > ADDRESSES_MAX:
+        raise ConfigError(f"there are more than {ADDRESSES_MAX}", where="--url")
+    for url in options.urls:
+        parse_url(url, "--url", remedy="give https://NAME:PORT")
+    if not options.urls:
+        data.urls.unlink(missing_ok=True)
+        return
+    lines = "".join(f"{url.rstrip('/')}\n" for url in dict.fromkeys(options.urls))
+    keys.write_atomic(data.urls, lines.encode(), mode=0o644)
 
 
 def _export_settings(options: ServeOptions, data: DataDir) -> Path | None:

@@ -69,6 +69,13 @@ aggregator.add_command(proof)
     metavar="NAME",
     help="Host name or address in the server certificate; the first is in the URL of enroll.",
 )
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help="Where hosts reach this aggregator and the others on its stores; once for each.",
+)
 @click.option("--ready-file", type=_DIR, metavar="FILE", help="Written as JSON when it accepts.")
 @click.option("--ready-fd", type=int, metavar="N", help="One line when it accepts, then closed.")
 @click.option("--export", type=_DIR, metavar="FILE", help="Sinks; default is DATA/export.yaml.")
@@ -82,6 +89,7 @@ def serve(
     data: Path,
     listen: str,
     names: tuple[str, ...],
+    urls: tuple[str, ...],
     ready_file: Path | None,
     ready_fd: int | None,
     export: Path | None,
@@ -101,6 +109,7 @@ def serve(
             host=host,
             port=port,
             names=names,
+            urls=urls,
             ready_file=ready_file,
             ready_fd=ready_fd,
             export=export,
@@ -149,11 +158,12 @@ def enroll(
     if place is None:
         raise click.UsageError("give --out DIR")
     home = existing(data)
-    url = url or enrolment.served_url(home)
+    url = url or "\n".join(enrolment.served_urls(home))
+    where = " ".join(url.split())
     now = datetime.now(UTC)
     if reader is not None:
         enrolment.admit_reader(home, reader, out=place, url=url, now=now)
-        line(f"aggregator: reader {reader} may query {url} with --client {place}")
+        line(f"aggregator: reader {reader} may query {where} with --client {place}")
         return
     if state is not None:
         host = enrolment.host_of_state(state)
@@ -162,7 +172,7 @@ def enroll(
     else:
         raise click.UsageError("--origin and --key belong together")
     enrolment.enrol_host(home, host, out=place, url=url, tenants=tenants, now=now)
-    line(f"aggregator: origin {host.origin} may ship to {url}; its files are in {place}")
+    line(f"aggregator: origin {host.origin} may ship to {where}; its files are in {place}")
 
 
 @aggregator.command()
@@ -293,20 +303,17 @@ def _ask_server(
     url: str | None, client: Path | None, parameters: dict[str, str], *, full: bool
 ) -> tuple[list[dict[str, Any]], str | None, int]:
     from aesp_proxy.aggregator.client import ask_events
+    from aesp_proxy.forward.transport import urls
 
     if client is None:
         raise click.UsageError("give --client DIR")
-    if url is None:
-        try:
-            url = (client / "url").read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("holds no url", where=str(client), remedy="give --url") from error
-    answer = ask_events(url, client, parameters | ({"full": "1"} if full else {}))
+    found = urls(client) if url is None else (url,)
+    answer = ask_events(found, client, parameters | ({"full": "1"} if full else {}))
     events, cursor, behind = (
         answer.get(name) for name in ("events", "cursor", "batches_not_indexed")
     )
     if not isinstance(events, list) or not isinstance(behind, int):
-        raise InputError("the answer is not what was asked for", where=url)
+        raise InputError("the answer is not what was asked for", where=str(client))
     return events, cursor, behind
 
 

@@ -14,7 +14,7 @@ from aesp_proxy.daemon.config import Settings
 from aesp_proxy.daemon.policy_files import load_snapshot
 from aesp_proxy.daemon.watching import trees_of, watched_now, watches
 from aesp_proxy.errors import ConfigError
-from aesp_proxy.forward.transport import load_destination
+from aesp_proxy.forward.transport import Address, Destination, load_destination
 from aesp_proxy.launch.probe.capture import capture_findings
 from aesp_proxy.launch.probe.clients import client_findings
 from aesp_proxy.launch.probe.files import file_findings
@@ -117,16 +117,30 @@ def _aggregator(settings: Settings, now: datetime) -> Finding:
             "aggregator", Level.MISSING, str(error), "`run` cannot ship its record",
             error.remedy or "aesp-proxy aggregator enroll",
         )  # fmt: skip
-    where = f"{destination.host}:{destination.port}"
+    failed = [
+        f"{address}: {why}"
+        for address in destination.addresses
+        if (why := _unreachable(destination, address))
+    ]
+    where = ", ".join(map(str, destination.addresses))
+    if not failed:
+        return _setup("aggregator", Level.OK, where, "it answers, and is who it should be")
+    others = len(failed) < len(destination.addresses)
+    waits = "batches wait in the spool; when it is full nothing passes"
+    return _setup(
+        "aggregator", Level.WEAKER, "; ".join(failed),
+        "another takes its place" if others else waits,
+        "see that it runs and can be reached",
+    )  # fmt: skip
+
+
+def _unreachable(destination: Destination, address: Address) -> str:
+    """Say why an aggregator cannot be reached; empty when it can."""
     try:
         with (
-            socket.create_connection((destination.host, destination.port), _CONNECT_S_MAX) as sock,
-            destination.tls.wrap_socket(sock, server_hostname=destination.host),
+            socket.create_connection((address.host, address.port), _CONNECT_S_MAX) as sock,
+            destination.tls.wrap_socket(sock, server_hostname=address.host),
         ):
-            return _setup("aggregator", Level.OK, where, "it answers, and is who it should be")
+            return ""
     except OSError as error:
-        return _setup(
-            "aggregator", Level.WEAKER, f"{where}: {error}",
-            "batches wait in the spool; when it is full nothing passes",
-            "see that it runs and can be reached",
-        )  # fmt: skip
+        return str(error) or type(error).__name__

@@ -25,7 +25,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from aesp_proxy import keys
 from aesp_proxy.errors import ConfigError, InputError, TrustError, UnavailableError
-from aesp_proxy.forward.transport import ANSWER_BYTES_MAX, TIMEOUT_S, parse_url
+from aesp_proxy.forward.addresses import learn
+from aesp_proxy.forward.transport import (
+    ANSWER_BYTES_MAX,
+    TIMEOUT_S,
+    HttpsTransport,
+    load_destination,
+    parse_url,
+)
 from aesp_proxy.record.batch import decode_batch
 from aesp_proxy.record.csr import make_csr, new_key_pem
 from aesp_proxy.record.enrolment import Token, read_message, signed_request
@@ -105,8 +112,20 @@ def enrol(
     else:
         _probe(host, port, path, ca_pem, cert_pem + key_pem)
     _write(directory, url=url, ca_pem=ca_pem, cert_pem=cert_pem, key_pem=key_pem, pub=receipt_pem)
+    _learn(directory, now=now)
     ends = x509.load_pem_x509_certificate(cert_pem).not_valid_after_utc
     return Enrolled(origin=name, directory=directory, ends=ends)
+
+
+def _learn(directory: Path, *, now: datetime) -> None:
+    """Ask where the other aggregators are; that comes later, too, when it does not now."""
+    transport = HttpsTransport(load_destination(directory, now=now))
+    try:
+        learn(directory, transport)
+    except (UnavailableError, InputError, ConfigError):
+        return
+    finally:
+        transport.close()
 
 
 def check_issued(cert_pem: bytes, key_pem: bytes, ca_pem: bytes, *, now: datetime) -> None:

@@ -15,7 +15,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,9 @@ from typing import Final
 
 from aesp_proxy.errors import AespError, ConfigError, RecordError, TrustError, UnavailableError
 from aesp_proxy.forward import renewal
+from aesp_proxy.forward.addresses import learn
 from aesp_proxy.forward.log_look import LogLook
-from aesp_proxy.forward.shipper import PAUSE_S_MAX, Shipped, Shipper, pause_s
+from aesp_proxy.forward.shipper import Shipped, Shipper, pause_s
 from aesp_proxy.forward.spool import Spool
 from aesp_proxy.forward.transport import HttpsTransport, load_destination
 from aesp_proxy.record.files import OS_FILES, Lock, write_durable
@@ -34,6 +35,7 @@ IDLE_S: Final = 5.0
 END_S_MAX: Final = 12.0
 END_TIMEOUT_S: Final = 5.0
 RENEW_EVERY_S: Final = 3600.0
+REFUSED_PAUSE_S: Final = 60.0
 
 
 def take_turn(paths: AuditPaths) -> Lock | None:
@@ -47,7 +49,8 @@ def take_turn(paths: AuditPaths) -> Lock | None:
 def make_shipper(paths: AuditPaths, forward_dir: Path) -> tuple[Shipper, HttpsTransport]:
     """Put together what ships ``paths`` to where ``forward_dir`` says. ConfigError."""
     destination = load_destination(forward_dir)
-    transport = HttpsTransport(destination)
+    # Where to begin is chance, so that hosts spread over their aggregators; no secret hangs on it.
+    transport = HttpsTransport(destination, first=random.randrange(len(destination.addresses)))  # noqa: S311
     spool = Spool(paths, load_origin(paths), destination.public_key)
     return Shipper(spool, transport, wall=time.time), transport
 
@@ -109,20 +112,32 @@ class ShipLoop:
         return made
 
     def _renew(self, transport: HttpsTransport) -> bool:
-        """Renew the certificate when it is time; whether there is a new one. Never raises."""
+        """Renew certificate and addresses when it is time; whether one is new. Never raises."""
         now_s = time.monotonic()
         if now_s < self._renew_s:
             return False
         self._renew_s = now_s + RENEW_EVERY_S
-        now = datetime.now(UTC)
+        renewed = [
+            self._tried(renew, transport) for renew in (self._renew_certificate, self._learn)
+        ]
+        return any(renewed)
+
+    def _tried(self, renew: Callable[[HttpsTransport], bool], transport: HttpsTransport) -> bool:
         try:
-            if not renewal.is_due(self._forward_dir, now=now):
-                return False
-            renewal.renew(self._forward_dir, transport, now=now)
+            return renew(transport)
         except AespError as error:
             sys.stderr.write(f"aesp-proxy: {error}\n")
             return False
+
+    def _renew_certificate(self, transport: HttpsTransport) -> bool:
+        now = datetime.now(UTC)
+        if not renewal.is_due(self._forward_dir, now=now):
+            return False
+        renewal.renew(self._forward_dir, transport, now=now)
         return True
+
+    def _learn(self, transport: HttpsTransport) -> bool:
+        return learn(self._forward_dir, transport)
 
     def _round(self, shipper: Shipper, transport: HttpsTransport) -> float:
         self._lock = self._lock or take_turn(self._paths)
@@ -133,18 +148,22 @@ class ShipLoop:
             self._log_look.look(transport, now_s=time.time())
             self._say(shipped, "")
         except (UnavailableError, RecordError) as error:
-            return self._after(error, slow=False)
+            return self._after(error, transport, slow=False)
         except TrustError as error:
-            return self._after(error, slow=True)
+            return self._after(error, transport, slow=True)
         self._failures = 0
         return IDLE_S
 
-    def _after(self, error: AespError, *, slow: bool) -> float:
+    def _after(self, error: AespError, transport: HttpsTransport, *, slow: bool) -> float:
         self._failures += 1
         self._say(None, str(error))
         # Jitter spreads hosts over time; nothing secret hangs on it.
         unit = random.random()  # noqa: S311
-        return PAUSE_S_MAX * (0.5 + unit / 2) if slow else pause_s(self._failures, unit)
+        if slow:
+            return REFUSED_PAUSE_S * (0.5 + unit / 2)
+        return pause_s(
+            self._failures, unit, addresses=transport.addresses, asked_s=transport.asked_s
+        )
 
     def _say(self, shipped: Shipped | None, error: str) -> None:
         if error and error != self._said:
@@ -184,13 +203,17 @@ class ShipLoop:
         self._lock = self._lock or take_turn(self._paths)
         if self._lock is None:
             return
-        try:
-            shipped = shipper.ship_once(keep_going=lambda: time.monotonic() < deadline)
-        except (UnavailableError, RecordError, TrustError) as error:
-            self._say(None, str(error))
-        else:
+        for _ in range(transport.addresses):
+            try:
+                shipped = shipper.ship_once(keep_going=lambda: time.monotonic() < deadline)
+            except (UnavailableError, RecordError, TrustError) as error:
+                self._say(None, str(error))
+                if isinstance(error, UnavailableError) and time.monotonic() < deadline:
+                    continue
+                return
             self._log_look.look(transport, now_s=time.time(), is_last=True)
             self._say(shipped, "")
+            return
 
 
 def main(argv: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from aesp_proxy.forward.transport import Answer, Transport
 from aesp_proxy.record.faults import ChainError, Fault
 
 PAUSE_FIRST_S: Final = 0.5
-PAUSE_S_MAX: Final = 60.0
+PAUSE_S_MAX: Final = 30.0
 _STALLS_MAX: Final = 2
 
 
@@ -127,11 +127,14 @@ def _problem_of(body: bytes) -> tuple[str, int]:
     return code[:64], resume_from
 
 
-def pause_s(failures: int, unit: float) -> float:
+def pause_s(failures: int, unit: float, *, addresses: int = 1, asked_s: float = 0.0) -> float:
     """Give the pause after so many failures: exponential, full jitter, bounded.
 
     ``unit`` is a random number in [0, 1). At least a tenth of the range, so
-    that a loop cannot spin.
+    that a loop cannot spin. With several ``addresses`` the next is tried soon, and it
+    grows when all have failed. ``asked_s`` is what an aggregator asks for at least.
     """
-    highest = min(PAUSE_S_MAX, PAUSE_FIRST_S * 2 ** min(failures, 16))
-    return float(highest * (0.1 + 0.9 * unit))
+    laps, rest = divmod(failures, addresses)
+    highest = PAUSE_FIRST_S if rest else min(PAUSE_S_MAX, PAUSE_FIRST_S * 2 ** min(laps, 16))
+    pause = float(highest * (0.1 + 0.9 * unit))
+    return pause if rest else max(pause, asked_s * (1 + unit))

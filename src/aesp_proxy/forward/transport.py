@@ -1,8 +1,11 @@
-"""HTTPS with mutual TLS to one aggregator, and nothing else.
+"""HTTPS with mutual TLS to the aggregators that this host was enrolled with, and nothing else.
+
+Several of them share their authority, the key of their receipts and what they store, so
+any will do: one is kept as long as it answers; after a failure the next is the one asked.
 
 Rules: TLS 1.3, the aggregator's own authority only, our certificate always; no
 proxy from the environment, no redirect followed, answers bounded. Every failure
-to reach it is an ``UnavailableError``; a wrong setting is a ``ConfigError``.
+to reach one is an ``UnavailableError``; a wrong setting is a ``ConfigError``.
 """
 
 from __future__ import annotations
@@ -21,21 +24,31 @@ from aesp_proxy.record.batch import CONTENT_TYPE
 from aesp_proxy.record.signature import public_from_pem
 
 ANSWER_BYTES_MAX: Final = 65_536
-TIMEOUT_S: Final = 30.0
+TIMEOUT_S: Final = 20.0
+CONNECT_S_MAX: Final = 5.0
+ASKED_S_MAX: Final = 60.0
+ADDRESSES_MAX: Final = 16
 BATCHES: Final = "batches"
 _REMEDY: Final = "enroll this host again: `aesp-proxy enroll --help`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
-    """An aggregator as a host knows it: where, whose key, and the TLS to use.
-
-    ``path`` is what the names of its routes are put behind.
-    """
+class Address:
+    """Where one aggregator is; ``path`` is what the names of its routes are put behind."""
 
     host: str
     port: int
     path: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """The aggregators as a host knows them: where (one at least), whose key, the TLS to use."""
+
+    addresses: tuple[Address, ...]
     public_key: bytes
     tls: ssl.SSLContext
 
@@ -60,9 +73,10 @@ def load_destination(directory: Path, *, now: datetime | None = None) -> Destina
 
     ConfigError names the file that is absent, damaged, mismatched or expired.
     """
-    url_file = directory / "url"
-    text = read_bounded(url_file).decode("ascii", errors="replace").strip()
-    host, port, path = parse_url(text, str(url_file))
+    addresses = tuple(
+        Address(host=host, port=port, path=path)
+        for host, port, path in (parse_url(url, str(directory / "url")) for url in urls(directory))
+    )
     cert_file, key_file = directory / "client.pem", directory / "client.key"
     load_pair(cert_file, key_file, now=now or datetime.now(UTC))
     ca_file, public_file = directory / "ca.pem", directory / "aggregator.pub"
@@ -75,27 +89,57 @@ def load_destination(directory: Path, *, now: datetime | None = None) -> Destina
         raise ConfigError(
             f"cannot be used for TLS: {error}", where=str(directory), remedy=_REMEDY
         ) from error
-    return Destination(host=host, port=port, path=path, public_key=public_key, tls=tls)
+    return Destination(addresses=addresses, public_key=public_key, tls=tls)
 
 
-def parse_url(text: str, where: str) -> tuple[str, int, str]:
+def urls(directory: Path) -> tuple[str, ...]:
+    """Return the aggregators' URLs, the lines of ``url``, each once. ConfigError."""
+    file = directory / "url"
+    lines = read_bounded(file).decode("ascii", errors="replace").split("\n")
+    found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not 1 <= len(found) <= ADDRESSES_MAX:
+        raise ConfigError(
+            f"must hold 1 to {ADDRESSES_MAX} URLs, one a line", where=str(file), remedy=_REMEDY
+        )
+    return found
+
+
+def parse_url(text: str, where: str, *, remedy: str = _REMEDY) -> tuple[str, int, str]:
     """Read an aggregator's URL: host, port, where its routes begin. ConfigError."""
     try:
         parts = urlsplit(text)
         port = parts.port or 443
     except ValueError as error:
-        raise ConfigError("holds no URL", where=where, remedy=_REMEDY) from error
+        raise ConfigError("holds no URL", where=where, remedy=remedy) from error
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.username:
-        raise ConfigError("holds no https URL", where=where, remedy=_REMEDY)
+        raise ConfigError("holds no https URL", where=where, remedy=remedy)
     return parts.hostname, port, parts.path.rstrip("/") + "/v1/"
 
 
 class HttpsTransport:
-    """One kept connection to the aggregator, made anew when it breaks."""
+    """One kept connection to one of the aggregators, made anew when it breaks.
 
-    def __init__(self, destination: Destination, *, timeout_s: float = TIMEOUT_S) -> None:
+    ``first`` says which is asked first: a number of the caller's choice, so that hosts spread;
+    ``turn`` is which is asked now, in the order of ``url``.
+    """
+
+    def __init__(
+        self, destination: Destination, *, timeout_s: float = TIMEOUT_S, first: int = 0
+    ) -> None:
         self._destination, self._timeout_s = destination, timeout_s
+        self.turn = first % len(destination.addresses)
         self._connection: http.client.HTTPSConnection | None = None
+        self.asked_s = 0.0
+
+    @property
+    def addresses(self) -> int:
+        """How many aggregators there are to try."""
+        return len(self._destination.addresses)
+
+    @property
+    def address(self) -> Address:
+        """The one that is asked next."""
+        return self._destination.addresses[self.turn]
 
     def post(self, body: bytes) -> Answer:
         """Send one batch; once more on a kept connection that the other end closed."""
@@ -103,47 +147,70 @@ class HttpsTransport:
 
     def send(self, name: str, body: bytes, media_type: str) -> Answer:
         """Send ``body`` to a route of the aggregator, as :meth:`post` does."""
-        return self._twice("POST", name, body, {"Content-Type": media_type})
+        return self._exchange("POST", name, body, {"Content-Type": media_type})
 
     def get(self, name: str) -> Answer:
         """Ask a route of the aggregator, as :meth:`post` does."""
-        return self._twice("GET", name, None, {})
+        return self._exchange("GET", name, None, {})
 
-    def _twice(self, method: str, name: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+    def _exchange(
+        self, method: str, name: str, body: bytes | None, headers: dict[str, str]
+    ) -> Answer:
+        """Ask once, or twice where a kept connection was closed; the next one after a failure.
+
+        ``asked_s`` is then how long it wants to be left alone.
+        """
+        self.asked_s = 0.0
         was_kept = self._connection is not None
         try:
-            return self._send(method, name, body, headers)
+            answer = self._ask(method, name, body, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not was_kept:
                 raise self._unavailable(error) from error
-        try:
-            return self._send(method, name, body, headers)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise self._unavailable(error) from error
+            try:
+                answer = self._ask(method, name, body, headers)
+            except (OSError, http.client.HTTPException) as again:
+                raise self._unavailable(again) from again
+        if answer.status >= http.client.INTERNAL_SERVER_ERROR:
+            self._next()
+        return answer
 
-    def _send(self, method: str, name: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        if self._connection is None:
-            self._connection = http.client.HTTPSConnection(
-                self._destination.host,
-                self._destination.port,
-                timeout=self._timeout_s,
-                context=self._destination.tls,
-            )
-        path = self._destination.path + name
-        self._connection.request(method, path, body=body, headers=headers)
-        response = self._connection.getresponse()
+    def _ask(self, method: str, name: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        connection = self._connected()
+        connection.request(method, self.address.path + name, body=body, headers=headers)
+        response = connection.getresponse()
         answer = response.read(ANSWER_BYTES_MAX + 1)
+        self.asked_s = _seconds(response.headers.get("Retry-After", ""))
         if len(answer) > ANSWER_BYTES_MAX or response.will_close:
             self.close()
         return Answer(status=response.status, body=answer[:ANSWER_BYTES_MAX])
 
+    def _connected(self) -> http.client.HTTPSConnection:
+        if self._connection is None:
+            self._connection = http.client.HTTPSConnection(
+                self.address.host,
+                self.address.port,
+                # A machine that is gone does not answer at all: another must have its turn soon.
+                timeout=min(CONNECT_S_MAX, self._timeout_s),
+                context=self._destination.tls,
+            )
+            self._connection.connect()
+            self._connection.sock.settimeout(self._timeout_s)
+        return self._connection
+
+    def _next(self) -> None:
+        if self.addresses > 1:
+            self.close()
+            self.turn = (self.turn + 1) % self.addresses
+
     def _unavailable(self, error: Exception) -> UnavailableError:
-        destination = self._destination
+        where = str(self.address)
+        self.close()
+        self._next()
         return UnavailableError(
             f"the aggregator cannot be reached: {error}",
-            where=f"{destination.host}:{destination.port}",
+            where=where,
             remedy="batches wait in the spool",
         )
 
@@ -158,3 +225,9 @@ class HttpsTransport:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _seconds(text: str) -> float:
+    """Read Retry-After in its form of seconds (RFC 9110 section 10.2.3), bounded; else 0."""
+    is_number = text.isascii() and text.isdigit() and len(text) < 9
+    return min(float(text), ASKED_S_MAX) if is_number else 0.0

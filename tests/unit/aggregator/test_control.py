@@ -79,7 +79,7 @@ def test_what_enrolment_writes_is_what_a_host_ships_with(
     out = tmp_path / "out"
     fingerprint = enrol(data, chain, out)
     destination = load_destination(out, now=NOW)
-    assert (destination.host, destination.port) == ("127.0.0.1", 8443)
+    assert [str(address) for address in destination.addresses] == ["127.0.0.1:8443"]
     assert destination.public_key == load_receipt_key(data).public_key
     assert fingerprint_of((out / "client.pem").read_bytes())[0] == fingerprint
     assert stat.S_IMODE((out / "client.key").stat().st_mode) == 0o600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import ssl
@@ -16,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from aesp_proxy.errors import ConfigError, UnavailableError
+from aesp_proxy.errors import ConfigError, InputError, UnavailableError
+from aesp_proxy.forward.addresses import learn
 from aesp_proxy.forward.ship_process import make_shipper, take_turn
-from aesp_proxy.forward.shipper import Shipped
-from aesp_proxy.forward.transport import HttpsTransport, load_destination
+from aesp_proxy.forward.shipper import PAUSE_FIRST_S, PAUSE_S_MAX, Shipped, pause_s
+from aesp_proxy.forward.transport import ADDRESSES_MAX, HttpsTransport, load_destination, urls
 from aesp_proxy.keys import KeyPair, Purpose, issue_leaf, make_ca, write_atomic
 from aesp_proxy.record.signature import public_to_pem
 
@@ -37,6 +39,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         self.wfile.write(answer.body)
+
+    def do_GET(self) -> None:
+        status, headers, body = self.server.says  # type: ignore[attr-defined]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         return
@@ -163,7 +174,7 @@ def test_nobody_listening_is_unavailable(forward) -> None:
         ("url", b"http://127.0.0.1:1", "no https URL"),
         ("url", b"https://user@host/", "no https URL"),
         ("url", b"https://host:99999/", "no URL"),
-        ("url", b"", "no https URL"),
+        ("url", b"", "1 to 16 URLs"),
         ("ca.pem", b"not a certificate", "cannot be used for TLS"),
         ("client.pem", b"nothing", "no readable certificate"),
         ("client.key", b"nothing", "no readable private key"),
@@ -302,3 +313,190 @@ def test_only_one_process_ships_a_state(host) -> None:
     again = take_turn(host.paths)
     assert again is not None
     again.release()
+
+
+@pytest.fixture
+def dead() -> Iterator[str]:
+    """An address where nobody listens, held so that nobody else comes to."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"https://127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that takes connections and says nothing, as a stopped process does."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        yield f"https://127.0.0.1:{held.getsockname()[1]}"
+
+
+def several(forward: Path, *others: str) -> Path:
+    """Put other aggregators before the one that answers."""
+    one = (forward / "url").read_text()
+    (forward / "url").write_text("".join(f"{url}\n" for url in others) + one)
+    return forward
+
+
+def said(*lines: str) -> tuple[int, dict[str, str], bytes]:
+    return 200, {}, json.dumps({"urls": "\n".join(lines)}).encode()
+
+
+def test_after_a_failure_the_next_is_asked_and_the_one_that_answers_is_kept(
+    host, server, forward, dead: str, silent: str
+) -> None:
+    host.seal(2)
+    destination = load_destination(several(forward, dead, silent))
+    transport = HttpsTransport(destination, timeout_s=0.5)
+    for address in (dead, silent):
+        with pytest.raises(UnavailableError) as failed:
+            transport.post(b"")
+        assert failed.value.where in address
+    server.says = said()
+    for _ in range(3):
+        assert transport.get("addresses").status == 200
+        assert transport.turn == 2
+    transport.close()
+
+
+def test_one_that_can_store_nothing_is_left_for_the_next(forward, server) -> None:
+    again = (forward / "url").read_text().strip() + "/other"
+    transport = HttpsTransport(load_destination(several(forward, again)))
+    server.says = (503, {"Retry-After": "7"}, b"")
+    assert transport.get("addresses").status == 503
+    assert (transport.turn, transport.asked_s) == (1, 7.0)
+    server.says = (404, {}, b"")
+    assert transport.get("addresses").status == 404
+    assert (transport.turn, transport.asked_s) == (1, 0.0)
+    transport.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7.0), ("0", 0.0), ("99999", 60.0), ("-1", 0.0), ("soon", 0.0)]
+)
+def test_what_an_aggregator_asks_for_is_bounded(forward, server, header, seconds) -> None:
+    transport = HttpsTransport(load_destination(forward))
+    server.says = (503, {"Retry-After": header}, b"")
+    transport.get("addresses")
+    assert transport.asked_s == seconds
+    transport.close()
+
+
+def test_with_several_the_next_is_tried_soon_and_the_pause_grows_when_all_have_failed() -> None:
+    longest = [pause_s(failures, 0.999_999, addresses=3) for failures in range(1, 31)]
+    assert all(round(pause, 3) == PAUSE_FIRST_S for pause in longest[0::3] + longest[1::3])
+    laps = longest[2::3]
+    assert laps == sorted(laps)
+    assert round(laps[0], 3) == 2 * PAUSE_FIRST_S
+    assert round(laps[-1], 3) == PAUSE_S_MAX
+    assert pause_s(1, 0.0, addresses=3) > 0
+    assert pause_s(1, 0.5, asked_s=4.0) == 6.0
+    assert pause_s(1, 0.5, addresses=2, asked_s=4.0) < PAUSE_FIRST_S
+
+
+class TestLearning:
+    """One aggregator says where all are."""
+
+    @pytest.fixture
+    def transport(self, forward) -> Iterator[HttpsTransport]:
+        made = HttpsTransport(load_destination(forward))
+        yield made
+        made.close()
+
+    def test_all_are_kept_and_the_one_that_answered_stays(
+        self, forward, server, transport: HttpsTransport
+    ) -> None:
+        (own,) = urls(forward)
+        server.says = said("https://a.example.test:1", "https://b.example.test")
+        assert learn(forward, transport)
+        assert urls(forward) == ("https://a.example.test:1", "https://b.example.test", own)
+        assert len(load_destination(forward).addresses) == 3
+
+    def test_the_same_in_another_order_is_nothing_new(
+        self, forward, server, transport: HttpsTransport
+    ) -> None:
+        (own,) = urls(forward)
+        server.says = said("https://a.example.test:1", own)
+        assert learn(forward, transport)
+        server.says = said(own, "https://a.example.test:1")
+        again = HttpsTransport(load_destination(forward), first=1)
+        assert not learn(forward, again)
+        again.close()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [(404, {}, b""), (503, {}, b""), said()],
+        ids=["older", "unavailable", "nothing-said"],
+    )
+    def test_what_says_nothing_changes_nothing(
+        self, forward, server, transport: HttpsTransport, answer
+    ) -> None:
+        server.says = answer
+        before = (forward / "url").read_bytes()
+        assert not learn(forward, transport)
+        assert (forward / "url").read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            (200, {}, b"nonsense"),
+            (200, {}, b'{"urls": ["https://a.test"]}'),
+            said("http://a.example.test"),
+            said("https://a.example.test", "ftp://b"),
+            said("https://user@a.example.test"),
+            said("https://a.example.test/" + "x" * 400),
+            said("https://a.example.test/\x1b[2J"),
+        ],
+        ids=["no-json", "list", "http", "one-wrong", "user", "long", "control"],
+    )
+    def test_an_answer_with_one_wrong_address_is_refused_whole(
+        self, forward, server, transport: HttpsTransport, answer
+    ) -> None:
+        server.says = answer
+        before = (forward / "url").read_bytes()
+        with pytest.raises((InputError, ConfigError)):
+            learn(forward, transport)
+        assert (forward / "url").read_bytes() == before
+
+    def test_there_are_never_too_many(self, forward, server, transport: HttpsTransport) -> None:
+        (own,) = urls(forward)
+        server.says = said(*(f"https://a{n}.example.test" for n in range(40)))
+        assert learn(forward, transport)
+        assert len(urls(forward)) == ADDRESSES_MAX
+        assert own in urls(forward)
+
+
+@pytest.mark.parametrize(
+    "lines", ["", "\n \n", "https://a\n" + "".join(f"https://{n}.test\n" for n in range(16))]
+)
+def test_no_address_and_too_many_are_wrong_settings(forward, lines: str) -> None:
+    (forward / "url").write_text(lines)
+    with pytest.raises(ConfigError, match="1 to 16 URLs"):
+        load_destination(forward)
+
+
+def test_a_process_that_ships_goes_on_at_another_when_one_is_gone(
+    host, server, forward, dead: str
+) -> None:
+    several(forward, dead, dead + "/twin")
+    server.says = (404, {}, b"")
+    host.seal(3)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "aesp_proxy.forward.ship_process",
+            "--state",
+            str(host.paths.root.parent),
+            "--forward",
+            str(forward),
+        ],
+        stdin=subprocess.PIPE,
+    )
+    try:
+        end_s = time.monotonic() + 30
+        while not (host.paths.root / "receipts" / "newest").exists():
+            assert time.monotonic() < end_s
+            select.select([], [], [], 0.05)
+    finally:
+        process.communicate(timeout=30)
+    assert process.returncode == 0
