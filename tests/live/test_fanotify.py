@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ from pathlib import Path
 
 import file_attacks
 import pytest
-from fanotify_lab import OTHER, POLICY, WATCHED, Lab, until, unusable
+from drawn_secrets import drawn
+from fanotify_lab import OTHER, POLICY, PROGRAM, WATCHED, Lab, until, unusable
 from honest_files import HEAD, HONEST
 
 pytestmark = pytest.mark.skipif(bool(unusable()), reason=unusable() or "-")
@@ -222,14 +225,65 @@ def test_the_service_watches_takes_another_policy_and_shows_how_it_is(lab):
     assert lab.reads("notes.key") == "key"
 
 
-def test_a_guard_that_is_killed_ends_the_watch_is_told_and_comes_back(lab):
+def test_a_registered_value_in_a_file_is_found_from_its_registration_to_its_end(lab):
+    value = drawn(32)
+    lab.put("notes.txt", f"see {value}\n")
+    lab.begin_daemon()
+    assert lab.reads("notes.txt") == f"see {value}"
+    words = [str(PROGRAM), "secrets", "register", "--name", "IT", "--config", str(lab.config)]
+    subprocess.run(words, input=value, text=True, check=True, capture_output=True)
+    # It had been found clean: that counts no longer.
+    until(lambda: lab.reads("notes.txt") == "EPERM", "found")
+    assert lab.reads("notes.txt", uid=OTHER) == f"see {value}"
+    os.kill(lab.listener, signal.SIGKILL)
+    until(lambda: lab.status()["files"]["listener_pid"], "another listener")
+    assert lab.reads("notes.txt") == "EPERM"
+    assert any("registered:IT" in each["message"] or "registered" in str(each["findings"])
+               for each in lab.records() if each["verdict"] == "deny")  # fmt: skip
+    words[2:5] = ["forget", "IT"]
+    subprocess.run(words, check=True, capture_output=True)
+    until(lambda: lab.reads("notes.txt") == f"see {value}", "let go")
+
+
+def _guards(lab) -> set[int]:
+    """The guard of the lab's tree, and what holds the watch besides."""
+    found = set()
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes() if process.name.isdecimal() else b""
+            if b"--wish" in words and str(lab.tree).encode() in words:
+                found.add(int(process.name))
+    return found
+
+
+def test_a_guard_that_is_killed_or_stands_still_lets_nothing_pass_and_comes_back(lab):
     lab.put(".env", "secret\n")
+    lab.put("other.txt", "other\n")
     lab.begin_daemon()
     assert lab.reads(".env") == "EPERM"
-    os.kill(lab.status()["files"]["pid"], signal.SIGKILL)
-    until(lambda: any(each["event_type"] == "files.lost" for each in lab.records()), "told")
-    until(lambda: lab.status()["state"] == "running", "another guard")
+    first = lab.status()["files"]["pid"]
+    os.kill(first, signal.SIGKILL)
+    # From the very next open on: nobody answers yet but who holds the watch besides.
     assert lab.reads(".env") == "EPERM"
+    assert lab.reads(".env", uid=OTHER) == "secret"
+    second = until(lambda: lab.status()["files"]["listener_pid"], "another guard", s_max=60)
+    until(lambda: lab.reads("other.txt") == "other", "answers again")
+    assert lab.reads(".env") == "EPERM"
+    guard = lab.status()["files"]["pid"]
+    assert guard not in (0, first)
+    # The one that held the first watch has let go: beside the guard there is its own.
+    until(lambda: len(_guards(lab)) == 2, "one watch", s_max=30)
+    assert {each["event_type"] for each in lab.records()} >= {"files.died"}
+    assert not any(each["event_type"] == "files.lost" for each in lab.records())
+    os.kill(guard, signal.SIGSTOP)
+    os.kill(second, signal.SIGKILL)
+    assert lab.reads(".env") == "EPERM"
+    until(lambda: lab.status()["files"]["pid"] not in (0, guard), "another guard", s_max=60)
+    until(lambda: lab.reads("other.txt") == "other", "answers again", s_max=60)
+    assert lab.reads(".env") == "EPERM"
+    assert lab.end() == 0
+    assert lab.reads(".env") == "secret"
+    assert _guards(lab) == set()
 
 
 def test_a_service_of_its_own_takes_the_policy_of_the_daemon(lab):

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,7 +29,7 @@ from aesp_proxy.daemon.file_gate import JudgedFileGate
 from aesp_proxy.daemon.file_judge import FileJudge
 from aesp_proxy.daemon.policy_source import PolicySource
 from aesp_proxy.daemon.recording import journal_options
-from aesp_proxy.daemon.watching import trees_of, user_names, watched_now
+from aesp_proxy.daemon.watching import registered_in, trees_of, user_names, watched_now
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
 from aesp_proxy.intercept.fanotify.forbidden import Forbidden
@@ -133,7 +134,7 @@ class _Watch:
         )
         # It makes the state directory where there is none.
         self._journal = _journal(settings)
-        snapshot = self._source.load(frame)
+        snapshot = self._snapshot(frame)
         self._gate = JudgedFileGate(
             self._judge(snapshot),
             self._journal,
@@ -188,6 +189,9 @@ class _Watch:
     def _source_serial(self) -> int:
         return self._gate.snapshot.serial
 
+    def _snapshot(self, frame: dict[str, object]) -> Snapshot:
+        return replace(self._source, exact=registered_in(frame)).load(frame)
+
     def _judge(self, snapshot: Snapshot) -> FileJudge:
         agent = self._settings.agent
         return FileJudge(
@@ -237,7 +241,7 @@ class _Watch:
 
     def _load(self, frame: dict[str, object]) -> None:
         """Make another snapshot, in a thread as files are read; it is taken by the loop."""
-        self._swapping.append(self._source.load(frame))
+        self._swapping.append(self._snapshot(frame))
         os.eventfd_write(self._wake, 1)
 
     def _swap(self) -> bool:

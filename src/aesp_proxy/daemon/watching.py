@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import os
 import pwd
@@ -10,7 +12,10 @@ from pathlib import Path
 
 from aesp_proxy.daemon.capturing import user_name, words
 from aesp_proxy.daemon.config import Settings
-from aesp_proxy.errors import ConfigError
+from aesp_proxy.daemon.control import FrameDecoder
+from aesp_proxy.daemon.secret_registry import Registry, entries_of
+from aesp_proxy.decide.secrets.exact import ExactIndex
+from aesp_proxy.errors import ConfigError, InputError
 from aesp_proxy.intercept.capture.ruleset import Selection
 from aesp_proxy.intercept.capture.who import Named, found
 from aesp_proxy.intercept.fanotify.who import selection_word
@@ -71,8 +76,15 @@ def wish_word(settings: Settings) -> str:
     )
 
 
-def config_line(settings: Settings, *, session_id: str, kept: str = "", serial: int = 1) -> bytes:
-    """Return the line that tells the listener what to decide by."""
+def config_line(
+    settings: Settings,
+    *,
+    session_id: str,
+    kept: str = "",
+    serial: int = 1,
+    registry: Registry | None = None,
+) -> bytes:
+    """Return the line that tells the listener what to decide by, and to look for."""
     frame = {
         "type": "config",
         "settings": settings.to_worker(),
@@ -80,7 +92,27 @@ def config_line(settings: Settings, *, session_id: str, kept: str = "", serial: 
         "kept": kept,
         "serial": serial,
     }
+    if registry is not None and len(registry):
+        packed = [base64.b64encode(each).decode() for each in registry.frames()]
+        frame |= {"exact_key": base64.b64encode(registry.key).decode(), "registered": packed}
     return json.dumps(frame).encode() + b"\n"
+
+
+def registered_in(frame: dict[str, object]) -> ExactIndex | None:
+    """Return the registered values of a line, None for none; InputError for a damaged one."""
+    key, packed = frame.get("exact_key", ""), frame.get("registered", [])
+    if not key:
+        return None
+    if not isinstance(key, str) or not isinstance(packed, list):
+        raise InputError("the daemon registers values without a key")
+    try:
+        index = ExactIndex(base64.b64decode(key, validate=True))
+        frames = b"".join(base64.b64decode(str(each), validate=True) for each in packed)
+    except binascii.Error as error:
+        raise InputError("the daemon registers what is not base64") from error
+    for one in FrameDecoder().feed(frames):
+        index.add(entries_of(one))
+    return index
 
 
 def user_names(settings: Settings) -> Callable[[int], str] | None:

@@ -26,14 +26,16 @@ from typing import Any, Final
 
 from aesp_proxy.errors import AespError, ConfigError, UnavailableError
 from aesp_proxy.intercept.capture.ruleset import Selection
-from aesp_proxy.intercept.fanotify.guard import DESCRIPTORS_MAX, Guard, GuardLimits
+from aesp_proxy.intercept.fanotify.guard import Guard, GuardLimits
 from aesp_proxy.intercept.fanotify.handles import places_below
+from aesp_proxy.intercept.fanotify.holder import DESCRIPTORS_MAX, Holder
 from aesp_proxy.intercept.fanotify.marks import REMEDY, Groups, make_groups
 from aesp_proxy.intercept.fanotify.who import Watched, read_selection, selection_word
 from aesp_proxy.launch.isolation.capabilities import (
     CAP_DAC_READ_SEARCH,
     CAP_LEASE,
     CAP_SYS_PTRACE,
+    give_up_all,
     hand_on_only,
 )
 
@@ -83,15 +85,18 @@ def main() -> None:
     """Watch until the daemon says otherwise, or is gone."""
     parser = ArgumentParser(prog="aesp_proxy.launch.files")
     parser.add_argument("--report-fd", type=int, required=True)
+    parser.add_argument("--release-fd", type=int, required=True)
     parser.add_argument("--wish", type=read_wish, required=True)
     arguments = parser.parse_args()
     # The terminal's signals are the daemon's to answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=arguments.report_fd) as daemon:
         daemon.set_inheritable(False)
+        os.set_inheritable(arguments.release_fd, False)
         link = Link(None, daemon)
+        over = lambda: link.sock is None  # noqa: E731
         try:
-            _watch(arguments.wish, link, lambda: link.sock is None, lambda: b"")
+            _watch(arguments.wish, link, over, lambda: b"", release=arguments.release_fd)
         except AespError as error:
             code = _EXIT_CONFIG if isinstance(error, ConfigError) else _EXIT_RUNTIME
             link.tell({"type": "failed", "exit_code": code, "message": str(error)})
@@ -215,15 +220,22 @@ class Link:
 
 
 def _watch(
-    wish: Wish, link: Link, is_over: Callable[[], bool], config: Callable[[], bytes]
+    wish: Wish,
+    link: Link,
+    is_over: Callable[[], bool],
+    config: Callable[[], bytes],
+    *,
+    release: int = -1,
 ) -> None:
     """Mark, give up what is needed no more, and see to it that somebody answers.
 
     ``config`` is asked again and again for what to decide by, nothing where that stays.
+    ``release`` is where a ``Holder`` hears that it is needed no more; without there is none.
     """
     sys.excepthook = _end_without_reading
     places = places_below(wish.trees, _MOUNTS.read_text("utf-8", "replace"))
     watched, groups = Watched(wish.chosen), make_groups()
+    second = _Second(groups, watched, release)
     command = (sys.executable, "-I", "-m", _SPAWNED, str(os.getpid()), str(int(signal.SIGKILL)))
     guard = Guard(
         groups,
@@ -233,19 +245,21 @@ def _watch(
         tell=link.tell,
         now_s=time.monotonic,
         limits=GuardLimits(hung_s=wish.hung_s),
+        took=second.take,
     )
     if line := config():
         guard.policy(line)
     # Others wait for its answers, as they do for a disk's.
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
-    for lack in _mark(groups, places):
-        link.tell({"type": "news", "event": "lack", "message": lack, "holds": True})
-    # From here on nothing may be opened: this process answers for the others.
     try:
+        for lack in _mark(groups, places):
+            link.tell({"type": "news", "event": "lack", "message": lack, "holds": True})
+        # From here on nothing may be opened: this process answers for the others.
         while not is_over():
             if guard.failed is not None:
                 raise _error(*guard.failed)
+            second.keep()
             if line := config():
                 guard.policy(line)
             heard = [link.sock.fileno()] if link.sock is not None else []
@@ -254,7 +268,32 @@ def _watch(
         guard.stop()
     finally:
         guard.kill()
+        second.done()
         groups.close()
+
+
+class _Second:
+    """The second process that holds the groups, if there is to be one; always there."""
+
+    def __init__(self, groups: Groups, watched: Watched, release: int) -> None:
+        self._groups, self._watched, self._release = groups, watched, release
+        self._holder: Holder | None = None
+        self.keep()
+
+    def keep(self) -> None:
+        """Start it where it is not there."""
+        if self._release >= 0 and (self._holder is None or not self._holder.is_there):
+            self._holder = Holder(self._groups, self._watched, self._release, humble=give_up_all)
+
+    def take(self, chosen: Selection) -> None:
+        """Tell it who is watched now."""
+        if self._holder is not None:
+            self._holder.take(chosen)
+
+    def done(self) -> None:
+        """Have it let go."""
+        if self._holder is not None:
+            self._holder.done()
 
 
 def _error(code: int, message: str) -> AespError:

@@ -9,7 +9,9 @@ the kernel asks nobody: that is told, and is grave.
 from __future__ import annotations
 
 import json
+import math
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -34,6 +36,14 @@ _LINE_BYTES_MAX: Final = 1 << 16
 _STOP_S: Final = 6.0
 # The listener records these itself.
 _RECORDED: Final = frozenset({"started", "restarted", "policy", "overflow"})
+_SILENCE_S: Final = 10.0  # on top of what a listener may stand still; it tells its counts often
+_HELD: Final = RulesNews(
+    subject=SUBJECT,
+    event="died",
+    message="the guard of files is gone: until another one answers, those who are watched open "
+    "nothing that was not found clean before",
+    holds=True,
+)
 _GONE: Final = RulesNews(
     subject=SUBJECT,
     event="lost",
@@ -60,6 +70,8 @@ class FilesSlot:
         self._failed: ServiceEnd | None = None
         self._news = trio.Event()
         self._stopping = False
+        # Our ends of what guards hold for us: closed, their second process lets go.
+        self._releases: list[int] = []
         self.listener_pid = 0
         self.serial = 0
         self.counts: dict[str, int] = {}
@@ -104,7 +116,7 @@ class FilesSlot:
         return None
 
     async def reload(self) -> None:
-        """Tell it which policy counts now."""
+        """Tell it which policy counts now, and which values are registered."""
         stream, active = self._stream, self._active()
         if stream is None:
             return
@@ -113,6 +125,7 @@ class FilesSlot:
             session_id=self._plan.session_id,
             kept=str(active.kept),
             serial=active.serial,
+            registry=self._plan.registry,
         )
         try:
             await stream.send_all(line)
@@ -137,6 +150,7 @@ class FilesSlot:
     async def put_down(self) -> None:
         """Leave no process."""
         self._stopping = True
+        self._release(0)
         if self._process is not None:
             await stop(self._process, grace_s=0.0, stop_s_max=self._plan.stop_s_max)
 
@@ -150,7 +164,7 @@ class FilesSlot:
                 break
             if self._failed is not None and not was_there:
                 return self.failure()
-            self._hear(_GONE)
+            self._hear(_HELD if self._is_held() else _GONE)
             pause_s = self.restarts.died(trio.current_time())
             if pause_s is None:
                 return ServiceEnd(
@@ -173,20 +187,36 @@ class FilesSlot:
             return f"was not started: {error}"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         command = module_command(GUARD_MODULE, death_signal=signal.SIGKILL)
-        words = ("--report-fd", str(theirs.fileno()), "--wish", wish)
-        process = HelperProcess(
-            "files", (*command, *words), log=self._plan.log, pass_fds=(theirs.fileno(),)
-        )
+        released, release = os.pipe()
+        self._releases.append(release)
+        fds = (theirs.fileno(), released)
+        words = ("--report-fd", str(fds[0]), "--release-fd", str(released), "--wish", wish)
+        process = HelperProcess("files", (*command, *words), log=self._plan.log, pass_fds=fds)
         with theirs:
             try:
                 process.start()
             except UnavailableError as error:
                 ours.close()
                 return f"could not be started: {error}"
+            finally:
+                os.close(released)
         self._process = process
-        await self._listen(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        await self._listen(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), own=process)
         await stop(process, grace_s=self._plan.stop_s_max, stop_s_max=self._plan.stop_s_max)
         return process.ended()
+
+    def _is_held(self) -> bool:
+        """Whether a second process holds the watch of a guard that is gone."""
+        if not self._releases:
+            return False
+        poll = select.poll()
+        poll.register(self._releases[-1], 0)
+        return not poll.poll(0)  # without a reader a pipe is in error
+
+    def _release(self, keep: int) -> None:
+        """Have who holds the watches of earlier guards let go, but for the newest ``keep``."""
+        while len(self._releases) > keep:
+            os.close(self._releases.pop(0))
 
     # a service beside us ------------------------------------------------------------
 
@@ -200,13 +230,22 @@ class FilesSlot:
 
     # what is said -------------------------------------------------------------------
 
-    async def _listen(self, stream: trio.SocketStream) -> None:
+    async def _listen(self, stream: trio.SocketStream, *, own: HelperProcess | None = None) -> None:
+        """Hear it to its end. One of our ``own`` that answers and then says nothing is ended."""
         buffer = b""
+        silence_s = self._plan.settings.files.watch.hung_s + _SILENCE_S
         async with stream:
             self._stream = stream
             await self.reload()
             try:
-                while data := await stream.receive_some(_READ_BYTES):
+                while True:
+                    data = b""
+                    with trio.move_on_after(
+                        silence_s if own is not None and self.listener_pid else math.inf
+                    ):
+                        data = await stream.receive_some(_READ_BYTES)
+                    if not data:
+                        break
                     *lines, buffer = (buffer + data).split(b"\n")
                     for line in lines:
                         self._take_line(line)
@@ -215,6 +254,8 @@ class FilesSlot:
             except trio.BrokenResourceError:
                 buffer = b""
             self._stream, self.listener_pid = None, 0
+            if own is not None and not self._stopping:
+                own.send_signal(signal.SIGKILL)
 
     def _take_line(self, line: bytes) -> None:
         try:
@@ -225,6 +266,7 @@ class FilesSlot:
         match said:
             case {"type": "ready", "serial": int(serial), "pid": int(pid)}:
                 self.listener_pid, self.serial = pid, serial
+                self._release(1)
             case {"type": "serving", "serial": int(serial)}:
                 self.serial = serial
             case {"type": "counts"}:

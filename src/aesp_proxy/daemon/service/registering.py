@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -33,8 +33,16 @@ class Registering:
     the next byte on, and one that starts is given them before it accepts.
     """
 
-    def __init__(self, plan: ServicePlan, registry: Registry, slots: Sequence[WorkerSlot]) -> None:
+    def __init__(
+        self,
+        plan: ServicePlan,
+        registry: Registry,
+        slots: Sequence[WorkerSlot],
+        changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``changed`` tells those who take all that is registered anew: who watches files."""
         self._plan, self._registry, self._slots = plan, registry, slots
+        self._changed = changed
 
     async def register(self, question: Question) -> dict[str, object]:
         """Take values; answer by name what is looked for, and what is not and why."""
@@ -78,6 +86,7 @@ class Registering:
         if not frames:
             return
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._changed)
             for slot in self._slots:
                 nursery.start_soon(self._give, slot, frames)
 

@@ -204,7 +204,7 @@ async def _start(service: _Service, run_dir: RunDir, nursery: trio.Nursery) -> N
     for slot in service.slots:
         nursery.start_soon(_keep_worker, service, slot)
     nursery.start_soon(_record_rules, service)
-    registering = Registering(plan, plan.registry, service.slots)
+    registering = Registering(plan, plan.registry, service.slots, service.files.reload)
     answers = {
         "status": service.status,
         "refusals": service.refusals,

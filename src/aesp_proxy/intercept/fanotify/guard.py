@@ -21,13 +21,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aesp_proxy.intercept.fanotify import kernel
-from aesp_proxy.intercept.fanotify.listener import COUNT_BYTES, Progress, read_group, respond
+from aesp_proxy.intercept.capture.ruleset import Selection
+from aesp_proxy.intercept.fanotify.holder import deny_unanswered, stand_in
+from aesp_proxy.intercept.fanotify.listener import COUNT_BYTES, Progress
 from aesp_proxy.intercept.fanotify.marks import Groups
-from aesp_proxy.intercept.fanotify.who import Gone, Watched, read_selection
+from aesp_proxy.intercept.fanotify.who import Watched, read_selection
 
-DESCRIPTORS_MAX: Final = 4_096
 _LOOK_S: Final = 0.5
+_SOON_S: Final = 0.02
 _LINE_BYTES_MAX: Final = 1 << 16
 
 
@@ -49,6 +50,7 @@ class _Child:
         self.progress = Progress(memory)
         os.close(memory)
         self.buffer = b""
+        self.unsent = b""
         self.is_ready = False
         self.stands_since: float | None = None
         self.last = 0
@@ -75,8 +77,13 @@ class Guard:
         tell: Callable[[dict[str, object]], None],
         now_s: Callable[[], float],
         limits: GuardLimits,
+        took: Callable[[Selection], None] = lambda _: None,
     ) -> None:
-        """``command`` is given options for the descriptors; ``before_exec`` runs in the child."""
+        """``command`` is given options for the descriptors; ``before_exec`` runs in the child.
+
+        ``took`` is told who is watched from now on.
+        """
+        self._took = took
         self._groups, self._watched, self._command = groups, watched, tuple(command)
         self._before_exec, self._tell, self._now_s = before_exec, tell, now_s
         self._limits = limits
@@ -114,10 +121,12 @@ class Guard:
         if child is not None:
             poll.register(child.descriptor, select.POLLIN)
             poll.register(child.sock.fileno(), select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll(_LOOK_S * 1000)}
+            self._send_some(child)
+        pause_s = _LOOK_S if child is None or not child.unsent else _SOON_S
+        ready = {descriptor for descriptor, _ in poll.poll(pause_s * 1000)}
         for group in groups:
             if group in ready:
-                self._stand_in(group)
+                stand_in(group, self._watched)
         if child is not None and child.sock.fileno() in ready:
             self._hear(child)
         if child is not None and child.descriptor in ready:
@@ -166,10 +175,17 @@ class Guard:
         self._send(self._policy)
 
     def _send(self, line: bytes) -> None:
-        if self._child is None or not line:
-            return
+        if self._child is not None:
+            self._child.unsent += line
+            self._send_some(self._child)
+
+    def _send_some(self, child: _Child) -> None:
+        """Say what has room: it may be megabytes, and who loads still does not read."""
         try:
-            self._child.sock.sendall(line)
+            while child.unsent:
+                child.unsent = child.unsent[child.sock.send(child.unsent) :]
+        except BlockingIOError:
+            return
         except OSError:
             # Perhaps a part of it: the next one is told the whole.
             self.kill()
@@ -191,7 +207,9 @@ class Guard:
             match said:
                 case {"type": "who", "selection": dict(selection)}:
                     # Found out by the listener, as names are looked for in files.
-                    self._watched.take(read_selection(selection))
+                    chosen = read_selection(selection)
+                    self._watched.take(chosen)
+                    self._took(chosen)
                     continue
                 case {"type": "ready"}:
                     child.is_ready, self._was_ready = not self.stopping, True
@@ -226,36 +244,13 @@ class Guard:
     def _bury(self, child: _Child) -> None:
         self._child = None
         self.deaths += 1
-        denied = self._deny_unanswered()
+        denied = deny_unanswered(self._asks)
         how = child.end()
         if self.stopping:
             return
         was_ready, now = child.is_ready, self._now_s()
         self._start_at = now if was_ready else now + self._limits.pause_s
         self._say("died", f"the listener {how}: {denied} opens that it had not answered are denied")
-
-    def _deny_unanswered(self) -> int:
-        """Deny what the dead one had read: the kernel knows it by the numbers of its files."""
-        denied = 0
-        for group in self._asks:
-            for number in range(DESCRIPTORS_MAX):
-                with contextlib.suppress(OSError):
-                    kernel.answer(group, number, allow=False)
-                    denied += 1
-        return denied
-
-    def _stand_in(self, group: int) -> None:
-        """Answer in the place of a listener: who is not watched is let through."""
-        for event in read_group(group):
-            if not event.mask & (kernel.OPEN_PERM | kernel.OPEN_EXEC_PERM):
-                if event.descriptor >= 0:
-                    os.close(event.descriptor)
-                continue
-            try:
-                allow = self._watched.actor(event.thread) is None
-            except Gone:
-                allow = False
-            respond(group, event, allow=allow)
 
     def _say(self, event: str, message: str) -> None:
         self._tell({"type": "news", "event": event, "message": message, "holds": True})
