@@ -18,8 +18,8 @@ from benchmarks import harness, machine, report
 from benchmarks.report import Part
 
 NAMES = (
-    "decide", "policy", "replay", "scan", "quality", "egress", "record", "aggregator", "files",
-    "watch",
+    "decide", "policy", "replay", "scan", "quality", "egress", "record", "aggregator", "log",
+    "files", "watch",
 )  # fmt: skip
 FOLDER = Path(__file__).resolve().parent
 RUN_S_MAX = 900.0

@@ -77,7 +77,7 @@ def test_a_write_that_fails_leaves_a_log_that_goes_on(how: str, write: int):
     assert objects.writes > write
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_number_of_failures_in_any_order_leave_one_history(data: st.DataObject):
     words = st.sampled_from(["", "", "", "not done", "done", "torn"])
