@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from contract_tests import unit_module
 from postgresql_lab import Cluster, needs_postgresql, running_cluster
 
 from aesp_proxy.aggregator.databases import close_databases
 
 pytestmark = needs_postgresql
 
-UNIT = Path(__file__).parents[1] / "unit"
 # What is said of SQLite's files, or asks no database anything.
 NOT_HERE = {
     "test_what_a_crash_left_past_the_head_is_removed_at_the_next_start",
     "test_a_failed_sync_promises_nothing_and_the_batch_is_taken_later",
 }
-
-
-def _module(place: str) -> ModuleType:
-    """Import a file of tests, or of fixtures, as pytest would."""
-    name = f"contract_{place.replace('/', '_')}"
-    spec = importlib.util.spec_from_file_location(name, UNIT / f"{place}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _on_a_store(value: object) -> bool:
@@ -55,7 +40,7 @@ CONTROL = {
 FIXTURES = ("chain", "new_chain", "enrol", "control", "stores", "aggregator", "small", "data")
 
 for _place in ("aggregator/conftest", "aggregator/test_writer", "aggregator/test_tokens"):
-    _found = vars(_module(_place))
+    _found = vars(unit_module(_place))
     globals().update({name: _found[name] for name in FIXTURES if name in _found})
     globals().update(
         {
@@ -64,10 +49,10 @@ for _place in ("aggregator/conftest", "aggregator/test_writer", "aggregator/test
             if name.startswith("test_") and _on_a_store(value) and name not in NOT_HERE
         }
     )
-_control = vars(_module("aggregator/test_control"))
+_control = vars(unit_module("aggregator/test_control"))
 globals().update({name: _control[name] for name in (*CONTROL, "data")})
-globals().update({"new_event": vars(_module("export/conftest"))["new_event"]})
-_export = vars(_module("export/test_exporter"))
+globals().update({"new_event": vars(unit_module("export/conftest"))["new_event"]})
+_export = vars(unit_module("export/test_exporter"))
 globals().update({"lab": _export["lab"]})
 globals().update(
     {n: v for n, v in _export.items() if n.startswith("test_") and _on_a_store(v)},

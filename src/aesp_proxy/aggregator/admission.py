@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from aesp_proxy import keys
+from aesp_proxy.aggregator.enrolment import keep_public_key
 from aesp_proxy.aggregator.identity import DataDir, fingerprint_of, load_ca
 from aesp_proxy.aggregator.ports import Certificate, Identity, Role
 from aesp_proxy.aggregator.store.tokens import TokenRefusedError, TokenTerms
@@ -33,7 +34,6 @@ from aesp_proxy.errors import ConfigError, InputError
 from aesp_proxy.record.csr import asked_key
 from aesp_proxy.record.enrolment import EnrolmentRequest, Token
 from aesp_proxy.record.header import is_origin
-from aesp_proxy.record.signature import public_to_pem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,7 +150,7 @@ def enrol_by_token(
         except ConfigError as error:
             raise TokenRefusedError("origin_taken", error.message) from error
         # Before the commit: an origin that is enrolled and has no file could not be verified.
-        _keep_public_key(data, request.origin, first_key)
+        keep_public_key(data, request.origin, first_key)
         return cert_pem
 
     try:
@@ -159,12 +159,6 @@ def enrol_by_token(
         )
     finally:
         control.close()
-
-
-def _keep_public_key(data: DataDir, origin: str, public_key: bytes) -> None:
-    place = data.origin_public(origin)
-    keys.make_private_dir(place.parent)
-    keys.write_atomic(place, public_to_pem(public_key), mode=0o644)
 
 
 def _newest_key(data: DataDir, origin: str) -> bytes | None:

@@ -105,11 +105,16 @@ def enrol_host(
         )
     finally:
         control.close()
-    public_file = data.origin_public(host.origin)
-    keys.make_private_dir(public_file.parent)
-    keys.write_atomic(public_file, public_to_pem(host.public_key), mode=0o644)
+    keep_public_key(data, host.origin, host.public_key)
     _write_client(data, out, cert_pem=cert_pem, key_pem=key_pem, url=url)
     return certificate
+
+
+def keep_public_key(data: DataDir, origin: str, public_key: bytes) -> None:
+    """Write a host's first public key, by which ``audit verify`` checks its chain here."""
+    place = data.origin_public(origin)
+    keys.make_private_dir(place.parent)
+    keys.write_atomic(place, public_to_pem(public_key), mode=0o644)
 
 
 def admit_reader(data: DataDir, name: str, *, out: Path, url: str, now: datetime) -> Certificate:

@@ -395,7 +395,7 @@ class Leases(Protocol):
     """Who does what must be done by one: flock(2) in one directory, else the database."""
 
     def take(self, name: str) -> Lease | None:
-        """Take a lease by its name (a-z 0-9 . _ -); None when somebody has it. Never waits."""
+        """Take a lease by its name (a-z 0-9 . _ - :); None when somebody has it. Never waits."""
 
     def close(self) -> None:
         """Close what is open; leases that were taken stay until they are released."""

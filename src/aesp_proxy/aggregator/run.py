@@ -29,6 +29,7 @@ from aesp_proxy.aggregator.identity import (
     load_receipt_key,
     prepare,
 )
+from aesp_proxy.aggregator.joining import keep_public_keys
 from aesp_proxy.aggregator.limits import ServerLimits
 from aesp_proxy.aggregator.local import StoreSearch
 from aesp_proxy.aggregator.log.api import LogApi
@@ -200,6 +201,8 @@ def _open_parts(
     removed = ledger.remove_unpromised([origin.name for origin in control.origins()])
     if removed:
         log.warning("unpromised_files_removed", files=removed)
+    if control.is_remote:
+        keep_public_keys(data)
     prepare_index(data)
     keepers = _keepers(stack, data, export)
     receipt_key = load_receipt_key(data)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aesp_proxy.cli.aggregator_export import export_group
+from aesp_proxy.cli.aggregator_join import join
 from aesp_proxy.cli.aggregator_log import log_group
 from aesp_proxy.cli.aggregator_read import extract, proof, stats
 from aesp_proxy.cli.aggregator_token import token, trust
@@ -50,6 +51,7 @@ def aggregator() -> None:
     """Serve and query the regional aggregator."""
 
 
+aggregator.add_command(join)
 aggregator.add_command(token)
 aggregator.add_command(trust)
 aggregator.add_command(export_group)

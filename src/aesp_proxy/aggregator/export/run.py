@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -19,13 +19,21 @@ from aesp_proxy.aggregator.export.exporter import IDLE_S, Chance, Exporter
 from aesp_proxy.aggregator.export.formats import FORMATS
 from aesp_proxy.aggregator.export.sinks import open_sink
 from aesp_proxy.aggregator.export.sinks.port import LaterError, Outgoing
-from aesp_proxy.aggregator.stores import open_exports, open_ledger_reader, open_objects
+from aesp_proxy.aggregator.stores import (
+    open_exports,
+    open_leases,
+    open_ledger_reader,
+    open_objects,
+)
 from aesp_proxy.errors import UnavailableError
 
 if TYPE_CHECKING:
     from aesp_proxy.aggregator.export.event import ExportEvent
     from aesp_proxy.aggregator.export.settings import ExportSettings, SinkSettings
     from aesp_proxy.aggregator.identity import DataDir
+
+TURN_S: Final = 3.0
+"""How often it is tried to take over from an aggregator that has ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -97,20 +105,42 @@ class ExportRun:
         patience = self.patience
         done = False
         try:
-            with ExitStack() as stack:
-                exporter = open_exporter(stack, self._data, settings, patience)
-                log.info("export_started", sink=settings.name, type=settings.type)
-                while not patience.stopping:
-                    wait_s = exporter.step()
-                    if wait_s == IDLE_S:
-                        patience.idle(wait_s)
-                    elif wait_s and not patience.stopping:
-                        _wait_out(patience, wait_s)
+            while not patience.stopping:
+                try:
+                    self._take_turn(settings)
+                except UnavailableError as error:  # the database; an exporter catches its own
+                    log.warning("export_waits", sink=settings.name, error=str(error))
+                    _wait_out(patience, TURN_S)
             done = True
         finally:
             if not done:
                 self.failed = True
                 patience.stop()
+
+    def _take_turn(self, settings: SinkSettings) -> None:
+        """Deliver while no other aggregator does, until stopped or the lease is lost."""
+        leases = open_leases(self._data)
+        lease = leases.take(_lease_name(settings))
+        if lease is None:
+            _wait_out(self.patience, TURN_S)
+            return
+        try:
+            with ExitStack() as stack:
+                exporter = open_exporter(stack, self._data, settings, self.patience)
+                log.info("export_started", sink=settings.name, type=settings.type)
+                while not self.patience.stopping and lease.held():
+                    wait_s = exporter.step()
+                    if wait_s == IDLE_S:
+                        self.patience.idle(wait_s)
+                    elif wait_s and not self.patience.stopping:
+                        _wait_out(self.patience, wait_s)
+        finally:
+            lease.release()
+            leases.close()
+
+
+def _lease_name(settings: SinkSettings) -> str:
+    return f"export:{settings.name}"
 
 
 def _wait_out(patience: Patience, seconds: float) -> None:
@@ -156,6 +186,12 @@ def deliver_all(data: DataDir, settings: ExportSettings) -> dict[str, bool]:
     reached: dict[str, bool] = {}
     for sink in settings.sinks:
         with ExitStack() as stack:
+            leases = open_leases(data)
+            stack.callback(leases.close)
+            lease = leases.take(_lease_name(sink))
+            if lease is None:
+                raise UnavailableError("another aggregator delivers to it", where=sink.name)
+            stack.callback(lease.release)
             exporter = open_exporter(stack, data, sink, Patience())
             wait_s = exporter.step()
             while wait_s == 0.0:

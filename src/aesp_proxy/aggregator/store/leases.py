@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from aesp_proxy.aggregator.ports import Lease
 
 
+def checked_name(name: str) -> str:
+    """Return the name of a lease, words with a colon between; ConfigError for another."""
+    if not all(map(is_origin, name.split(":"))):
+        raise ConfigError(f"{name!r} cannot name a lease", remedy="use a-z 0-9 . _ - and :")
+    return name
+
+
 class FileLeases:
     """``NAME.lease`` in ``root``."""
 
@@ -22,9 +29,7 @@ class FileLeases:
 
     def take(self, name: str) -> Lease | None:
         """Take a lease; None when another process, or another of this one, has it."""
-        if not is_origin(name):
-            raise ConfigError(f"{name!r} cannot name a lease", remedy="use a-z 0-9 . _ -")
-        lock = FileLock(self._root / f"{name}.lease")
+        lock = FileLock(self._root / f"{checked_name(name)}.lease")
         return _FileLease(lock) if lock.take() else None
 
     def close(self) -> None:

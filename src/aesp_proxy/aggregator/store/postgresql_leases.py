@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from aesp_proxy.aggregator.store.leases import checked_name
 from aesp_proxy.aggregator.store.postgresql import LOCK_CLASS, Server, lock_number, translate
-from aesp_proxy.errors import ConfigError
-from aesp_proxy.record.header import is_origin
 
 if TYPE_CHECKING:
     from aesp_proxy.aggregator.ports import Lease
@@ -25,12 +24,12 @@ class PostgresLeases:
 
     def take(self, name: str) -> Lease | None:
         """Take a lease; None when somebody has it. UnavailableError without the database."""
-        if not is_origin(name):
-            raise ConfigError(f"{name!r} cannot name a lease", remedy="use a-z 0-9 . _ -")
+        number = lock_number(f"lease {checked_name(name)}")
         connection = self._server.connect()
-        lock = (LOCK_CLASS, lock_number(f"lease {name}"))
         try:
-            rows = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", lock).fetchall()
+            rows = connection.execute(
+                "SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, number)
+            ).fetchall()
         except psycopg.Error as error:
             connection.close()
             raise translate(error) from error
