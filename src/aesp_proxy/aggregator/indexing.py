@@ -15,10 +15,10 @@ import ormsgpack
 import structlog
 
 from aesp_proxy.errors import AespError, UnavailableError
-from aesp_proxy.record.batch import Limits, decode_batch, open_body
+from aesp_proxy.record.batch import Limits, SealedBatch, decode_batch, open_body
 from aesp_proxy.record.canonical import decode
 from aesp_proxy.record.faults import ChainError, Fault
-from aesp_proxy.record.header import decode_header, header_hash
+from aesp_proxy.record.header import BatchHeader, decode_header, header_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,13 +59,25 @@ def readable_rows(ledger: BatchSource, place: BatchPlace) -> list[list[Any]]:
 
 
 def stored_rows(ledger: BatchSource, place: BatchPlace) -> list[bytes]:
-    """Return the canonical rows of a stored batch.
+    """Return the canonical rows of a stored batch; errors as :func:`stored_batch`."""
+    limits = Limits()
+    _, sealed, header = stored_batch(ledger, place)
+    return open_body(
+        header,
+        sealed.body,
+        inflated_bytes_max=limits.inflated_bytes_max,
+        rows_max=limits.rows_max,
+    )
+
+
+def stored_batch(ledger: BatchSource, place: BatchPlace) -> tuple[bytes, SealedBatch, BatchHeader]:
+    """Return a stored batch: its bytes as they came, what is in them, its header.
 
     ChainError when the file is not the batch that was accepted: its rows were
     checked then, so its hashes are enough now.
     """
-    limits = Limits()
-    sealed = decode_batch(ledger.read(place), bytes_max=limits.batch_bytes_max)
+    content = ledger.read(place)
+    sealed = decode_batch(content, bytes_max=Limits().batch_bytes_max)
     header = decode_header(sealed.header_bytes)
     if header_hash(sealed.header_bytes) != place.header_hash:
         raise ChainError(
@@ -73,12 +85,7 @@ def stored_rows(ledger: BatchSource, place: BatchPlace) -> list[bytes]:
         )
     if sha256(sealed.body).digest() != header.body_hash:
         raise ChainError(Fault.CHANGED, "the stored body is not the accepted one", where=place.key)
-    return open_body(
-        header,
-        sealed.body,
-        inflated_bytes_max=limits.inflated_bytes_max,
-        rows_max=limits.rows_max,
-    )
+    return content, sealed, header
 
 
 def full_records(ledger: BatchSource, events: list[EventRow]) -> Iterator[Record | None]:

@@ -17,7 +17,7 @@ import click
 from aesp_proxy.cli.aggregator_export import export_group
 from aesp_proxy.cli.aggregator_join import join
 from aesp_proxy.cli.aggregator_log import log_group
-from aesp_proxy.cli.aggregator_read import extract, proof, stats
+from aesp_proxy.cli.aggregator_read import check, extract, fetch, proof, stats
 from aesp_proxy.cli.aggregator_token import token, trust
 from aesp_proxy.cli.flags import split_listen
 from aesp_proxy.cli.output import line, printable
@@ -59,6 +59,8 @@ aggregator.add_command(log_group)
 aggregator.add_command(stats)
 aggregator.add_command(extract)
 aggregator.add_command(proof)
+aggregator.add_command(fetch)
+aggregator.add_command(check)
 
 
 @aggregator.command()

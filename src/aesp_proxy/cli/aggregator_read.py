@@ -1,4 +1,4 @@
-"""``aesp-proxy aggregator stats``, ``extract`` and ``proof``: counts, files and proofs."""
+"""``aesp-proxy aggregator stats``, ``extract``, ``fetch`` and ``proof``: counts, files, proofs."""
 
 from __future__ import annotations
 
@@ -94,3 +94,40 @@ def proof(*, data: Path, event_id: str) -> None:
 
 def _given(filters: dict[str, Any]) -> dict[str, str]:
     return {name: text for name, text in filters.items() if text is not None}
+
+
+@click.command()
+@_DATA
+@click.option("--out", type=_DIR, required=True, metavar="DIR", help="Where to write them.")
+@click.argument("origin")
+def fetch(*, data: Path, out: Path, origin: str) -> None:
+    """Copy the stored batches of ORIGIN to a directory, for `audit verify`.
+
+    Each is held against the hash that was receipted. Doing it again adds what is new.
+    """
+    from aesp_proxy.aggregator.fetch import fetch_batches
+    from aesp_proxy.aggregator.identity import existing
+
+    fetched = fetch_batches(existing(data), origin, out)
+    line(
+        f"aggregator: {fetched.batches} batches of {origin}; prove them with"
+        f" aesp-proxy audit verify {out} --key {fetched.key_file}"
+    )
+
+
+@click.command()
+@_DATA
+def check(*, data: Path) -> None:
+    """Try the stores that DIR names: there, durable, locked, clocks together. Writes a probe.
+
+    Exit code 0: all may be used; 3: the operator must mend something; 4: not there now.
+    """
+    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.store_check import check_stores
+
+    worst = 0
+    for found in check_stores(existing(data)):
+        line(f"{found.store}: {found.text}")
+        worst = max(worst, found.exit_code)
+    if worst:
+        raise SystemExit(worst)

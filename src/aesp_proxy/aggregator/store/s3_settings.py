@@ -42,8 +42,8 @@ KEYS: Final[dict[str, str]] = {
     "proxy": "Proxy to it, `http://HOST:PORT`; those of the environment are not used.",
     "addressing": "`path` or `virtual`: the bucket in the path, or in the host's name (`path`).",
     "connect_s_max": "Longest wait for a connection (3).",
-    "answer_s_max": "Longest wait for an answer (10).",
-    "put_s_max": "Longest time for a group of batches, then the hosts keep them (20).",
+    "answer_s_max": "Longest wait for an answer (5).",
+    "put_s_max": "Longest time for a group of batches, then the hosts keep them (12).",
 }
 
 
@@ -64,8 +64,8 @@ class S3Settings:
     proxy: str = ""
     addressing: str = "path"
     connect_s_max: float = 3.0
-    answer_s_max: float = 10.0
-    put_s_max: float = 20.0
+    answer_s_max: float = 5.0
+    put_s_max: float = 12.0
 
     @property
     def where(self) -> str:
