@@ -19,6 +19,12 @@ def read(text: str, root: Path = Path("/etc/x")) -> S3Settings:
     return read_s3_settings(parse_document(f"s3: {{{text}}}", "stores.yaml").get("s3"), root)
 
 
+def test_every_setting_stands_on_its_page() -> None:
+    page = (Path(__file__).parents[3] / "docs/object-store.md").read_text("utf-8")
+    table = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    assert [name for name in KEYS if f"`{name}`" not in table] == []
+
+
 def test_endpoint_and_bucket_are_enough() -> None:
     assert read(ENOUGH) == S3Settings(endpoint="https://s3.example.test", bucket="kept")
 
