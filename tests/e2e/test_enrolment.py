@@ -389,7 +389,7 @@ def test_a_certificate_is_renewed_in_time_and_the_one_before_it_still_opens(
         renewal.renew(host.forward, first, now=now())
     with region.control() as control:
         sql = "SELECT count(*) FROM certificates WHERE name = ? AND revoked_ns IS NULL"
-        assert control._connection.execute(sql, (origin,)).fetchone()[0] == 2
+        assert control._database.rows(sql, (origin,))[0][0] == 2
     host.seal()
     assert host.ship() == 2
 

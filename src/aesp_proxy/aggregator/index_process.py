@@ -35,7 +35,8 @@ from aesp_proxy.errors import AespError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aesp_proxy.aggregator.ports import BatchSource, EventIndex, Lease, Leases
+    from aesp_proxy.aggregator.leases import Lease, Leases
+    from aesp_proxy.aggregator.ports import BatchSource, EventIndex
 
 IDLE_S: Final = 5.0
 LEASE: Final = "index"

@@ -376,26 +376,3 @@ class ControlStore(Protocol):
 
     def note_refusals(self, counts: Mapping[tuple[str, str], int], *, now_ns: int) -> None:
         """Add to the counters of refused batches by (origin, kind)."""
-
-
-class Lease(Protocol):
-    """A piece of work that one process does at a time, in all of the aggregators."""
-
-    def held(self) -> bool:
-        """Whether it is still ours: ask before each step that only one may do.
-
-        It falls when its holder dies or can no longer reach the store, and then another takes it.
-        """
-
-    def release(self) -> None:
-        """Let another take it."""
-
-
-class Leases(Protocol):
-    """Who does what must be done by one: flock(2) in one directory, else the database."""
-
-    def take(self, name: str) -> Lease | None:
-        """Take a lease by its name (a-z 0-9 . _ - :); None when somebody has it. Never waits."""
-
-    def close(self) -> None:
-        """Close what is open; leases that were taken stay until they are released."""

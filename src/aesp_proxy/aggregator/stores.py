@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aesp_proxy.aggregator.identity import DataDir
+    from aesp_proxy.aggregator.leases import Leases
     from aesp_proxy.aggregator.ports import (
         BatchLedger,
         EventIndex,
         IndexReader,
-        Leases,
         ObjectStore,
     )
     from aesp_proxy.aggregator.store.clickhouse_http import ClickHouseServer

@@ -11,7 +11,7 @@ from aesp_proxy.record.header import is_origin
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aesp_proxy.aggregator.ports import Lease
+    from aesp_proxy.aggregator.leases import Lease
 
 
 def checked_name(name: str) -> str:

@@ -13,7 +13,7 @@ from aesp_proxy.aggregator.store.leases import checked_name
 from aesp_proxy.aggregator.store.postgresql import LOCK_CLASS, Server, lock_number, translate
 
 if TYPE_CHECKING:
-    from aesp_proxy.aggregator.ports import Lease
+    from aesp_proxy.aggregator.leases import Lease
 
 
 class PostgresLeases:
