@@ -166,6 +166,32 @@ def test_a_policy_that_looks_for_no_secrets_lets_them_out(tmp_path, state):
     assert told["secret-body"] == told["secret-url"] == told["secret-header"] == "GOT OUT"
 
 
+@pytest.mark.parametrize(
+    ("words", "settings", "code", "says"),
+    [
+        (("--user", "nobody"), "", 5, "--user goes with --attack"),
+        (("--attack", "--user", "nobody"), "", 3, "these settings capture nobody"),
+        (("--attack", "--user", "no-one-here"), "", 3, "no such user"),
+        (("--attack", "--user", "root"), "capture: {users: nobody}", 3, "root is captured by"),
+        (
+            ("--attack", "--user", "daemon"),
+            "listen: {port: 3128}\ncapture: {users: nobody}",
+            3,
+            "these settings do not capture daemon",
+        ),
+        (("--attack", "--user", "nobody"), "capture: {users: nobody}", 3, "set it, 3128"),
+    ],
+    ids=["without-attack", "nobody-captured", "no-such-user", "root", "another", "no-port"],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
+def test_a_user_from_whose_place_nothing_can_be_said_is_refused(
+    tmp_path, words, settings, code, says
+):
+    (tmp_path / "config.yaml").write_text(settings)
+    ran = doctor(*words, "--config", tmp_path / "config.yaml")
+    assert (ran.returncode, says in ran.stderr) == (code, True), ran.stderr
+
+
 def test_a_row_without_attacks_is_wrong_use(policy):
     ran = doctor("--attack", "--policy", policy, "--row", "38")
     assert ran.returncode == 5

@@ -35,6 +35,11 @@ _PATH: Final = click.Path(path_type=Path)
     metavar="N",
     help="Attacks of this row of docs/bypass-resistance.md only; may be repeated.",
 )
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="With --attack: from the place of this user, whom `capture.*` captures (as root).",
+)
 @click.option("--policy", metavar="FILE", help="Policy; default is that of the settings.")
 @click.option("--state", metavar="DIR", help="State directory to look at.")
 @click.option("--config", type=_PATH, metavar="FILE", help="Settings file.")
@@ -58,6 +63,7 @@ def doctor(
     *,
     attack: bool,
     rows: tuple[int, ...],
+    user: str | None,
     policy: str | None,
     state: str | None,
     config: Path | None,
@@ -73,9 +79,11 @@ def doctor(
     """
     if rows and not attack:
         raise click.UsageError("--row goes with --attack", ctx)
+    if user is not None and not attack:
+        raise click.UsageError("--user goes with --attack", ctx)
     settings = _settings(policy, state, config, degraded=allow_degraded)
     if attack:
-        ctx.exit(_attack(settings, rows, form, out))
+        ctx.exit(_attack(settings, rows, user, form, out))
     ctx.exit(_look(settings, form, out))
 
 
@@ -103,12 +111,18 @@ def _look(settings: Settings, form: str, out: Path | None) -> ExitCode:
     )
 
 
-def _attack(settings: Settings, rows: tuple[int, ...], form: str, out: Path | None) -> ExitCode:
+def _attack(
+    settings: Settings, rows: tuple[int, ...], user: str | None, form: str, out: Path | None
+) -> ExitCode:
     from aesp_proxy.cli.doctor_attack import attack_installation
+    from aesp_proxy.cli.doctor_captured import attack_captured
     from aesp_proxy.cli.doctor_report import attacks_as_json, readable_attacks
     from aesp_proxy.launch.attack.judge import Outcome
 
-    told = attack_installation(settings, frozenset(rows))
+    if user is None:
+        told = attack_installation(settings, frozenset(rows))
+    else:
+        told = attack_captured(settings, user, frozenset(rows))
     text = "\n".join(readable_attacks(told, colours=sys.stdout.isatty()))
     _tell(form, attacks_as_json(told), text, out)
     outcomes = {each.outcome for each in told}

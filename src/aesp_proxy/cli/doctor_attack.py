@@ -13,10 +13,11 @@ import string
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -59,8 +60,11 @@ _ALPHABET: Final = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Round:
-    """One round: what is attacked, with what, and the place of its files."""
+class Round:
+    """One round: what is attacked, with what, and the place of its files.
+
+    ``skipped`` says of attacks why they are not made from here.
+    """
 
     directory: Path
     settings: Settings
@@ -68,6 +72,7 @@ class _Round:
     attacks: tuple[Attack, ...]
     tokens: dict[str, str]
     own_network: bool
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def attack_installation(settings: Settings, rows: frozenset[int]) -> list[Told]:
@@ -76,24 +81,29 @@ def attack_installation(settings: Settings, rows: frozenset[int]) -> list[Told]:
     ConfigError where ``run`` would refuse to start, InputError for rows without attacks,
     UnavailableError when the attacker could not be run.
     """
-    attacks = tuple(each for each in CATALOGUE if not rows or each.row in rows or each.passes)
+    attacks = chosen(CATALOGUE, rows)
+    own_network = _isolates(settings)
+    with tempfile.TemporaryDirectory(prefix="aesp-doctor-") as place:
+        play = Round(
+            directory=Path(place),
+            settings=settings,
+            hosts=hosts_of(settings),
+            attacks=attacks,
+            tokens={each.id: token_for(each) for each in attacks},
+            own_network=own_network,
+        )
+        return play_round(play, partial(_run, play), tls=origin(play))
+
+
+def chosen(catalogue: tuple[Attack, ...], rows: frozenset[int]) -> tuple[Attack, ...]:
+    """Return the attacks of some rows, all for none; InputError for rows without attacks."""
+    attacks = tuple(each for each in catalogue if not rows or each.row in rows or each.passes)
     if missing := rows - {each.row for each in attacks}:
         raise InputError(
             f"no attack of row {', '.join(map(str, sorted(missing)))} can be made from here",
             remedy="docs/bypass-resistance.md says how the others are tested",
         )
-    own_network = _isolates(settings)
-    with tempfile.TemporaryDirectory(prefix="aesp-doctor-") as place:
-        return _play(
-            _Round(
-                directory=Path(place),
-                settings=settings,
-                hosts=hosts_of(settings),
-                attacks=attacks,
-                tokens={each.id: _token(each) for each in attacks},
-                own_network=own_network,
-            )
-        )
+    return attacks
 
 
 def _isolates(settings: Settings) -> bool:
@@ -106,26 +116,37 @@ def _isolates(settings: Settings) -> bool:
     return report.stands(Layer.NETWORK)
 
 
-def _token(attack: Attack) -> str:
+def token_for(attack: Attack) -> str:
     """Make what the canary of an attack is to see: a key of a code host, or a label."""
     if attack.is_secret:
         return "ghp_" + "".join(secrets.choice(_ALPHABET) for _ in range(36))
     return f"aesp{secrets.token_hex(8)}"
 
 
-def _play(play: _Round) -> list[Told]:
+def play_round(
+    play: Round,
+    run: Callable[[Canaries, dict[str, int], socket.socket], dict[str, Said]],
+    *,
+    tls: ssl.SSLContext,
+    inside: Callable[[], AbstractContextManager[object]] = nullcontext,
+    others: Callable[[], list[Sighting]] = list,
+) -> list[Told]:
+    """Open the canaries, have the attacker ``run`` past them, and judge by what they saw.
+
+    ``inside`` enters the network that the canaries are in; ``others`` gives what canaries
+    elsewhere saw.
+    """
     with ExitStack() as stack:
-        tls = _origin(play)
-        name = f"aesp-doctor-{secrets.token_hex(8)}"
-        canaries = stack.enter_context(Canaries(play.directory, tls, name))
-        held = stack.enter_context(held_connection(canaries.tcp_ports[0]))
+        with inside():
+            canaries = stack.enter_context(Canaries(play.directory, tls, canary_name()))
+            held = stack.enter_context(held_connection(canaries.tcp_ports[0]))
         proof = secrets.token_hex(16)
         marks = {each: f"{play.tokens[each]}-{proof}" for each in _VICTIMS if each in play.tokens}
         processes = stack.enter_context(victims(marks, held=held.fileno()))
         write_policy(play.settings, play.directory / "policy.json")
         _share_cache(play)
         pids = {each: process.pid for each, process in processes.items()}
-        said = _run(play, canaries, pids, held) if _tried(play) else {}
+        said = run(canaries, pids, held) if _tried(play) else {}
         canaries.settle()
         proofs = {
             "proc-environ": proof,
@@ -133,10 +154,16 @@ def _play(play: _Round) -> list[Told]:
             "read-ca-key": _digest(play.directory / "state/ca/mitmproxy-ca.pem"),
         }
         gone = [each for each in _ENDED if each in processes and processes[each].poll() is not None]
-        return _judged(play, said, canaries.sightings() + _marks(play, gone), proofs)
+        seen = [*canaries.sightings(), *others(), *_marks(play, gone)]
+        return _judged(play, said, seen, proofs)
 
 
-def _share_cache(play: _Round) -> None:
+def canary_name() -> str:
+    """Make a name for what has no path, that nobody knows."""
+    return f"aesp-doctor-{secrets.token_hex(8)}"
+
+
+def _share_cache(play: Round) -> None:
     """Bring the compiled rules along, where there are some: they take half a second to make."""
     cache, state = play.settings.rule_cache_dir, play.directory / "state"
     state.mkdir(mode=0o700)
@@ -144,7 +171,7 @@ def _share_cache(play: _Round) -> None:
         shutil.copytree(cache, state / "cache")
 
 
-def _marks(play: _Round, gone: Iterable[str]) -> list[Sighting]:
+def _marks(play: Round, gone: Iterable[str]) -> list[Sighting]:
     """Return what was seen without a socket: who ended, and what was written."""
     found = [
         Sighting(place="the process that it ended", data=play.tokens[each].encode())
@@ -161,7 +188,7 @@ def _digest(path: Path) -> str:
         return "there is no key"
 
 
-def _origin(play: _Round) -> ssl.SSLContext:
+def origin(play: Round) -> ssl.SSLContext:
     """Make the authority and the certificate of the canary that stands for all hosts."""
     now = datetime.now(UTC)
     certificate, key = keys.make_ca("AESP Proxy doctor", now=now, days=2)
@@ -183,7 +210,7 @@ def _origin(play: _Round) -> ssl.SSLContext:
 
 
 def _run(
-    play: _Round, canaries: Canaries, pids: dict[str, int], held: socket.socket
+    play: Round, canaries: Canaries, pids: dict[str, int], held: socket.socket
 ) -> dict[str, Said]:
     """Run the attacker as the agent of a real ``run``; return what it says of each attack."""
     config, plan = play.directory / "config.yaml", play.directory / "plan.json"
@@ -201,7 +228,7 @@ def _run(
             "resolver.upstreams": f"{HERE}:{canaries.dns_port}",
         },
     )
-    plan.write_text(json.dumps(_plan(play, canaries, pids, held, port)._asdict()), "utf-8")
+    plan.write_text(json.dumps(plan_of(play, canaries, pids, held, port)._asdict()), "utf-8")
     program = "from aesp_proxy.cli import main; main()"
     words = ["run", "--config", str(config), "--quiet", "--"]
     attacker = [sys.executable, "-I", "-S", str(agent.__file__), str(plan)]
@@ -219,17 +246,18 @@ def _run(
         )
     except subprocess.TimeoutExpired as error:
         raise UnavailableError(f"the attack did not end within {_RUN_S_MAX} s") from error
-    return _said(ran)
+    return said_by(ran)
 
 
-def _said(ran: subprocess.CompletedProcess[str]) -> dict[str, Said]:
+def said_by(ran: subprocess.CompletedProcess[str]) -> dict[str, Said]:
+    """Read what the attacker says of each attack; UnavailableError when it says nothing."""
     found = {}
     for row in ran.stdout.splitlines():
         told = json.loads(row)
         found[told["id"]] = Said(state=told["state"], text=told["said"])
     if not found:
         last = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
-        raise UnavailableError(f"`run` did not start the attacker: {last}")
+        raise UnavailableError(f"the attacker was not started: {last}")
     return found
 
 
@@ -239,9 +267,10 @@ def _free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _plan(
-    play: _Round, canaries: Canaries, pids: dict[str, int], held: socket.socket, port: int
+def plan_of(
+    play: Round, canaries: Canaries, pids: dict[str, int], held: socket.socket, port: int
 ) -> Plan:
+    """Tell the attacker where canaries and victims are, and the proxy on ``port``."""
     return Plan(
         tokens={name: play.tokens[name] for name in _tried(play)},
         proxy=(HERE, port),
@@ -266,8 +295,10 @@ def _plan(
     )
 
 
-def _why_not(play: _Round, attack: Attack) -> str:
+def _why_not(play: Round, attack: Attack) -> str:
     """Say why an attack says nothing under this policy, or nothing."""
+    if attack.id in play.skipped:
+        return play.skipped[attack.id]
     if attack.is_proxied and not play.hosts.allowed:
         return "the policy allows no host on ports 80 and 443, so a refusal says nothing"
     if attack.id in _NEEDS_DENIED and not play.hosts.denied:
@@ -275,12 +306,12 @@ def _why_not(play: _Round, attack: Attack) -> str:
     return ""
 
 
-def _tried(play: _Round) -> list[str]:
+def _tried(play: Round) -> list[str]:
     return [each.id for each in play.attacks if not _why_not(play, each)]
 
 
 def _judged(
-    play: _Round, said: dict[str, Said], seen: list[Sighting], proofs: dict[str, str]
+    play: Round, said: dict[str, Said], seen: list[Sighting], proofs: dict[str, str]
 ) -> list[Told]:
     told = []
     for attack in play.attacks:

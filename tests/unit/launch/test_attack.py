@@ -14,7 +14,7 @@ import pytest
 
 from aesp_proxy.launch.attack import agent
 from aesp_proxy.launch.attack.canary import Canaries, answer_to, is_whole
-from aesp_proxy.launch.attack.catalogue import CATALOGUE
+from aesp_proxy.launch.attack.catalogue import CAPTURED, CATALOGUE, UNWALLED
 from aesp_proxy.launch.attack.direct import question
 from aesp_proxy.launch.attack.judge import Outcome, Said, Sighting, judge, seen_by
 from aesp_proxy.launch.attack.plan import Plan
@@ -27,12 +27,15 @@ TOKEN = "ghp_" + "aB3" * 12
 def test_every_attack_has_the_row_and_the_words_of_a_case():
     cases = [tomllib.loads(path.read_text("utf-8")) for path in CASES.glob("*.toml")]
     known = {(case["row"], case["attack"]) for case in cases}
-    assert {(each.row, each.name) for each in CATALOGUE if not each.passes} <= known
+    every = (*CATALOGUE, *CAPTURED)
+    assert {(each.row, each.name) for each in every if not each.passes} <= known
 
 
 def test_every_attack_is_one_that_the_attacker_can_make_and_the_other_way_round():
     assert len(BY_ID) == len(CATALOGUE)
-    assert set(agent.ATTEMPTS) == set(BY_ID)
+    assert set(agent.ATTEMPTS) == set(BY_ID) | {each.id for each in CAPTURED}
+    assert set(BY_ID) & {each.id for each in CAPTURED} == set()
+    assert set(BY_ID) > UNWALLED
 
 
 def sighting(body, head=b"POST / HTTP/1.1\r\n\r\n"):

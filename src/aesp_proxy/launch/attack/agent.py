@@ -15,11 +15,17 @@ if __name__ == "__main__":
     # Isolated as it starts, it finds Python's own modules and, after them, ours.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__)))))  # noqa: PTH120
 
-from aesp_proxy.launch.attack import direct, kernel_calls, proxied, secrets_out
+from aesp_proxy.launch.attack import captured, direct, kernel_calls, proxied, secrets_out
 from aesp_proxy.launch.attack.plan import CannotTryError, Plan, ProvenError
 from aesp_proxy.launch.attack.wire import RefusedError
 
-ATTEMPTS = {**direct.ATTEMPTS, **kernel_calls.ATTEMPTS, **proxied.ATTEMPTS, **secrets_out.ATTEMPTS}
+ATTEMPTS = {
+    **direct.ATTEMPTS,
+    **kernel_calls.ATTEMPTS,
+    **proxied.ATTEMPTS,
+    **secrets_out.ATTEMPTS,
+    **captured.ATTEMPTS,
+}
 
 
 def attempt(plan: Plan, name: str) -> dict[str, str]:
@@ -39,13 +45,17 @@ def attempt(plan: Plan, name: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Try all that the plan asks for."""
+    """Try all that the plan of a file asks for."""
     with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123
-        plan = Plan(**json.load(file))
+        tell(Plan(**json.load(file)))
+    return 0
+
+
+def tell(plan: Plan) -> None:
+    """Try all that the plan asks for, and say of each what became of it."""
     for name in plan.tokens:
         sys.stdout.write(json.dumps(attempt(plan, name)) + "\n")
         sys.stdout.flush()
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from aesp_proxy.launch.attack.judge import Sighting
 
@@ -32,10 +32,23 @@ _HANDSHAKE: Final = 0x16
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
+class Place(NamedTuple):
+    """The addresses that canaries listen on."""
+
+    four: str = HERE
+    six: str = "::1"
+    low: str = LOW_HOST
+    low_tcp: tuple[int, ...] = LOW_TCP
+    name: str = "of loopback"
+
+
 class Canaries:
     """All canaries of one round, and what they saw."""
 
-    def __init__(self, directory: Path, tls: ssl.SSLContext, name: str) -> None:
+    def __init__(
+        self, directory: Path, tls: ssl.SSLContext, name: str, place: Place | None = None
+    ) -> None:
+        self._place = place or Place()
         self._directory = directory
         self._tls = tls
         self.abstract = name
@@ -58,17 +71,19 @@ class Canaries:
         self._sockets.close()
 
     def _open(self) -> None:
-        self.tcp_ports = [self._stream(HERE, 0, "a TCP port of loopback") for _ in range(3)]
-        self.hidden_port = self._stream(HERE, 0, "a TCP port that nobody told of")
-        self.plain_port = self._stream(HERE, 0, "the origin in the clear")
-        self.tls_port = self._stream(HERE, 0, "the origin")
-        self.tcp6_port = self._perhaps(lambda: self._stream("::1", 0, "a TCP port over IPv6"))
-        self.udp_port = self._datagram(HERE, 0, "a UDP port of loopback")
-        self.dns_port = self._datagram(HERE, 0, "the resolver")
-        for port in LOW_TCP:
-            self._low("tcp", partial(self._stream, LOW_HOST, port, f"TCP port {port}"))
+        here, six, low, low_tcp, name = self._place
+        self.tcp_ports = [self._stream(here, 0, f"a TCP port {name}") for _ in range(3)]
+        self.hidden_port = self._stream(here, 0, "a TCP port that nobody told of")
+        self.plain_port = self._stream(here, 0, "the origin in the clear")
+        self.tls_port = self._stream(here, 0, "the origin")
+        self.tcp6_port = self._perhaps(lambda: self._stream(six, 0, "a TCP port over IPv6"))
+        self.udp_port = self._datagram(here, 0, f"a UDP port {name}")
+        self.udp6_port = self._perhaps(lambda: self._datagram(six, 0, f"a UDP port {name}, IPv6"))
+        self.dns_port = self._datagram(here, 0, "the resolver")
+        for port in low_tcp:
+            self._low("tcp", partial(self._stream, low, port, f"TCP port {port} {name}"))
         for port in LOW_UDP:
-            self._low("udp", partial(self._datagram, LOW_HOST, port, f"UDP port {port}"))
+            self._low("udp", partial(self._datagram, low, port, f"UDP port {port} {name}"))
         self.unix_path = str(self._directory / "canary.sock")
         self._unix(self.unix_path, socket.SOCK_STREAM, "a unix socket")
         self._unix(self.unix_path + ".datagrams", socket.SOCK_DGRAM, "a unix socket of datagrams")
@@ -94,7 +109,8 @@ class Canaries:
         return int(sock.getsockname()[1])
 
     def _datagram(self, host: str, port: int, place: str) -> int:
-        sock = self._bound(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), (host, port))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = self._bound(socket.socket(family, socket.SOCK_DGRAM), (host, port))
         self._start(self._receive, sock, place)
         return int(sock.getsockname()[1])
 

@@ -119,3 +119,36 @@ CATALOGUE: Final[tuple[Attack, ...]] = (
     Attack("write-policy", 29, _RULES, "writes the policy"),
     Attack("read-ca-key", 29, _RULES, "reads the key of the host CA"),
 )  # fmt: skip
+"""What the agent of a ``run`` tries."""
+
+CAPTURED: Final[tuple[Attack, ...]] = (
+    Attack("captured-control", 0, "What is allowed", "a request to an allowed host, captured",
+           passes=True, is_proxied=True),
+    _proxied("captured-other-host", 1, "Domain fronting",
+             "captured: TLS names an allowed host, Host another"),
+    _proxied("captured-other-name", 13, _SOCKETS,
+             "captured: TLS to a host that is not allowed"),
+    _proxied("captured-no-name", 3, "No SNI",
+             "captured: TLS without a server name"),
+    _proxied("captured-plain", 12, "Plain HTTP past a check of CONNECT only",
+             "captured: HTTP to a host that is not allowed"),
+    Attack("captured-raw", 13, _SOCKETS,
+             "captured: neither TLS nor HTTP, to a port of no service"),
+    Attack("captured-ipv6", 13, _SOCKETS,
+             "captured: IPv6, and an IPv4 address inside one"),
+    Attack("captured-device", 13, _SOCKETS,
+             "captured: a socket bound to the device that leads out"),
+    Attack("captured-udp", 13, _SOCKETS,
+             "captured: datagrams"),
+    Attack("captured-quic", 4, "QUIC and HTTP/3",
+             "captured: QUIC"),
+    Attack("captured-dns", 14, "DNS tunnelling",
+             "captured: a resolver of its own choice, UDP and TCP"),
+)  # fmt: skip
+"""What a captured user tries besides, past whom nothing stands but packet rules."""
+
+UNWALLED: Final = frozenset({
+    "netlink", "vsock", "leaked-descriptor", "unix-path", "unix-abstract", "unix-datagrams",
+    "known-sockets", "io-uring", "odd-calls", "own-namespaces", "mount", "privileges",
+})  # fmt: skip
+"""What only the walls of ``run`` stop: capture takes connections and nothing else."""

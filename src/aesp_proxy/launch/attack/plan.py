@@ -19,7 +19,9 @@ class Plan(NamedTuple):
     ``tokens`` maps an attack to what its canary would see. Ports are on 127.0.0.1, those
     of ``low`` (by protocol) on ``low_host``. An empty host, path or port is not there.
     ``victims`` maps an attack to a process outside, which holds the descriptor ``held``
-    to a canary.
+    to a canary. ``outside4`` and ``outside6`` are the addresses of canaries of a world
+    beyond ``device``, for a captured user: TCP on 53, 80, 443 and ``outside_tcp``, UDP on
+    53, 443 and ``outside_udp``, and of IPv6 ``outside_tcp6`` and ``outside_udp6``.
     """
 
     tokens: dict[str, str]
@@ -42,3 +44,10 @@ class Plan(NamedTuple):
     tls_port: int
     policy: str
     ca_key: str
+    outside4: str = ""
+    outside6: str = ""
+    outside_tcp: int = 0
+    outside_tcp6: int = 0
+    outside_udp: int = 0
+    outside_udp6: int = 0
+    device: str = ""
