@@ -19,7 +19,7 @@ from benchmarks.report import Part
 
 NAMES = (
     "decide", "policy", "replay", "scan", "quality", "egress", "record", "aggregator", "log",
-    "files", "watch",
+    "files", "watch", "events",
 )  # fmt: skip
 FOLDER = Path(__file__).resolve().parent
 RUN_S_MAX = 900.0

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from aesp_proxy.aggregator.ports import EventCount, EventRow
 from aesp_proxy.aggregator.store import clickhouse_sql as sql
 from aesp_proxy.aggregator.store.clickhouse_block import Block
-from aesp_proxy.errors import UnavailableError
+from aesp_proxy.errors import ConfigError, RecordError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 GROUP_ROWS_MAX: Final = 200_000
 GROUP_BYTES_MAX: Final = 64 * 1024 * 1024
 HOURS_MAX: Final = 10_000
+# So few are looked into without asking which of them have rows.
+FEW_HOURS: Final = 3
 GROWTH: Final = 8
 QUERY_S_MAX: Final = 60.0
 
@@ -69,9 +71,16 @@ class ClickHouseIndex:
         return ClickHouseIndex(self._runner, query_s_max=min(query_s_max, self._query_s_max))
 
     def create(self) -> None:
-        """Make the tables where they are not there."""
+        """Make the tables where they are not there; ConfigError where ClickHouse is too old."""
         for text in sql.SCHEMA:
-            self._runner.tell(sql.Statement(text=text))
+            try:
+                self._runner.tell(sql.Statement(text=text))
+            except RecordError as error:
+                raise ConfigError(
+                    f"cannot have our tables: {error.message}",
+                    where=error.where,
+                    remedy="needs ClickHouse 26.2 or later",
+                ) from error
 
     def drop(self) -> None:
         """Throw the events away: they are derived."""
@@ -147,7 +156,10 @@ class ClickHouseIndex:
 
     def _windows(self, query: EventQuery, end_s: float) -> Iterator[tuple[int, int]]:
         """Yield spans of hours from the newest back: few at first, eightfold each time."""
-        newest = sql.bounds_of(query)[1] // sql.HOUR_NS
+        oldest, newest = (bound // sql.HOUR_NS for bound in sql.bounds_of(query))
+        if 0 <= newest < oldest + FEW_HOURS:
+            yield oldest, newest
+            return
         wanted = 1
         while newest >= 0:
             hours = self._ask(sql.hours_with_rows(query, newest, limit=HOURS_MAX), end_s)
