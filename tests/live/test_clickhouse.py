@@ -5,7 +5,9 @@ The engine is ClickHouse itself (``chdb``); the HTTP server before it is emulate
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ormsgpack
 import pytest
 from clickhouse_emulator import PASSWORD, USER, Emulator, emulated, server_tls
 from hypothesis import HealthCheck, given, settings
@@ -310,6 +313,31 @@ def test_values_travel_beside_the_statement(lab: Lab) -> None:
     texts = [seen.pop("statement") for seen in lab.emulator.seen]
     assert any("needle" in str(seen) for seen in lab.emulator.seen)
     assert "needle" not in str(texts)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ["find", [None] * 2 + [""] * 10 + ["5; SELECT 1", None], (), 5.0],
+        ["drop", [], (), 5.0],
+        ["count", [None] * 2 + [""] * 10 + [5, None], ("kind FROM numbers(1) --",), 5.0],
+        ["find", [], (), 5.0],
+        "nonsense",
+    ],
+    ids=["limit", "word", "by", "short", "form"],
+)
+def test_only_questions_are_answered_over_the_socket(lab: Lab, question: Any) -> None:
+    writer, reader = lab.emptied("socket")
+    writer.add(some(1, 2))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        folder = os.open(reader._path.parent, os.O_PATH)
+        connection.connect(f"/proc/self/fd/{folder}/{reader._path.name}")
+        os.close(folder)
+        connection.sendall(ormsgpack.packb(question))
+        connection.shutdown(socket.SHUT_WR)
+        data = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert ormsgpack.unpackb(data)[:1] == ["UnavailableError"]
+    assert total(reader) == 6
 
 
 WRITE = """

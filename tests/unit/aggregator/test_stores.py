@@ -12,10 +12,19 @@ import pytest
 
 import aesp_proxy.aggregator
 from aesp_proxy.aggregator.identity import DataDir
+from aesp_proxy.aggregator.ports import EventQuery
+from aesp_proxy.aggregator.store import clickhouse_embedded
 from aesp_proxy.aggregator.store.clickhouse_settings import ClickHouseSettings
 from aesp_proxy.aggregator.store_settings import KEYS, StoreSettings, load_store_settings
-from aesp_proxy.aggregator.stores import open_leases, open_objects
-from aesp_proxy.errors import ConfigError
+from aesp_proxy.aggregator.stores import (
+    index_position,
+    open_index,
+    open_index_reader,
+    open_leases,
+    open_objects,
+    prepare_index,
+)
+from aesp_proxy.errors import ConfigError, UnavailableError
 
 PACKAGE = Path(aesp_proxy.aggregator.__file__).parent.parent
 STORES = {"SqliteControl", "SqliteExports", "SqliteIndex", "SqliteIndexReader", "SqliteLedger"}
@@ -189,3 +198,23 @@ def test_every_setting_of_events_is_documented():
     of_events = [key for key in KEYS if key.startswith("events.")]
     assert of_events
     assert [key for key in of_events if f"`{key}`" not in page] == []
+
+
+def test_without_its_library_an_embedded_clickhouse_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(clickhouse_embedded, "find_spec", lambda _: None)
+    data = DataDir(tmp_path)
+    data.store_settings.write_text("events: {clickhouse: {embedded: true}}\n")
+    with pytest.raises(ConfigError, match=r"install aesp-proxy\[clickhouse\]"):
+        prepare_index(data)
+    with pytest.raises(ConfigError, match=r"install aesp-proxy\[clickhouse\]"):
+        open_index(data)
+
+
+def test_nobody_answers_for_an_embedded_clickhouse_that_no_process_has(tmp_path: Path):
+    data = DataDir(tmp_path)
+    data.store_settings.write_text("events: {clickhouse: {embedded: true}}\n")
+    assert index_position(data) == -1
+    with pytest.raises(UnavailableError, match="the index is not answering"):
+        open_index_reader(data).find(EventQuery())

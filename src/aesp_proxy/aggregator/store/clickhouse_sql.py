@@ -145,7 +145,7 @@ def hours_with_rows(query: EventQuery, newest: int, *, limit: int) -> Statement:
     where = [_HOURS, *_equal(query, _COUNTED, values)]
     return Statement(
         text=f"SELECT hour, count() FROM {EVENTS} WHERE {' AND '.join(where)}"
-        f" GROUP BY hour ORDER BY hour DESC LIMIT {limit}",
+        f" GROUP BY hour ORDER BY hour DESC LIMIT {limit:d}",
         values=values,
     )
 
@@ -164,7 +164,7 @@ def page(query: EventQuery, low: int, high: int, *, limit: int) -> Statement:
         )
     return Statement(
         text=f"SELECT {', '.join(SHOWN)} FROM {EVENTS} WHERE {' AND '.join(where)}"
-        f" ORDER BY time_ns DESC, origin DESC, epoch DESC, seq DESC LIMIT {limit}",
+        f" ORDER BY time_ns DESC, origin DESC, epoch DESC, seq DESC LIMIT {limit:d}",
         values=values,
     )
 
@@ -196,7 +196,7 @@ def counts(query: EventQuery, by: tuple[str, ...]) -> Statement:
     )
     return Statement(
         text=f"SELECT {', '.join(['sum(c) AS n', *keys])} FROM ({parts}){grouped}"
-        f" HAVING n > 0 ORDER BY {', '.join(['n DESC', *keys])} LIMIT {query.limit}",
+        f" HAVING n > 0 ORDER BY {', '.join(['n DESC', *keys])} LIMIT {query.limit:d}",
         values=values,
     )
 
