@@ -102,7 +102,7 @@ class Region:
     @classmethod
     def make(cls, root: Path) -> Region:
         data = prepare(root / "data", now=datetime.now(UTC))
-        ensure_log_key(data, "agg.example")
+        ensure_log_key(data)
         lines = []
         witnesses = [Witness(root / f"w{number}") for number in range(3)]
         for witness in witnesses:

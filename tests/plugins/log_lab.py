@@ -112,6 +112,8 @@ class Shelf:
 class Objects:
     """An object store in memory; ``fault`` may fail a write, before, after or half way."""
 
+    by_hash = False
+
     kept: dict[str, bytes] = field(default_factory=dict)
     fault: Callable[[int], str] = lambda _: ""
     writes: int = 0

@@ -98,7 +98,7 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
         stack.callback(lock.release)
         names = _names(options)
         ensure_server_certificate(data, names, now=datetime.now(UTC))
-        ensure_log_key(data, names[0])
+        ensure_log_key(data)
         load_log_keys(data)
         load_log_policy(data)
         listener = bind(options.host, options.port)

@@ -122,10 +122,8 @@ def _broken(file: str, why: str) -> str:
 
 
 def _log(log: dict[str, Any]) -> str:
-    told = (
-        f"log of {log['origin'] or 'the aggregator'}: {log['size']} entries, batch {log['batch']}"
-    )
-    proved = f"{told} of ours proved to be in it"
+    name = log["origin"] or "of the aggregator"
+    proved = f"log {name}: {log['size']} entries, proved to hold our batch {log['batch']}"
     if log["cosigned"]:
         proved += f", cosigned by {', '.join(log['cosigned'])}"
     return f"{proved}; ALARM: {log['alarm']}" if log["alarm"] else proved

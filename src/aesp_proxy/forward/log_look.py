@@ -26,7 +26,7 @@ from aesp_proxy.record.tlog.policy import LogPolicy, parse_policy
 
 EVERY_S: Final = 300.0
 SOON_S: Final = 15.0
-"""When a batch waits for the log, or an alarm stands."""
+"""When a batch waits for the log, or something is wrong with it."""
 ALARM_EVENT: Final = "audit.log_alarm"
 POLICY: Final = "log.policy"
 
@@ -55,7 +55,7 @@ class LogLook:
             self._next_s = mono_s + EVERY_S
             _tell(str(error))
             return
-        is_open = self.seen.waiting or self.seen.alarm
+        is_open = self.seen.waiting or self.seen.alarm or self.seen.hidden_s
         self._next_s = mono_s + (SOON_S if is_open else EVERY_S)
         if self.seen.alarm != before.alarm:
             self._record(self.seen)

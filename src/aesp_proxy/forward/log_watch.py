@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from aesp_proxy.errors import InputError, RecordError, TrustError, UnavailableError
+from aesp_proxy.errors import InputError, RecordError, TrustError
 from aesp_proxy.forward.transport import Answer
 from aesp_proxy.record.files import OS_FILES, Files, write_durable
 from aesp_proxy.record.merkle import verify_consistency
@@ -27,6 +27,7 @@ from aesp_proxy.record.tlog.policy import LogPolicy
 from aesp_proxy.record.tlog.proof import LogProof, parse_hash_lines, parse_proof, verify_proof
 
 LATE_S: Final = 600.0
+COUNTS_S_MAX: Final = 60.0
 EVIDENCE_MAX: Final = 16
 
 
@@ -35,7 +36,8 @@ class LogSeen:
     """How the log stands for this host; ``alarm`` is why it is not to be trusted.
 
     ``batch`` is the newest of ours that is proved to be in it; ``waiting`` one that is not
-    yet, since ``waiting_s`` (UTC seconds); ``hidden_s`` since when no log is shown, 0 for not.
+    yet, and ``waiting_s`` for how long, counted only while the aggregator could be asked;
+    ``hidden_s`` in the same way, for how long it has shown no log.
     """
 
     origin: str = ""
@@ -88,13 +90,15 @@ class LogWatch:
     def look(self, *, now_s: float) -> LogSeen:
         """Ask for the log and check it; give how it stands, kept durably.
 
-        UnavailableError when the aggregator cannot be asked, RecordError when what was seen
-        cannot be kept.
+        UnavailableError (of ``get``) when the aggregator cannot be reached, RecordError when
+        what was seen cannot be kept.
         """
         before = self.seen()
         waiting = before.waiting or self._own.covered()
-        since_s = before.waiting_s if before.waiting else now_s
-        state = replace(before, at_s=now_s, waiting=waiting, waiting_s=since_s)
+        # What lies between two looks counts up to a minute: an outage is nobody's fault.
+        gone_s = min(max(0.0, now_s - before.at_s), COUNTS_S_MAX) if before.at_s else 0.0
+        waited_s = before.waiting_s + gone_s if before.waiting else 0.0
+        state = replace(before, at_s=now_s, waiting=waiting, waiting_s=waited_s)
         answer = b""
         try:
             kept = self.kept()
@@ -104,7 +108,7 @@ class LogWatch:
             self._keep_evidence(answer, kept=before)
             state = replace(state, alarm=str(error))
         except _HiddenError:
-            state = self._hidden(replace(state, hidden_s=state.hidden_s or now_s), now_s)
+            state = self._hidden(replace(state, hidden_s=before.hidden_s + gone_s))
         self._write("seen.json", json.dumps(asdict(state)).encode())
         return state
 
@@ -128,11 +132,9 @@ class LogWatch:
 
     def _ask(self, batch_no: int, since: int) -> bytes:
         answer = self._get(f"log/proof?batch={batch_no}&since={since}")
-        if answer.status == 200:
-            return answer.body
-        if answer.status in {400, 403, 404, 410}:
-            raise _HiddenError
-        raise UnavailableError(f"the aggregator answers {answer.status} when asked for its log")
+        if answer.status != 200:
+            raise _HiddenError  # whatever it says: it takes batches and does not show this
+        return answer.body
 
     def _believe(self, state: LogSeen, kept: Checkpoint | None, shown: Shown) -> LogSeen:
         keys = read_key_list(shown.keys, public_key=self._receipt_key)
@@ -154,7 +156,7 @@ class LogWatch:
         if leaf is None:  # nothing is receipted yet, or it was released meanwhile
             return replace(state, waiting=0, waiting_s=0.0, alarm="")
         if shown.proof is None:
-            late = state.at_s - state.waiting_s > self._late_s
+            late = state.waiting_s > self._late_s
             alarm = f"the log leaves out batch {state.waiting}, which was receipted" if late else ""
             return replace(state, alarm=alarm)
         if shown.proof.note.text != shown.note.text:
@@ -163,9 +165,9 @@ class LogWatch:
         self._write("proof", shown.proof.encode())
         return replace(state, batch=state.waiting, waiting=0, waiting_s=0.0, alarm="")
 
-    def _hidden(self, state: LogSeen, now_s: float) -> LogSeen:
+    def _hidden(self, state: LogSeen) -> LogSeen:
         # An aggregator that never had a log is an old one; one that had is hiding it.
-        if state.size and now_s - state.hidden_s > self._late_s:
+        if state.size and state.hidden_s > self._late_s:
             return replace(state, alarm="the aggregator does not show its log any more")
         return state
 

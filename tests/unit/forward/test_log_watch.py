@@ -56,6 +56,16 @@ class Host:
         )
         return watch.look(now_s=self.now_s)
 
+    def look_until_late(self) -> LogSeen:
+        """Look every minute until what is missing has been missing for too long."""
+        assert self.look().alarm == ""
+        return self.seen_after(LATE_S + 60)
+
+    def seen_after(self, total_s: float) -> LogSeen:
+        for _ in range(int(total_s // 60)):
+            seen = self.look()
+        return seen
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
@@ -100,7 +110,7 @@ def test_a_batch_that_is_left_out_after_its_receipt_is_an_alarm(host: Host):
     dropped = host.region.shelf.batches.pop()
     host.region.accept(4, origin="h-two")
     assert host.look().alarm == ""
-    seen = host.look(LATE_S + 1)
+    seen = host.look_until_late()
     assert seen.alarm == "the log leaves out batch 3, which was receipted"
     # Put back among the stored ones, with the proof of the entry that took its place.
     host.region.shelf.batches.append(dropped)
@@ -118,7 +128,7 @@ def test_a_log_that_stands_still_is_an_alarm(host: Host):
         status=200, body=json.dumps({**json.loads(frozen.body), "proof": None}).encode()
     )
     assert host.look().alarm == ""
-    assert "leaves out batch 3" in host.look(LATE_S + 1).alarm
+    assert "leaves out batch 3" in host.look_until_late().alarm
 
 
 def test_a_rewritten_history_is_an_alarm_and_never_believed(host: Host):
@@ -170,12 +180,12 @@ def test_two_views_for_two_hosts_are_seen_where_witnesses_are_asked_for(tmp_path
     assert "too few witnesses" in second.look().alarm
 
 
-def test_a_log_that_was_shown_and_is_hidden_is_an_alarm(host: Host):
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_a_log_that_was_shown_and_is_hidden_is_an_alarm(host: Host, status: int):
     host.ship(2)
     host.look()
-    host.region.status = 404
-    assert host.look().alarm == ""
-    assert "does not show its log" in host.look(LATE_S + 1).alarm
+    host.region.status = status
+    assert "does not show its log" in host.look_until_late().alarm
     host.region.status = 200
     assert host.look().alarm == ""
 
@@ -183,17 +193,33 @@ def test_a_log_that_was_shown_and_is_hidden_is_an_alarm(host: Host):
 def test_an_aggregator_that_never_had_a_log_is_no_alarm(host: Host):
     host.ship(1)
     host.region.status = 404
+    assert host.seen_after(LATE_S * 3).alarm == ""
+
+
+def test_an_outage_while_a_batch_waits_is_no_alarm(host: Host):
+    host.ship(1)
+    host.ship(1, logged=False)
+    assert host.look().waiting == 2
+    host.get = nobody
+    with pytest.raises(UnavailableError):
+        host.look(LATE_S * 6)
+    host.get = None
     assert host.look().alarm == ""
-    assert host.look(LATE_S * 10).alarm == ""
+    host.region.log()
+    assert host.look().batch == 2
+
+
+def nobody(_: str) -> Answer:
+    raise UnavailableError("the aggregator cannot be reached")
 
 
 def test_who_cannot_be_asked_is_no_alarm_and_changes_nothing(host: Host):
     host.ship(1)
     before = host.look()
-    host.region.status = 503
+    host.get = nobody
     with pytest.raises(UnavailableError):
         host.look()
-    host.region.status = 200
+    host.get = None
     assert host.look().batch == before.batch
 
 

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -23,7 +24,7 @@ from aesp_proxy.aggregator.log.prove import LogProver, watch_answer
 from aesp_proxy.aggregator.log.store import CHECKPOINT_KEY, PREFIX, LogStore
 from aesp_proxy.aggregator.ports import Role
 from aesp_proxy.aggregator.stores import open_ledger_reader
-from aesp_proxy.errors import InputError
+from aesp_proxy.errors import InputError, TrustError
 from aesp_proxy.record.tlog.key_list import sign_key_list
 from aesp_proxy.record.tlog.note import parse_decimal
 from aesp_proxy.record.tlog.tile import parse_tile_path
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 AT_ONCE_MAX: Final = 4
 NOTE_TYPE: Final = "text/plain; charset=utf-8"
 TILE_TYPE: Final = "application/octet-stream"
+
+log = structlog.get_logger(__name__)
+
 _FOR_EVER: Final = "private, max-age=31536000, immutable"
 _NOT_LONG: Final = "no-cache"
 
@@ -100,7 +104,11 @@ class LogApi:
         batch_no = parse_decimal(asked.get("batch", "0"), "batch")
         since = parse_decimal(asked.get("since", "0"), "since")
         async with self.turns:
-            answer = await run_in_threadpool(self._prove, origin, batch_no, since)
+            try:
+                answer = await run_in_threadpool(self._prove, origin, batch_no, since)
+            except TrustError as error:
+                log.critical("proof_failed", origin=origin, batch_no=batch_no, error=str(error))
+                raise Refused(500, "proof_failed", str(error)) from error
         return JSONResponse(answer)
 
     def _key_list(self) -> bytes:

@@ -145,9 +145,11 @@ class Integrator:
             raise TrustError("the last entries of the log are not those of its tiles")
         self._position = place_of(entries[-1], self.ledger).position
         self._entries = [] if bundle.width == TILE_WIDTH else entries
-        # Which partial tiles an earlier process has left is not known: all that could be.
+        # Which partial tiles an earlier process has left is not known: all that could be,
+        # but for a store where looking costs more than a few of them do.
         for tile in [*(tile for tile, _ in self._edge.tiles()), bundle]:
-            self._partial[tile.level, tile.index] = set(range(1, TILE_WIDTH))
+            widths = {tile.width} if self.store.is_shared else set(range(1, TILE_WIDTH))
+            self._partial[tile.level, tile.index] = widths
 
     def _tidy(self, written: list[Tile]) -> None:
         for tile in written:

@@ -8,9 +8,11 @@ An old key is dropped by the operator, when everyone who verifies has the new on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
 
 from aesp_proxy import keys
+from aesp_proxy.aggregator.identity import load_receipt_key
 from aesp_proxy.aggregator.log.store import LogStore
 from aesp_proxy.aggregator.stores import open_objects
 from aesp_proxy.errors import ConfigError
@@ -29,6 +31,8 @@ from aesp_proxy.record.tlog.note import (
 
 if TYPE_CHECKING:
     from aesp_proxy.aggregator.identity import DataDir
+
+_FIRST_KEY_DOMAIN: Final = b"aesp-proxy first log key v1\x00"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +56,18 @@ class LogKeys:
         return Note(text=text, signatures=tuple(sign_text(text, k, time_s=0) for k in self.signing))
 
 
-def ensure_log_key(data: DataDir, name: str) -> None:
-    """Make the log's first key where there is none; the log is called ``NAME/log``."""
+def ensure_log_key(data: DataDir) -> None:
+    """Make the log's first key where there is none.
+
+    Name and key come from the receipt key: aggregators of one region, which share that, have
+    one log without another word.
+    """
     if not data.log_key.exists():
-        _write(data, (signing_key(f"{name}/log", KeyType.ED25519, new_seed()),))
+        receipt_key = load_receipt_key(data)
+        # Ed25519 is deterministic (RFC 8032), and nothing else signs this domain.
+        seed = sha256(receipt_key.sign(_FIRST_KEY_DOMAIN)).digest()
+        name = f"aesp-proxy/{receipt_key.key_id}/log"
+        _write(data, (signing_key(name, KeyType.ED25519, seed),))
 
 
 def load_log_keys(data: DataDir) -> LogKeys:

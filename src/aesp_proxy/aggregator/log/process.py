@@ -90,7 +90,7 @@ def keep_log(data: DataDir, *, wake: int, held: Callable[[], bool]) -> None:
         stack.callback(publisher.close)
         integrator = Integrator(ledger=ledger, store=store, keys=load_log_keys(data))
         integrator.start()
-        said = LogStatus()
+        said: LogStatus | None = None  # what an earlier process has said may not hold any more
         more = True
         while more:
             begun_s = time.monotonic()
@@ -102,19 +102,19 @@ def keep_log(data: DataDir, *, wake: int, held: Callable[[], bool]) -> None:
 
 
 def _round(
-    data: DataDir, integrator: Integrator, publisher: Publisher, said: LogStatus
+    data: DataDir, integrator: Integrator, publisher: Publisher, said: LogStatus | None
 ) -> LogStatus:
     """Log what there is, publishing now and then on the way; return what was said."""
-    more = True
-    while more:
-        end_s = time.monotonic() + EVERY_S
+    while True:
+        end_s, more = time.monotonic() + EVERY_S, True
         while more and time.monotonic() < end_s:
             more = integrator.step()
         status = publisher.publish(integrator.note)
         if status != said:
             write_log_status(data, status)
         said = status
-    return said
+        if not more:
+            return status
 
 
 def _wait(wake: int, *, not_before_s: float, idle_s: float) -> bool:

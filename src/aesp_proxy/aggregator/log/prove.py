@@ -35,7 +35,10 @@ class LogProver:
         number, at = divmod(index, TILE_WIDTH)
         if number not in self._bundles:
             tile = tile_at(None, number, self.size)
-            self._bundles[number] = split_entries(self._store.read(tile), tile.width)
+            try:
+                self._bundles[number] = split_entries(self._store.read(tile), tile.width)
+            except InputError as error:
+                raise TrustError(f"{tile.path} of the log is damaged: {error.message}") from error
         return self._bundles[number][at]
 
     def index_of(self, place: BatchPlace) -> int | None:
@@ -64,7 +67,10 @@ class LogProver:
         index = self.index_of(place)
         if index is None:
             return None
-        path = tuple(self._tree.inclusion(index))
+        try:
+            path = tuple(self._tree.inclusion(index))
+        except InputError as error:
+            raise TrustError(f"a tile of the log is damaged: {error.message}") from error
         return LogProof(index=index, path=path, note=self.note)
 
     def consistency(self, old_size: int) -> list[bytes]:

@@ -32,6 +32,11 @@ class LogStore:
     def __init__(self, objects: ObjectStore, *, held: Callable[[], bool] = lambda: True) -> None:
         self._objects, self._held = objects, held
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether asking for an object that may not be there costs a round trip."""
+        return self._objects.by_hash
+
     def published(self) -> Note | None:
         """Return the checkpoint that everyone sees; RecordError when it is damaged."""
         return self._note(CHECKPOINT_KEY)

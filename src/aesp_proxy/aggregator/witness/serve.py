@@ -29,6 +29,7 @@ from aesp_proxy.errors import AespError, ConfigError, InputError, UnavailableErr
 from aesp_proxy.record.tlog.witness import (
     REQUEST_BYTES_MAX,
     SIZE_TYPE,
+    AddCheckpoint,
     Refused,
     parse_add_checkpoint,
 )
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 BODY_S_MAX: Final = 10.0
+SAY_EVERY_S: Final = 1.0
+ORIGIN_CHARS_MAX: Final = 120
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +63,7 @@ class WitnessOptions:
 
 def witness_app(state: WitnessState, *, time_s: Callable[[], int]) -> ASGIApp:
     """Make the application."""
+    told = _Refusals()
 
     async def add_checkpoint(request: Request) -> Response:
         try:
@@ -75,13 +79,7 @@ def witness_app(state: WitnessState, *, time_s: Callable[[], int]) -> ASGIApp:
             log.critical("not_cosigned", error=str(error))
             return _plain(500, "what is cosigned cannot be kept")
         if isinstance(answer, Refused):
-            log.warning(
-                "checkpoint_refused",
-                origin=asked.checkpoint.origin,
-                size=asked.checkpoint.size,
-                status=answer.status,
-                message=answer.message,
-            )
+            told.refused(asked, answer)
             if answer.size is not None:
                 return Response(f"{answer.size}\n", status_code=409, media_type=SIZE_TYPE)
             return _plain(answer.status, answer.message)
@@ -96,6 +94,28 @@ def witness_app(state: WitnessState, *, time_s: Callable[[], int]) -> ASGIApp:
             Route("/health", health, methods=["GET"]),
         ]
     )
+
+
+class _Refusals:
+    """Says what was refused, at most a line a second: strangers may ask, and fill no disk."""
+
+    def __init__(self) -> None:
+        self._untold, self._told_s = 0, float("-inf")
+
+    def refused(self, asked: AddCheckpoint, answer: Refused) -> None:
+        self._untold += 1
+        now_s = time.monotonic()
+        if now_s - self._told_s < SAY_EVERY_S:
+            return
+        log.warning(
+            "checkpoint_refused",
+            refusals=self._untold,
+            origin=asked.checkpoint.origin[:ORIGIN_CHARS_MAX],
+            size=asked.checkpoint.size,
+            status=answer.status,
+            message=answer.message,
+        )
+        self._untold, self._told_s = 0, now_s
 
 
 def serve_witness(options: WitnessOptions, *, announce: Callable[[str, int], None]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from siem_lab import SealingHost, storing
 
-from aesp_proxy.aggregator.identity import DataDir
+from aesp_proxy.aggregator.identity import DataDir, prepare
 from aesp_proxy.aggregator.log.check import check_log
 from aesp_proxy.aggregator.log.integrate import Integrator
 from aesp_proxy.aggregator.log.keys import ensure_log_key, load_log_keys, retire, rotate
@@ -106,7 +108,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         for _ in range(5):
             store(host, 3)
     enrolled(data, host)
-    ensure_log_key(data, "agg.example")
+    ensure_log_key(data)
     log_all(data, cosigned=True)
     return World(data=data, host=host, proof=event_proof(data, "h-one/1/8"), directory=root)
 
@@ -115,7 +117,7 @@ def test_a_proof_names_the_event_its_batch_and_its_entry(world: World):
     done = world.verify("--log-key", world.log_key, "--key", world.host_key)
     assert done.return_value == 0, done.output
     assert "h-one/1/8 in batch 3" in done.output
-    assert "entry 2 of 5 of agg.example/log" in done.output
+    assert f"entry 2 of 5 of {load_log_keys(world.data).origin}" in done.output
     assert "\x1b" not in done.output
 
 
@@ -124,7 +126,7 @@ def test_the_answer_as_json_has_the_record_and_who_cosigned(world: World):
     done = world.verify(*keys, "--json")
     said = json.loads(done.stdout)
     assert said["log"] == {
-        "origin": "agg.example/log",
+        "origin": load_log_keys(world.data).origin,
         "index": 2,
         "size": 5,
         "witnesses": ["witness.example/w"],
@@ -149,7 +151,7 @@ def test_without_a_log_key_the_proof_says_what_it_does_not_prove(world: World):
     assert "came from the proof itself" in done.output
 
 
-OTHER_LOG = str(signing_key("agg.example/log", KeyType.ED25519, b"\x03" * 32).public)
+OTHER_LOG = str(signing_key("other.example/log", KeyType.ED25519, b"\x03" * 32).public)
 OTHER_WITNESS = str(signing_key("w2.example", KeyType.COSIGNATURE, b"\x04" * 32).public)
 
 
@@ -261,13 +263,29 @@ def test_the_whole_log_is_proved_and_a_changed_entry_found(world: World, tmp_pat
         tile.write_bytes(content)
 
 
+def test_aggregators_that_share_the_receipt_key_have_one_log(tmp_path: Path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    data = prepare(first, now=datetime.now(UTC))
+    second.mkdir()
+    for name in ("ca", "receipts"):
+        shutil.copytree(first / name, second / name)
+    other = prepare(second, now=datetime.now(UTC))
+    third = prepare(tmp_path / "third", now=datetime.now(UTC))
+    for one in (data, other, third):
+        ensure_log_key(one)
+        ensure_log_key(one)
+    assert load_log_keys(data).public == load_log_keys(other).public
+    assert load_log_keys(data).public != load_log_keys(third).public
+    assert data.log_key.stat().st_mode & 0o077 == 0
+
+
 def test_the_key_is_handed_over_and_the_old_one_dropped_only_when_the_new_has_signed(
     tmp_path: Path,
 ):
     with storing(tmp_path / "data") as (data, store):
         store(host := SealingHost(PLAIN), 2)
     enrolled(data, host)
-    ensure_log_key(data, "agg.example")
+    ensure_log_key(data)
     log_all(data)
     with pytest.raises(ConfigError, match="one key only"):
         retire(data)
