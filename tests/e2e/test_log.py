@@ -244,8 +244,9 @@ def assert_static_files(region: Region, host: Host, url: str) -> None:
     ]
     for directory, path, status, media_type, caching in table:
         destination = load_destination(directory)
+        (address,) = destination.addresses
         peer = http.client.HTTPSConnection(
-            destination.host, destination.port, context=destination.tls, timeout=WAIT_S
+            address.host, address.port, context=destination.tls, timeout=WAIT_S
         )
         with contextlib.closing(peer):
             peer.request("GET", path)

@@ -39,7 +39,7 @@ _state_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def audit() -> None:
     """Read, verify and ship the record."""
 
