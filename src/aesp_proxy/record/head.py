@@ -19,6 +19,7 @@ from aesp_proxy.record.header import NO_HASH, BatchHeader, Flag
 CLOCK_BACK_NS_MAX: Final = 2_000_000_000
 OPEN_EPOCHS_MAX: Final = 4096
 _WITH_DROPPED: Final = 2
+_COUNT_END: Final = 1 << 63  # as the numbers of a header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def advance(head: Head, header: BatchHeader, header_hash: bytes) -> Head:
         next_seq[header.epoch] = header.first_seq + header.count
         epoch_max = max(epoch_max, header.epoch)
         if header.dropped:
-            dropped[header.epoch] = dropped.get(header.epoch, 0) + header.dropped
+            dropped[header.epoch] = _counted(dropped.get(header.epoch, 0) + header.dropped)
         if header.flags & Flag.EPOCH_ENDED:
             del next_seq[header.epoch]
             dropped.pop(header.epoch, None)
@@ -133,6 +134,12 @@ def advance(head: Head, header: BatchHeader, header_hash: bytes) -> Head:
         partial=head.partial,
         dropped=tuple(sorted(dropped.items())),
     )
+
+
+def _counted(lost: int) -> int:
+    if lost >= _COUNT_END:
+        raise ChainError(Fault.OVERSIZE, "more losses are declared than can be counted")
+    return lost
 
 
 def _check_seq(head: Head, header: BatchHeader) -> None:

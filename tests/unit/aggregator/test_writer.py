@@ -539,6 +539,34 @@ def test_what_is_odd_but_signed_is_accepted_and_noted(
     assert noted == [(2, notice)]
 
 
+def test_a_header_from_tomorrow_shuts_out_none_that_comes_after_it(
+    aggregator: Aggregator, chain: Any, enrol: Any
+) -> None:
+    identity = enrol(chain)
+    day_ns = 86_400 * 10**9
+    for stamp_ns in (NOW_NS + 365 * day_ns, NOW_NS, NOW_NS + 1):
+        aggregator.receipt(chain.take(header={"sealed_wall_ns": stamp_ns, "flags": 0}), identity)
+    noted = [(item.batch_no, item.notice) for item in aggregator.ledger.notices(chain.origin)]
+    assert noted == [(1, Notice.CLOCK_AHEAD), (2, Notice.CLOCK_BACK)]
+
+
+@pytest.mark.parametrize("dropped", [(1 << 63) - 1, 1 << 40])
+def test_absurd_losses_are_noted_or_refused_and_the_writer_goes_on(
+    aggregator: Aggregator, chain: Any, new_chain: Any, enrol: Any, dropped: int
+) -> None:
+    identity, other = enrol(chain), new_chain(origin="h-two")
+    honest = enrol(other)
+    aggregator.receipt(chain.take(header={"dropped": dropped}), identity)
+    following = encode_batch(chain.seal(header={"dropped": dropped}))
+    if dropped > 1 << 60:
+        assert aggregator.refusal(following, identity).kind is Refusal.OVERSIZE
+    else:
+        aggregator.receipt(following, identity)
+    assert aggregator.receipt(other.take(), honest).batch_no == 1
+    aggregator.restart()
+    assert aggregator.receipt(other.take(), honest).batch_no == 2
+
+
 def test_a_batch_over_the_limits_is_refused_before_it_is_inflated(
     small: Aggregator, chain: Any, enrol: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

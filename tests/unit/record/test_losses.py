@@ -14,9 +14,9 @@ from aesp_proxy.errors import RecordError
 from aesp_proxy.model.decision import Finding, Severity
 from aesp_proxy.model.record import CONTENT_KEY, NOT_READ_RAW, Outcome, Record, RecordKind
 from aesp_proxy.record.batch import decode_batch
-from aesp_proxy.record.faults import Fault
+from aesp_proxy.record.faults import ChainError, Fault
 from aesp_proxy.record.files import OsFiles
-from aesp_proxy.record.head import Head, decode_head, encode_head
+from aesp_proxy.record.head import Head, advance, decode_head, encode_head
 from aesp_proxy.record.header import BatchHeader, decode_header
 from aesp_proxy.record.journal import Journal, JournalOptions, Mode
 from aesp_proxy.record.losses import NO_LOSSES, Losable, Losses, losable_of, read_losses
@@ -341,6 +341,15 @@ def test_a_head_without_losses_is_packed_as_before(state) -> None:
     assert (encode_head(head)[1], head.dropped) == (2, ((1, 1),))
     assert decode_head(encode_head(head)) == head
     assert decode_head(encode_head(Head(origin="h", batch_no=3))).dropped == ()
+
+
+def test_more_losses_than_can_be_counted_are_refused_and_not_a_crash(chain) -> None:
+    chain.add(1, dropped=(1 << 63) - 1)
+    head = chain.head
+    assert decode_head(encode_head(head)) == head
+    header = decode_header(chain.add(1, dropped=1).header_bytes)
+    with pytest.raises(ChainError, match="more losses"):
+        advance(head, header, bytes(32))
 
 
 def test_losses_add_up_by_class() -> None:
