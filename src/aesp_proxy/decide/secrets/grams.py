@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 
 from aesp_proxy.decide.secrets.registered import Tier
 
-_SPARSE_BITS_MAX: Final = 21
-"""Up to this size (2 MiB) a table is made to be 1/256 full, beyond it 1/8."""
-_TABLE_BITS_MAX: Final = 23
-_TAG_BITS: Final = 16
-_MANY: Final = 0xFFFF
-_FEW: Final = 24
-"""So many marks are looked at one by one, more by numpy."""
+_TABLE_BITS_MAX: Final = 24
+_SPACE: Final = 16
+"""So many places a gram, while the table may grow: few grams share one then."""
+_EMPTY, _MANY = 0, 2
+"""What no tag is: tags are odd."""
 _RECENT_MAX: Final = 1 << 16
 _PLACE_BITS: Final = 10
 """Offset and length of a spelling are kept with its gram, each in so many bits."""
@@ -42,15 +40,15 @@ Place = tuple[int, int]
 class GramTable:
     """The grams of one tier.
 
-    ``_marks`` says of the upper bits of a hash whether a gram has them, ``_tags`` what the
-    next bits of that gram are (``_MANY`` where grams differ). ``_known`` is sorted, each
-    (hash, how far before the gram its spelling begins, the spelling's length) in one
-    number; ``_recent`` is what is not yet in it.
+    ``_tags`` says, at the upper bits of a hash, seven further bits of the gram that has them
+    (``_MANY`` where grams differ). ``_known`` is sorted, each (hash, how far before the gram
+    its spelling begins, the spelling's length) in one number; ``_recent`` is what is not
+    yet in it.
     """
 
     __slots__ = (
-        "_bits", "_factor", "_known", "_marks", "_multiplier", "_recent", "_tag_mask", "_tag_of",
-        "_tag_shift", "_tags", "_to_index", "_unit", "tier",
+        "_bits", "_factor", "_known", "_multiplier", "_recent", "_tags", "_to_index", "_to_tag",
+        "_unit", "tier",
     )  # fmt: skip
 
     def __init__(self, tier: Tier, multiplier: int) -> None:
@@ -63,15 +61,13 @@ class GramTable:
         self._size(0)
 
     def _size(self, bits: int) -> None:
-        """Make the tables for indices of ``bits``, empty."""
+        """Make the table for indices of ``bits``, empty."""
         tier = self.tier
         self._bits = bits
         self._to_index = self._unit(tier.gram_bytes * 8 - max(bits, 1))
-        self._tag_shift = max(0, tier.kept_bits - bits - _TAG_BITS)
-        self._tag_mask = (1 << min(tier.kept_bits - bits, _TAG_BITS)) - 1
-        self._marks: NDArray[np.bool_] = np.zeros(1 << bits, np.bool_)
-        self._tags: NDArray[np.uint16] = np.zeros(1 << bits, np.uint16)
-        self._tag_of = memoryview(self._tags)
+        below_bits = tier.gram_bytes * 8 - min(_TABLE_BITS_MAX, tier.kept_bits - 8)
+        self._to_tag = self._unit(below_bits - 8)
+        self._tags: NDArray[np.uint8] = np.zeros(1 << bits, np.uint8)
 
     @property
     def is_empty(self) -> bool:
@@ -94,9 +90,8 @@ class GramTable:
             self._mark(np.array(sorted(hashes), np.uint64))
 
     def _bits_for(self, total: int) -> int:
-        sparse, dense = (total * 256 - 1).bit_length(), (total * 8 - 1).bit_length()
-        most = min(_TABLE_BITS_MAX, self.tier.kept_bits - 8)
-        return min(max(min(sparse, _SPARSE_BITS_MAX), dense), most)
+        wanted = (total * _SPACE - 1).bit_length()
+        return min(wanted, _TABLE_BITS_MAX, self.tier.kept_bits - 8)
 
     def _merge(self, bits: int) -> None:
         """Sort what is recent into what is known, and make the tables large enough."""
@@ -110,21 +105,20 @@ class GramTable:
         self._recent = {}
 
     def _mark(self, grams: NDArray[np.uint64]) -> None:
-        """Mark grams, of which none comes twice."""
+        """Note the tags of grams, of which none comes twice."""
         index, tags = self._index(grams), self._tag(grams)
-        taken = self._marks[index] & (self._tags[index] != tags)
-        self._tags[index] = np.where(taken, np.uint16(_MANY), tags)
-        self._marks[index] = True
+        there = self._tags[index]
+        self._tags[index] = np.where((there == _EMPTY) | (there == tags), tags, np.uint8(_MANY))
         # Of two new ones at one index the last has left its tag.
-        lost = self._tags[index] != tags
-        self._tags[index[lost]] = _MANY
+        self._tags[index[self._tags[index] != tags]] = _MANY
 
     def _index(self, grams: NDArray[np.uint64]) -> NDArray[np.int64]:
         return (grams >> np.uint64(self.tier.kept_bits - self._bits)).view(np.int64)
 
-    def _tag(self, grams: NDArray[np.uint64]) -> NDArray[np.uint16]:
-        tags = grams >> np.uint64(self._tag_shift)
-        return (tags & np.uint64(self._tag_mask)).astype(np.uint16)
+    def _tag(self, grams: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        dropped_bits = self.tier.gram_bytes * 8 - self.tier.kept_bits
+        shift = np.uint64(int(self._to_tag) - dropped_bits)
+        return (grams >> shift).astype(np.uint8) | np.uint8(1)
 
     def find(self, data: bytes) -> list[Place]:
         """Return where spellings may begin in ``data``, which may be before its start."""
@@ -139,30 +133,19 @@ class GramTable:
         count = (len(data) - self.tier.gram_bytes) // stride + 1
         if count <= 0:
             return []
-        hashes = np.ndarray((count,), self._unit, data, 0, (stride,)) * self._factor
-        index = hashes >> self._to_index
-        if self.tier.gram_bytes == 4:
-            index = index.astype(np.int64)
-        # As bytes: finding a mark costs a tenth of what numpy's any() does.
-        marked = self._marks.take(index.view(np.int64), None, None, "clip").tobytes()
-        first = marked.find(1)
-        if first < 0:
-            return []
-        if marked.count(1) <= _FEW:
-            at = [one for one in _all(marked, first) if self._is_tagged(data, one * stride)]
-            return self._look_up(np.array(at), self._grams(hashes[at]), stride) if at else []
-        some = np.frombuffer(marked, np.bool_).nonzero()[0]
-        grams = self._grams(hashes[some])
-        tags = self._tags.take(index[some].view(np.int64), None, None, "clip")
-        kept = (tags == self._tag(grams)) | (tags == _MANY)
-        return self._look_up(some[kept], grams[kept], stride) if kept.any() else []
-
-    def _is_tagged(self, data: bytes, at: int) -> bool:
         tier = self.tier
-        gram = tier.hash(data[at : at + tier.gram_bytes], self._multiplier)
-        below = tier.kept_bits - self._bits
-        tag = self._tag_of[gram >> below]
-        return tag in (gram >> self._tag_shift & self._tag_mask, _MANY)
+        products = np.ndarray((count,), self._unit, data, 0, (stride,)) * self._factor
+        index = products >> self._to_index
+        if tier.gram_bytes == 4:
+            index = index.astype(np.int64)
+        tags = self._tags.take(index.view(np.int64), None, None, "clip")
+        wanted = (products >> self._to_tag).astype(np.uint8) | np.uint8(1)
+        kept = (tags == wanted) | (tags == _MANY)
+        # As bytes: finding one costs a tenth of what numpy's any() does.
+        if kept.tobytes().find(1) < 0:
+            return []
+        at = kept.nonzero()[0]
+        return self._look_up(at, self._grams(products[at]), stride)
 
     def _grams(self, products: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
         return products.astype(np.uint64) >> np.uint64(
@@ -172,21 +155,22 @@ class GramTable:
     def _look_up(
         self, at: NDArray[np.intp], grams: NDArray[np.uint64], stride: int
     ) -> list[tuple[int, int, int]]:
-        known = self._known
+        known, recent = self._known, self._recent
         low = grams << np.uint64(_BOTH_BITS)
-        lows = np.searchsorted(known, low).tolist()
-        highs = np.searchsorted(known, low + np.uint64(1 << _BOTH_BITS)).tolist()
+        first = np.searchsorted(known, low)
+        there = (first < len(known)).nonzero()[0]
+        there = there[(known[first[there]] >> np.uint64(_BOTH_BITS)) == grams[there]]
         found: list[tuple[int, int, int]] = []
-        for position, gram, first, end in zip(
-            at.tolist(), grams.tolist(), lows, highs, strict=True
-        ):
-            for one in (*known[first:end].tolist(), *self._recent.get(gram, ())):
-                before, length = one >> _PLACE_BITS & _PLACE_MASK, one & _PLACE_MASK
-                found.append((position * stride, before, length))
+        for position, start in zip(at[there].tolist(), first[there].tolist(), strict=True):
+            gram = known[start] >> np.uint64(_BOTH_BITS)
+            while start < len(known) and known[start] >> np.uint64(_BOTH_BITS) == gram:
+                found.append(_place(position * stride, int(known[start])))
+                start += 1  # noqa: PLW2901
+        if recent:
+            for position, number in zip(at.tolist(), grams.tolist(), strict=True):
+                found += [_place(position * stride, one) for one in recent.get(number, ())]
         return found
 
 
-def _all(marked: bytes, at: int) -> Iterator[int]:
-    while at >= 0:
-        yield at
-        at = marked.find(1, at + 1)
+def _place(at: int, packed: int) -> tuple[int, int, int]:
+    return at, packed >> _PLACE_BITS & _PLACE_MASK, packed & _PLACE_MASK
