@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from postgresql_lab import Cluster, needs_postgresql, running_cluster
 from postgresql_relay import Plan, Relay
 
 from aesp_proxy.aggregator.databases import close_databases
-from aesp_proxy.aggregator.identity import DataDir
+from aesp_proxy.aggregator.identity import DataDir, prepare
+from aesp_proxy.aggregator.joining import join
+from aesp_proxy.aggregator.log.keys import ensure_log_key
 from aesp_proxy.aggregator.ports import Certificate, Identity, Role
 from aesp_proxy.aggregator.store import postgresql
 from aesp_proxy.aggregator.store.exports import Cursor, DeadLetter
@@ -38,6 +42,7 @@ pytestmark = needs_postgresql
 _fixtures = vars(unit_module("aggregator/conftest"))
 _writer = vars(unit_module("aggregator/test_writer"))
 Chain, Aggregator = _fixtures["Chain"], _writer["Aggregator"]
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 HOSTILE = "x'); DROP TABLE aesp_proxy.origins; -- %s ? {x:String} \\ \" \U0001f4a5"
 
 
@@ -546,3 +551,22 @@ def until(ask: Callable[[], Any]) -> Any:
             if found := ask():
                 return found
     raise AssertionError("it did not come to pass")
+
+
+def test_who_joins_knows_the_hosts_and_signs_with_the_same_keys(home: Any):
+    one = home("one")
+    prepare(one.root, now=NOW)
+    ensure_log_key(one)
+    control = open_control(one)
+    chain = Chain()
+    enrol(control, chain)
+    control.close()
+    two = DataDir(one.root.parent / "two")
+    assert join(two.root, one.root, now=NOW) == 1
+    assert join(two.root, one.root, now=NOW) == 1  # again: nothing is lost
+    for name in ("ca", "ca_key", "receipt_key", "log_key", "store_settings"):
+        assert getattr(two, name).read_bytes() == getattr(one, name).read_bytes()
+    for name in ("ca_key", "receipt_key", "log_key"):
+        assert stat.S_IMODE(getattr(two, name).stat().st_mode) == 0o600
+    assert two.origin_public(chain.origin).is_file()
+    assert not two.server_key.exists()
