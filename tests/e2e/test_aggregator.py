@@ -40,7 +40,7 @@ from aesp_proxy.aggregator.store.ledger import SqliteLedger
 from aesp_proxy.aggregator.store.objects import DirectoryObjects
 from aesp_proxy.cli.aggregator import aggregator
 from aesp_proxy.errors import ConfigError, InputError, UnavailableError
-from aesp_proxy.forward.transport import Answer, HttpsTransport, load_destination
+from aesp_proxy.forward.transport import Answer, Destination, HttpsTransport, load_destination
 from aesp_proxy.model.record import Outcome, Record, RecordId, RecordKind
 from aesp_proxy.record.batch import decode_batch, draft, encode_batch, seal, verify_batch
 from aesp_proxy.record.canonical import encode
@@ -256,6 +256,12 @@ def prepared(root: Path) -> DataDir:
     SqliteControl(data.control).close()
     objects.close()
     return data
+
+
+def at_port(destination: Destination, port: int) -> Destination:
+    """Give the same aggregator where it listens now."""
+    (address,) = destination.addresses
+    return replace(destination, addresses=(replace(address, port=port),))
 
 
 def receipt_of(server: Server, answer: Answer) -> Any:
@@ -595,14 +601,14 @@ def test_a_server_killed_before_it_answers_stores_the_batch_exactly_once(
     first, second = host.take(), host.take()
     with running(root, before=before) as server:
         transport = HttpsTransport(
-            replace(load_destination(tmp_path / "out"), port=server.port), timeout_s=WAIT_S
+            at_port(load_destination(tmp_path / "out"), server.port), timeout_s=WAIT_S
         )
         with pytest.raises(UnavailableError):
             transport.post(first)
         assert server.process.wait(timeout=WAIT_S) == -signal.SIGKILL
     with running(root) as server:
         assert len(stored(server, host.origin)) == kept
-        destination = replace(load_destination(tmp_path / "out"), port=server.port)
+        destination = at_port(load_destination(tmp_path / "out"), server.port)
         transport = HttpsTransport(destination, timeout_s=WAIT_S)
         for _ in range(2):
             answer = transport.post(first)
@@ -631,7 +637,7 @@ def test_killed_at_any_moment_nothing_receipted_is_lost(tmp_path: Path, host: Ho
     receipted = 0
     for kill_after in (1, 4, 9):
         with running(root) as server:
-            destination = replace(load_destination(tmp_path / "out"), port=server.port)
+            destination = at_port(load_destination(tmp_path / "out"), server.port)
             transport = HttpsTransport(destination, timeout_s=WAIT_S)
             number = receipted
             try:

@@ -117,6 +117,23 @@ def test_a_batch_that_is_left_out_after_its_receipt_is_an_alarm(host: Host):
     assert "is not number 2 of the log" in host.look().alarm
 
 
+def test_a_proof_in_another_log_than_the_one_shown_is_an_alarm(host: Host):
+    """Both are signed by the log's key: this host's batch stands in a log of its own."""
+    host.ship(2)
+    host.look()
+    host.ship(1, logged=False)
+    own = host.region.shelf.batches.pop()
+    host.region.accept(1, origin="h-two")
+    shown = json.loads(host.region.get("log/proof?batch=0&since=2").body)
+    aside = Region()
+    aside.shelf.batches.append(own)
+    aside.log()
+    aside_shown = json.loads(aside.get("log/proof?batch=3&since=0").body)
+    body = json.dumps({**shown, "proof": aside_shown["proof"]}).encode()
+    host.get = lambda _: Answer(status=200, body=body)
+    assert "another checkpoint" in host.look().alarm
+
+
 def test_a_log_that_stands_still_is_an_alarm(host: Host):
     host.ship(2)
     host.look()

@@ -86,11 +86,13 @@ class Integrator:
         kept = self.store.signed()
         signed, published = self._stored(kept), self._stored(self.store.published())
         newest = max(signed, published, key=lambda checkpoint: checkpoint.size)
-        self._edge = self._proved(newest)
+        self._edge = self._edge_of(newest)
         tree = TreeReader(size=newest.size, read=self.store.read)
         for checkpoint in (signed, published):
             if _root_of(tree, checkpoint.size) != checkpoint.root:
-                raise TrustError(f"two histories were signed: of {checkpoint.size} and of more")
+                raise TrustError(
+                    f"two histories: the tiles are not those that {checkpoint.size} were signed of"
+                )
         self._load_entries(newest.size)
         if kept != self.note:  # another key signs now, or a crash came between the two
             self.store.keep_signed(self.note)
@@ -122,14 +124,11 @@ class Integrator:
             raise TrustError("the stored checkpoint is not signed by this log's key")
         return checkpoint
 
-    def _proved(self, checkpoint: Checkpoint) -> Edge:
+    def _edge_of(self, checkpoint: Checkpoint) -> Edge:
         try:
-            edge = load_edge(checkpoint.size, self.store.read)
+            return load_edge(checkpoint.size, self.store.read)
         except InputError as error:
             raise TrustError(f"a tile of the log is damaged: {error.message}") from error
-        if edge.root != checkpoint.root:
-            raise TrustError("the tiles of the log are not those that its checkpoint was signed of")
-        return edge
 
     def _load_entries(self, size: int) -> None:
         if not size:
