@@ -31,7 +31,7 @@ from aesp_proxy.aggregator import enrolment
 from aesp_proxy.aggregator.identity import DataDir, ReceiptKey
 from aesp_proxy.aggregator.indexing import catch_up
 from aesp_proxy.aggregator.ingest import Accept, IngestLimits, judge
-from aesp_proxy.aggregator.ports import BatchPlace, EventQuery, Identity, Origin, Role
+from aesp_proxy.aggregator.ports import BatchLedger, BatchPlace, EventQuery, Identity, Origin, Role
 from aesp_proxy.aggregator.process import collect_seldom
 from aesp_proxy.aggregator.store.index import SqliteIndex
 from aesp_proxy.aggregator.store.ledger import SqliteLedger
@@ -220,34 +220,77 @@ def accept_measured(group: int) -> Figures:
     with scratch() as root:
         objects = DirectoryObjects(root)
         ledger = SqliteLedger(root / "ledger.sqlite", objects)
-        key = ReceiptKey(key_id=key_id_of(_PUBLIC_KEY), public_key=_PUBLIC_KEY, sign=_SIGN)
-
-        def work() -> int:
-            standing = Standing()
-            batches = sample()
-            for at in range(0, len(batches), group):
-                accepted = []
-                for data in batches[at : at + group]:
-                    judged = _accepted(data, standing)
-                    standing.head_now = judged.batch.head
-                    accepted.append(judged.batch)
-                ledger.append(accepted)
-                for batch in accepted:
-                    receipt = Receipt(
-                        origin=ORIGIN,
-                        batch_no=batch.head.batch_no,
-                        header_hash=batch.head.header_hash,
-                        time_ns=START_NS,
-                        key_id=key.key_id,
-                    )
-                    encode_receipt(receipt, key.sign)
-            return ROWS * BATCHES
-
         try:
-            return per_event(work)
+            return per_event(lambda: accept_into(ledger, group))
         finally:
             ledger.close()
             objects.close()
+
+
+def accept_into(ledger: BatchLedger, group: int) -> int:
+    """Check, store and receipt every batch; return how many events they hold."""
+    key = ReceiptKey(key_id=key_id_of(_PUBLIC_KEY), public_key=_PUBLIC_KEY, sign=_SIGN)
+    standing = Standing()
+    batches = sample()
+    for at in range(0, len(batches), group):
+        accepted = []
+        with ledger.held({ORIGIN}):
+            for data in batches[at : at + group]:
+                judged = _accepted(data, standing)
+                standing.head_now = judged.batch.head
+                accepted.append(judged.batch)
+            ledger.append(accepted)
+        for batch in accepted:
+            receipt = Receipt(
+                origin=ORIGIN,
+                batch_no=batch.head.batch_no,
+                header_hash=batch.head.header_hash,
+                time_ns=START_NS,
+                key_id=key.key_id,
+            )
+            encode_receipt(receipt, key.sign)
+    return ROWS * BATCHES
+
+
+def accept_postgresql(group: int) -> Figures:
+    """Do the same with the ledger in PostgreSQL, whose process counts too."""
+    from aesp_proxy.aggregator.store.postgresql import Server
+    from aesp_proxy.aggregator.store.postgresql_ledger import PostgresLedger
+    from benchmarks import postgresql
+
+    with scratch() as root, postgresql.database() as (cluster, url):
+        objects = DirectoryObjects(root)
+        server = Server(url, where="benchmark")
+        ledger = PostgresLedger(server, objects)
+        try:
+            return postgresql.per_event(
+                lambda: accept_into(ledger, group), postgresql.backends(cluster)
+            )
+        finally:
+            ledger.close()
+            server.close()
+            objects.close()
+
+
+def postgresql_rows() -> Figures:
+    """Take the peer's way in PostgreSQL: a row an event with five indexes."""
+    from benchmarks import postgresql
+
+    return postgresql.rows_measured(sample())
+
+
+def postgresql_variants() -> dict[str, Any]:
+    """Give what needs PostgreSQL's server; nothing where it is not installed."""
+    try:
+        from benchmarks import postgresql
+    except ImportError:
+        return {}
+    if not postgresql.IS_HERE:
+        return {}
+    return {
+        "postgresql_row_per_event": postgresql_rows,
+        "accept_postgresql_group_of_16": partial(accept_postgresql, 16),
+    }
 
 
 def parts() -> Figures:
@@ -474,6 +517,7 @@ def measure(asked: Options) -> Result:
         "index": index_measured,
         "sqlite_row_per_event": sqlite_rows,
         "https_server": partial(https, BATCHES),
+        **postgresql_variants(),
     }
     result = Result(name="aggregator", run={"rounds": asked.rounds, "seed": asked.seed})
     result.figures = rounds_of(
@@ -491,6 +535,11 @@ def measure(asked: Options) -> Result:
         result.ratios[f"{name}_to_sqlite_rows_events_per_s"] = (
             ratio(figures, "events_per_s_core", name, "sqlite_row_per_event") or 0.0
         )
+    for name in ("index", "accept_postgresql_group_of_16"):
+        if "postgresql_row_per_event" in figures:
+            result.ratios[f"{name}_to_postgresql_rows_events_per_s"] = (
+                ratio(figures, "events_per_s_core", name, "postgresql_row_per_event") or 0.0
+            )
     at_rest = figures["index"]
     result.budgets = [
         Budget(
@@ -521,7 +570,7 @@ def measure(asked: Options) -> Result:
         "accept checks every row before the receipt; docs/adr/0003 says why and what it costs",
         f"design.md asks for the query at 100,000,000 events; here {rows:,}",
         "raw batches stay beside the index, see batches_bytes_per_event (docs/adr/0003)",
-        "PostgreSQL, ClickHouse, object store: not in this version",
+        "PostgreSQL counts our process and the one that serves it, not its background writers",
     ]
     return result
 
