@@ -41,13 +41,11 @@ def all_go_on(hosts: list[Host], chance: str) -> float:
 
 
 def drain(hosts: list[Host]) -> None:
+    """Let everything come to rest; each wait is for progress, so a slow machine is no fault."""
     for host in hosts:
         host.end_load()
-    for host in hosts:
-        until(
-            lambda host=host: host.covered() == host.spool.newest(),
-            what=lambda host=host: f"{host.origin}: {host.covered()} of {host.spool.newest()}",
-        )
+    while waiting := [host for host in hosts if host.covered() < host.spool.newest()]:
+        all_go_on(waiting, "drain")
 
 
 def stored(region: Region) -> list[BatchPlace]:

@@ -88,6 +88,8 @@ class Receiver:
                 self.end_headers()
                 self.wfile.write(body)
 
+            do_GET = do_POST  # noqa: N815 - http.server's own name
+
             def log_message(self, *_: Any) -> None:
                 pass
 

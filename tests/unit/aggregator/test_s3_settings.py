@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from siem_lab import Said, receiving
 
 from aesp_proxy.aggregator.store.s3_settings import KEYS, S3Settings, read_s3_settings
 from aesp_proxy.decide.policy.document import parse_document
@@ -150,3 +151,32 @@ class TestCredentials:
         assert (found.access_key, found.secret_key) == ("AK%Y", "s%3cret=")
         client.close()
         assert "s%3cret" not in repr(settings)
+
+    def test_a_machine_is_asked_for_its_own_and_no_home_directory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from aesp_proxy.aggregator.store.s3_client import make_client
+
+        home = tmp_path / ".aws"
+        home.mkdir()
+        for name in ("credentials", "config"):
+            (home / name).write_text(
+                "[default]\naws_access_key_id=HOME\naws_secret_access_key=home\n"
+            )
+        for name in (*ENVIRONMENT, "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        given = {
+            "AccessKeyId": "MACHINE",
+            "SecretAccessKey": "s3cret",
+            "Token": "t",
+            "Expiration": "2099-01-01T00:00:00Z",
+        }
+        with receiving(lambda _: Said(200, given)) as machine:
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{machine.url}/creds")
+            client = make_client(
+                read("endpoint: http://127.0.0.1:1, bucket: kept, credentials: instance"), {}
+            )
+            found = client._request_signer._credentials.get_frozen_credentials()
+            client.close()
+        assert (found.access_key, found.secret_key, found.token) == ("MACHINE", "s3cret", "t")

@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from aesp_proxy import keys
-from aesp_proxy.errors import ConfigError
+from aesp_proxy.errors import ConfigError, UnavailableError
 
 try:
     import botocore.loaders
@@ -28,6 +28,7 @@ try:
         ClientError,
         ConnectionError,  # noqa: A004 - its name there
         ConnectTimeoutError,
+        CredentialRetrievalError,
         HTTPClientError,
         NoCredentialsError,
         PartialCredentialsError,
@@ -47,6 +48,12 @@ if TYPE_CHECKING:
 FAULTS: Final = (BotoCoreError, ClientError)
 """What every call may raise; :func:`say` puts it into our words."""
 TRIES_MAX: Final = 2
+_NOTHING: Final = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+"""Only what stands in stores.yaml counts: no profile and no file of a home directory."""
 _DISTRUST: Final = ("CERTIFICATE_VERIFY_FAILED", "doesn't match")
 """What OpenSSL and urllib3 say of a certificate that is not believed."""
 
@@ -93,10 +100,12 @@ _CODES: Final = {
 
 
 def make_client(settings: S3Settings, environment: Mapping[str, str]) -> Any:  # noqa: ANN401 - made at run time
-    """Make a client of one bucket; ConfigError when credentials or roots cannot be read."""
-    # Only what stands in stores.yaml: no profile and no settings of a home directory.
-    nothing = {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
-    session = botocore.session.Session(session_vars=nothing)
+    """Make a client of one bucket.
+
+    ConfigError when credentials or roots cannot be read, UnavailableError when the machine is
+    not given its credentials now.
+    """
+    session = botocore.session.Session(session_vars=_NOTHING)
     session.register_component("data_loader", _descriptions())
     given = _credentials(settings, environment)
     if settings.ca_file is not None:
@@ -124,6 +133,10 @@ def make_client(settings: S3Settings, environment: Mapping[str, str]) -> Any:  #
             config=config,
             **given,
         )
+    except CredentialRetrievalError as error:
+        raise UnavailableError(
+            "this machine is not given its credentials now", where=settings.where
+        ) from error
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             "cannot be used", where=settings.where, remedy="check endpoint, region and credentials"

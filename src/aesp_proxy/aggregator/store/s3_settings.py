@@ -7,7 +7,7 @@ the documentation repeats.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -191,6 +191,3 @@ _READ: Final[dict[str, Callable[[str, Node, Path], Any]]] = {
     "answer_s_max": _seconds,
     "put_s_max": _seconds,
 }
-
-if set(KEYS) != {field.name for field in fields(S3Settings)}:
-    raise ConfigError("the table of s3's settings is not that of S3Settings")
