@@ -46,13 +46,17 @@ COMMAND = [sys.executable, "-c", "from aesp_proxy.cli import main; main()"]
 
 
 def until(
-    holds: Callable[[], Any], *, seconds: float = WAIT_S, what: Callable[[], str] = str
+    holds: Callable[[], Any],
+    *,
+    seconds: float = WAIT_S,
+    what: Callable[[], str] = str,
+    every_s: float = 0.03,
 ) -> float:
     """Wait until something holds; return how long that took."""
     begun_s = time.monotonic()
     while not holds():
         assert time.monotonic() - begun_s < seconds, f"not within {seconds:.0f} s: {what()}"
-        select.select([], [], [], 0.03)
+        select.select([], [], [], every_s)
     return time.monotonic() - begun_s
 
 
@@ -234,7 +238,7 @@ class Host:
             files=OsFiles(),
             clock=read_clocks,
         )
-        while not self._stopping.wait(0.1):
+        while not self._stopping.wait(0.15):
             journal = Journal.open(self.folder, background=False)
             for _ in range(3):
                 self.records += 1
