@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 clients="openssh-server rclone ruby libwww-perl liblwp-protocol-https-perl netcat-openbsd"
 # The receiver of docs/siem.md.
 clients="$clients rsyslog-gnutls"
+# Copied by in live views and watched trees.
+clients="$clients rsync"
 # The object store of docs/aggregator.md: 61 MB to fetch.
 clients="$clients radosgw ceph-mon ceph-osd"
 # The database of docs/aggregator.md.
