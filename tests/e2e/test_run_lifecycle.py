@@ -283,12 +283,12 @@ def terminal(place: Place) -> Iterator[Callable[..., Terminal]]:
 
 
 COUNT_INTERRUPTS = """
-import signal, sys
+import os, signal, sys
 count = 0
 def interrupted(*_):
     global count
     count += 1
-    print(f"<{count}>", flush=True)
+    os.write(1, b"<%d>" % count)  # it may interrupt a print, which cannot be entered twice
 signal.signal(signal.SIGINT, interrupted)
 print("<tty>" if sys.stdin.isatty() else "<no tty>", flush=True)
 sys.stdin.readline()

@@ -80,6 +80,7 @@ class ShipLoop:
         self._lock: Lock | None = None
         self._renew_s = float("-inf")
         self._stamp = _stamp_of(forward_dir)
+        self._not_whole = ""
 
     def run(self) -> None:
         """Ship until the control stream ends, then try for a bounded time to ship the rest."""
@@ -105,9 +106,10 @@ class ShipLoop:
         try:
             made = make_shipper(self._paths, self._forward_dir)
         except ConfigError as error:
-            self._say(None, str(error))
+            self._not_whole = str(error)
+            self._say(None, "")
             return shipper, transport
-        self._stamp, self._failures = stamp, 0
+        self._stamp, self._failures, self._not_whole = stamp, 0, ""
         transport.close()
         return made
 
@@ -166,6 +168,8 @@ class ShipLoop:
         )
 
     def _say(self, shipped: Shipped | None, error: str) -> None:
+        # What an operator has to mend stays said, whatever becomes of the batches meanwhile.
+        error = self._not_whole or error
         if error and error != self._said:
             sys.stderr.write(f"aesp-proxy: {error}\n")
         self._said = error
