@@ -22,7 +22,7 @@ sh .ci/packages.sh $clients
 modules="undici@6.29.1 proxy-agent@6.5.0"
 if command -v npm >/dev/null 2>&1 && ! [ -d .cache/clients/node_modules/proxy-agent ]; then
     # shellcheck disable=SC2086 # a list of words
-    npm install --prefix .cache/clients --no-save --no-package-lock --silent $modules ||
+    timeout 120 npm install --prefix .cache/clients --no-save --no-package-lock --silent $modules ||
         echo "live: npm cannot install $modules" >&2
 fi
 
