@@ -50,7 +50,7 @@ for _place in ("aggregator/conftest", "aggregator/test_writer", "aggregator/test
         }
     )
 _control = vars(unit_module("aggregator/test_control"))
-globals().update({name: _control[name] for name in (*CONTROL, "data")})
+globals().update({name: _control[name] for name in (*sorted(CONTROL), "data")})
 globals().update({"new_event": vars(unit_module("export/conftest"))["new_event"]})
 _export = vars(unit_module("export/test_exporter"))
 globals().update({"lab": _export["lab"]})
