@@ -124,11 +124,13 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 def insist(aggregator: Any, data: bytes, identity: Identity) -> Answer:
     """Send until there is an answer, as a host does; errors are "come again"."""
-    for _ in range(200):
+    pause = threading.Event()
+    for _ in range(2_000):
         answer = aggregator.send(data, identity)
         if isinstance(answer, Answer):
             return answer
         assert isinstance(answer, UnavailableError | RecordError), answer
+        pause.wait(0.01)  # as long as the other may need to make a batch durable
     raise AssertionError("it never answers")
 
 

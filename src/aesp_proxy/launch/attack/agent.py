@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 from aesp_proxy.launch.attack import captured, direct, kernel_calls, proxied, secrets_out
 from aesp_proxy.launch.attack.plan import CannotTryError, Plan, ProvenError
-from aesp_proxy.launch.attack.wire import RefusedError
+from aesp_proxy.launch.attack.wire import RefusedError, await_proxy
 
 ATTEMPTS = {
     **direct.ATTEMPTS,
@@ -47,7 +47,9 @@ def attempt(plan: Plan, name: str) -> dict[str, str]:
 def main() -> int:
     """Try all that the plan of a file asks for."""
     with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123
-        tell(Plan(**json.load(file)))
+        plan = Plan(**json.load(file))
+    await_proxy(plan)
+    tell(plan)
     return 0
 
 

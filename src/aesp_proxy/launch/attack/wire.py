@@ -9,12 +9,26 @@ from typing import Final
 from aesp_proxy.launch.attack.plan import Plan
 
 _WAIT_S: Final = 5.0
+_START_S_MAX: Final = 60.0
 _HEAD_BYTES_MAX: Final = 65536
 
 
 def connect(plan: Plan) -> socket.socket:
     """Connect to the proxy."""
     return socket.create_connection((plan.proxy[0], plan.proxy[1]), _WAIT_S)
+
+
+def await_proxy(plan: Plan) -> None:
+    """Wait until the proxy answers anything: while it compiles its rules it is silent.
+
+    What is tried meanwhile would end without an answer, and read as stopped.
+    """
+    try:
+        with connect(plan) as sock:
+            sock.settimeout(_START_S_MAX)
+            ask(sock, b"GET / HTTP/1.1\r\n\r\n")
+    except OSError:
+        return  # the control says that nothing passes
 
 
 def answer(sock: socket.socket) -> str:
