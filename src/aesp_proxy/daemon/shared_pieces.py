@@ -57,8 +57,8 @@ class PieceQueues:
         for sock in self._others:
             try:
                 sock.send(packed)
-            except OSError:
-                continue  # full, or nobody there
+            except (BlockingIOError, ConnectionError):
+                continue  # full, or nobody there; what cannot be said at all refuses the request
 
     def heard(self) -> Iterator[tuple[str, Unit | Said]]:
         """Yield what others have told, each with the principal it is of; never waits.
