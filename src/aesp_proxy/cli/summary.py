@@ -25,6 +25,7 @@ class Summary:
 
     ``broken`` counts allowed tunnels that ended before TLS stood: mostly a client that
     does not trust the host CA. ``files`` counts allowed accesses to files, each once.
+    ``found`` is ((rule, place), count) of what was found and let pass.
     """
 
     allowed: int
@@ -33,13 +34,17 @@ class Summary:
     broken: int
     files: int
     refusals: tuple[tuple[tuple[str, str], int], ...]
+    found: tuple[tuple[tuple[str, str], int], ...] = ()
 
 
 def summarise(records: Iterable[Record]) -> Summary:
     """Count the records of one run; one pass, memory bounded by distinct refusals."""
     allowed = failed = broken = files = 0
     refusals: Counter[tuple[str, str]] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
     for record in records:
+        if record.outcome is not Outcome.DENIED:
+            found.update((finding.rule, _place(record)) for finding in record.findings)
         match record.kind:
             case RecordKind.DECISION if record.outcome is Outcome.DENIED:
                 refusals[record.reason, _place(record)] += 1
@@ -56,15 +61,19 @@ def summarise(records: Iterable[Record]) -> Summary:
                     failed += 1
             case _:
                 continue
-    top = tuple(sorted(refusals.items(), key=lambda item: (-item[1], item[0])))
     return Summary(
         allowed=allowed,
         refused=refusals.total(),
         failed=failed,
         broken=broken,
         files=files,
-        refusals=top,
+        refusals=_most_first(refusals),
+        found=_most_first(found),
     )
+
+
+def _most_first(counts: Counter[tuple[str, str]]) -> tuple[tuple[tuple[str, str], int], ...]:
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _place(record: Record) -> str:
@@ -76,15 +85,20 @@ def render(summary: Summary, *, state_dir: str, epochs: Sequence[int]) -> list[s
     failed = f", of these {summary.failed} did not come off" if summary.failed else ""
     files = f", of files {summary.files}" if summary.files else ""
     lines = [f"allowed {summary.allowed}{failed}{files}, refused {summary.refused}"]
-    for (reason, place), count in summary.refusals[:_TOP]:
-        lines.append(f"  {count} x {reason}: {place}")
+    lines += _kinds(summary.refusals)
     if summary.broken:
         lines.append(f"  {summary.broken} tunnels ended before TLS stood: is the host CA trusted?")
-    more = len(summary.refusals) - _TOP
-    if more > 0:
-        lines.append(f"  and {more} more kinds")
+    if summary.found:
+        lines.append("found in what passed, recorded or masked as the policy says:")
+        lines += _kinds(summary.found)
     if summary.refused:
         lines.append(f"why: aesp-proxy why --state {state_dir}")
     of = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {', '.join(map(str, epochs))}"
     lines.append(f"record: {state_dir} ({of}); verify: aesp-proxy audit verify {state_dir}")
     return lines
+
+
+def _kinds(counted: tuple[tuple[tuple[str, str], int], ...]) -> list[str]:
+    lines = [f"  {count} x {kind}: {place}" for (kind, place), count in counted[:_TOP]]
+    more = len(counted) - _TOP
+    return [*lines, f"  and {more} more kinds"] if more > 0 else lines

@@ -16,6 +16,7 @@ from aesp_proxy.cli.lazy import LazyGroup
 from aesp_proxy.cli.output import printable
 from aesp_proxy.cli.summary import render, summarise
 from aesp_proxy.errors import ConfigError, InputError, RecordError, TrustError, UnavailableError
+from aesp_proxy.model.decision import Finding, Severity
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 
 
@@ -130,7 +131,7 @@ def test_nothing_that_drives_a_terminal_is_shown(text, shown):
     assert printable(text) == shown
 
 
-def record(kind: RecordKind, outcome: Outcome, **more: str) -> Record:
+def record(kind: RecordKind, outcome: Outcome, **more: object) -> Record:
     fields = {
         "time_ns": 1, "event_type": "t", "action": "http.get", "verdict": "v", "reason": "r",
         "guard": "g", "severity": "info", "message": "m", "resource": "", "target_host": "h",
@@ -198,3 +199,20 @@ def test_accesses_to_files_are_counted_apart():
     seen = [record(DECISION, SUCCESS, action="file.open"), record(DECISION, SUCCESS)]
     lines = render(summarise(seen), state_dir="/s", epochs=[3])
     assert lines[0] == "allowed 1, of files 1, refused 0"
+
+
+def test_what_was_found_and_let_pass_is_told_by_kind_and_place():
+    found = Finding(
+        rule="github-pat", severity=Severity.CRITICAL, location="content", offset=0,
+        masked="ghp_***", fingerprint="00",
+    )  # fmt: skip
+    opened = {"action": "file.open", "resource": "/w/a", "target_host": "", "findings": (found,)}
+    seen = [record(DECISION, SUCCESS, **opened) for _ in range(2)]
+    seen.append(record(DECISION, DENIED, findings=(found,)))
+    lines = render(summarise(seen), state_dir="/s", epochs=[3])
+    assert lines[:4] == [
+        "allowed 0, of files 2, refused 1",
+        "  1 x r: h",
+        "found in what passed, recorded or masked as the policy says:",
+        "  2 x github-pat: /w/a",
+    ]
