@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_world import memory_dir
 
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 from aesp_proxy.record.files import Files, OsFiles
@@ -187,8 +188,8 @@ def _disk_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_dir(tmp_path: Path) -> Iterator[Path]:
     """Give a directory in memory where there is one: thousands of small files are made here."""
-    memory = Path("/dev/shm")
-    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+    memory = memory_dir()
+    if memory is None:
         yield tmp_path
         return
     directory = Path(tempfile.mkdtemp(prefix="aesp-test-", dir=memory))

@@ -47,8 +47,14 @@ from aesp_proxy.record.signature import key_id_of, signer_from_pem
 from aesp_proxy.record.state import ensure_origin, prepare, read_head
 from aesp_proxy.record.verify import Pins, Report, verify_place
 
+MEMORY = Path("/dev/shm")
 START_NS = 1_792_000_000 * 10**9
 SECOND_NS = 10**9
+
+
+def memory_dir() -> Path | None:
+    """Name the directory in memory, where thousands of small files cost least; None without."""
+    return MEMORY if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else None
 
 
 @contextlib.contextmanager

@@ -217,20 +217,20 @@ def _link_once(draft: Path, target: Path) -> None:
 def numbered_batches(directory: Path) -> list[tuple[int, Path]]:
     """List batch files with their numbers, ascending. RecordError when unreadable."""
     found = []
-    for path in list_dir(directory):
-        stem = path.name.removesuffix(BATCH_SUFFIX)
-        if stem != path.name and stem.isascii() and stem.isdigit():
-            found.append((int(stem), path))
+    for name in names_in(directory):
+        stem = name.removesuffix(BATCH_SUFFIX)
+        if stem != name and stem.isascii() and stem.isdigit():
+            found.append((int(stem), directory / name))
     return sorted(found)
 
 
 def segments(paths: AuditPaths) -> dict[int, list[int]]:
     """List journal segments: epoch to segment numbers, both ascending."""
     found: dict[int, list[int]] = {}
-    for path in list_dir(paths.journal):
-        stem = path.name.removesuffix(SEGMENT_SUFFIX)
+    for name in names_in(paths.journal):
+        stem = name.removesuffix(SEGMENT_SUFFIX)
         epoch, dash, number = stem.partition("-")
-        if stem != path.name and dash and _are_digits(epoch, number):
+        if stem != name and dash and _are_digits(epoch, number):
             found.setdefault(int(epoch), []).append(int(number))
     return {epoch: sorted(found[epoch]) for epoch in sorted(found)}
 
@@ -241,8 +241,13 @@ def _are_digits(*texts: str) -> bool:
 
 def list_dir(directory: Path) -> Iterable[Path]:
     """List a directory. RecordError when it cannot be read."""
+    return [directory / name for name in names_in(directory)]
+
+
+def names_in(directory: Path) -> list[str]:
+    """List the names in a directory, in any order. RecordError when it cannot be read."""
     try:
-        return list(directory.iterdir())
+        return os.listdir(directory)  # noqa: PTH208 - a path for each name costs ten times this
     except OSError as error:
         raise RecordError(f"cannot be listed: {error.strerror}", where=str(directory)) from error
 

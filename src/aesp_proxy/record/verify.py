@@ -112,11 +112,12 @@ def verify_place(
     """
     place = locate(directory)
     report = Report(key_is_pinned=pins.key is not None)
+    origin = load_origin(place.audit) if place.audit else ""
     head = _head_of(place, report)
     receipt, is_proved = _receipt_of(place, pins, report)
     verifier = ChainVerifier(
         keys=_ring_of(place, pins),
-        origin=load_origin(place.audit) if place.audit else "",
+        origin=origin,
         witnesses=_witnesses(head, receipt),
         released_to=receipt.batch_no if receipt and is_proved else 0,
     )
@@ -127,8 +128,8 @@ def verify_place(
     newest = verifier.newest
     if newest is not None:
         report.origin, report.newest_batch = newest.header.origin, newest.header.batch_no
-    elif place.audit is not None:
-        report.origin = load_origin(place.audit)
+    else:
+        report.origin = origin
     return report
 
 
