@@ -560,6 +560,22 @@ def test_connections_that_say_nothing_are_ended_and_others_served(
     transport.close()
 
 
+def test_every_answer_but_200_is_a_problem(server: Server, host: Host, tmp_path: Path) -> None:
+    host.enrol(server.data, tmp_path / "out", server.url).close()
+    for method, path, status, code in (
+        ("GET", "/nosuch", 404, "not_found"),
+        ("POST", "/v1/events", 405, "method_not_allowed"),
+    ):
+        connection = https(server, tmp_path / "out")
+        connection.request(method, path)
+        answer = connection.getresponse()
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        said = json.loads(answer.read())
+        assert (answer.status, said["status"], said["code"]) == (status, status, code)
+        assert status != 405 or answer.headers["Allow"] in {"GET, HEAD", "HEAD, GET"}
+        connection.close()
+
+
 def test_malformed_http_is_answered_with_400_and_ends(
     server: Server, host: Host, tmp_path: Path
 ) -> None:
@@ -729,6 +745,16 @@ def test_an_address_that_no_host_can_reach_needs_a_name(tmp_path: Path) -> None:
     failed = done("serve", "--data", str(tmp_path / "data"), "--listen", "0.0.0.0:0")
     assert isinstance(failed.exception, ConfigError)
     assert "--name" in str(failed.exception)
+
+
+@pytest.mark.parametrize("name", ["a b", "https://a.example", "", "a:8443", "[::1]:1", "a,b"])
+def test_a_name_that_is_none_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    failed = done(
+        "serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--name", name
+    )
+    assert isinstance(failed.exception, ConfigError)
+    assert "--name" in str(failed.exception)
+    assert not (tmp_path / "data" / "tls" / "server.pem").exists()
 
 
 def served_here(root: Path) -> None:

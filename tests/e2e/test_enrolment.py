@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -185,6 +187,59 @@ def test_a_host_enrols_itself_with_two_commands_and_ships(
     assert not (tmp_path / "other" / "forward" / "url").exists()
 
 
+@pytest.fixture
+def wrong_places(region: Region) -> Iterator[dict[str, str]]:
+    """Addresses that are not the aggregator's: nobody, somebody without TLS, a wrong path."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        free = nobody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                peer, _ = plain.accept()
+                peer.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+                peer.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield {
+            "nobody": f"https://127.0.0.1:{free}",
+            "nobody6": f"https://[::1]:{free}",
+            "plain": f"https://127.0.0.1:{plain.getsockname()[1]}",
+            "path": f"{region.url}/aesp",
+            "http": "http://127.0.0.1:8443",
+        }
+        plain.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "told"),
+    [
+        ("nobody", 4, "127.0.0.1:PORT: cannot be reached: Connection refused (check --aggregator"),
+        ("nobody6", 4, "[::1]:PORT: cannot be reached: "),
+        ("plain", 4, "127.0.0.1:PORT: speaks no TLS 1.3 (check --aggregator: is that its port?)"),
+        (
+            "path",
+            4,
+            "127.0.0.1:PORT: no aggregator answers there (check --aggregator: https://NAME",
+        ),
+        ("http", 3, "--aggregator: holds no https URL (give https://NAME:PORT)"),
+    ],
+)
+def test_a_wrong_address_says_what_is_wrong_and_uses_no_token_up(
+    region: Region, host: Host, wrong_places, capsys, monkeypatch, where: str, code: int, told: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    token = region.token().text()
+    arguments = ["enroll", "--token", token, "--state", host.state, "--aggregator"]
+    ended, _, err = run(*arguments, wrong_places[where], capsys=capsys)
+    port = str(urlsplit(wrong_places[where]).port)
+    assert (ended, err.count("\n")) == (code, 1)
+    assert told.replace("PORT", port if told[0] != "-" else "PORT") in err
+    assert run(*arguments, region.url, capsys=capsys)[0] == 0
+
+
 def test_no_private_key_leaves_the_host(region: Region, host: Host, monkeypatch) -> None:
     said = []
     ask = enrolling._ask
@@ -259,7 +314,7 @@ def test_a_token_of_another_aggregator_says_nothing_to_this_one(
     ask = enrolling._ask
     monkeypatch.setattr(enrolling, "_ask", lambda *a: (said.append(a[-1]), ask(*a))[1])
     with pytest.raises(
-        (TrustError, UnavailableError), match=r"another aggregator|refuses the token"
+        (TrustError, UnavailableError), match=r"another aggregator|ends the connection"
     ):
         host.enrol(region, token)
     assert said == [None]
@@ -286,7 +341,7 @@ def test_an_expired_token_is_refused_here_and_there(region: Region, host: Host) 
     token = make_token(region.data, Wanted(), now=made)
     with pytest.raises(ConfigError, match="the token has expired"):
         host.enrol(region, token)
-    with pytest.raises(UnavailableError, match="refuses the token"):
+    with pytest.raises(UnavailableError, match="is the token of this aggregator"):
         host.enrol(region, token, at=made)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -226,6 +227,8 @@ def build_app(parts: Parts) -> ASGIApp:
             UnavailableError: _answer_unavailable,
             RecordError: _answer_unavailable,
             ConfigError: _answer_unavailable,
+            404: _answer_no_route,
+            405: _answer_no_route,
         },
     )
     return _Timed(app, request_s_max=parts.limits.request_s_max)
@@ -305,6 +308,14 @@ async def _answer_refused(_: Request, error: Exception) -> Response:
 
 async def _answer_input_error(_: Request, error: Exception) -> Response:
     return _problem(400, "bad_parameter", str(error))
+
+
+async def _answer_no_route(_: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        answer = _problem(405, "method_not_allowed", "this resource takes another method")
+        answer.headers.update(error.headers or {})
+        return answer
+    return _problem(404, "not_found", "there is no such resource")
 
 
 async def _answer_unavailable(_: Request, error: Exception) -> Response:

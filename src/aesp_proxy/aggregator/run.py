@@ -52,8 +52,9 @@ from aesp_proxy.aggregator.serving import (
 )
 from aesp_proxy.aggregator.stores import open_control, open_ledger, open_objects, prepare_index
 from aesp_proxy.aggregator.writer import Stores, Writer
-from aesp_proxy.errors import ConfigError, UnavailableError
+from aesp_proxy.errors import ConfigError, InputError, UnavailableError
 from aesp_proxy.forward.transport import ADDRESSES_MAX, parse_url
+from aesp_proxy.model.host import parse_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,6 +245,13 @@ def _open_parts(
 
 def _names(options: ServeOptions) -> tuple[str, ...]:
     """Return the names of the server certificate; the first is the one handed to hosts."""
+    for name in options.names:
+        try:
+            parse_host(f"[{name}]" if ":" in name else name)
+        except InputError as error:
+            raise ConfigError(
+                f"{name!r} is no host name or address", where="--name", remedy="one a --name"
+            ) from error
     if options.names:
         return tuple(dict.fromkeys(options.names))
     if options.host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound

@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from aesp_proxy import keys
 from aesp_proxy.aggregator.handshakes import watch
 from aesp_proxy.errors import ConfigError
+from aesp_proxy.model.address import host_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ def server_context(data: DataDir) -> ssl.SSLContext:
 
 def bind(host: str, port: int, *, option: str = "--listen") -> socket.socket:
     """Open the listening socket; ConfigError when the address is taken or not ours."""
-    where = f"{host}:{port}"
+    where = host_port(host, port)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -83,7 +84,7 @@ def bind(host: str, port: int, *, option: str = "--listen") -> socket.socket:
 
 def url_of(name: str, port: int, *, scheme: str = "https") -> str:
     """Return the address of a server by its name, an IPv6 address in brackets."""
-    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
+    return f"{scheme}://{host_port(name, port)}"
 
 
 def say_ready(url: str, *, file: Path | None, descriptor: int | None) -> None:

@@ -363,11 +363,13 @@ def _show_report(report: OriginReport) -> None:
     from aesp_proxy.aggregator.query import format_time
 
     origin = report.origin
-    last = format_time(report.last_received_ns) if report.last_received_ns else "never"
-    click.echo(
-        f"{_cell(origin.name)}  batch {report.last_batch} at {last},"
-        f" {report.records} records in {report.stored_bytes} bytes"
-    )
+    told = "has shipped nothing yet"
+    if report.last_received_ns:
+        told = (
+            f"batch {report.last_batch} at {format_time(report.last_received_ns)},"
+            f" {report.records} records in {report.stored_bytes} bytes"
+        )
+    click.echo(f"{_cell(origin.name)}  {told}")
     if report.last_received_ns:
         silent_s = (time.time_ns() - report.last_received_ns) // 1_000_000_000
         if silent_s > _SILENT_S_MAX:

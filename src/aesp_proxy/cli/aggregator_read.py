@@ -55,6 +55,8 @@ def stats(*, data: Path, form: str, **filters: str | None) -> None:
     if form == "json":
         click.echo(json.dumps(shown, indent=2))
         return
+    if not shown:
+        line("aggregator: no events match")
     for item in shown:
         count = item.pop("count")
         cells = [printable(str(value)) or "-" for value in item.values()]

@@ -92,6 +92,8 @@ def _read_token(text: str) -> str:
         if text.startswith("@"):
             with Path(text[1:]).open(encoding="ascii") as file:
                 return file.read(_TOKEN_FILE_BYTES_MAX)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("cannot be read", where=f"--token {text}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=f"--token {text}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is no enrolment token", where=f"--token {text}") from error
     return text

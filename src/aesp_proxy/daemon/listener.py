@@ -8,6 +8,7 @@ from typing import Final
 
 from aesp_proxy.daemon.config import Settings
 from aesp_proxy.errors import ConfigError
+from aesp_proxy.model.address import host_port
 
 _BACKLOG: Final = 1024
 _LOOPBACKS: Final = ("127.0.0.1", "::1")
@@ -111,6 +112,6 @@ def _bound(
     except OSError as error:
         sock.close()
         raise ConfigError(
-            f"cannot listen: {error.strerror}", where=f"{host}:{port}", remedy=remedy
+            f"cannot listen: {error.strerror}", where=host_port(host, port), remedy=remedy
         ) from error
     return sock

@@ -33,6 +33,7 @@ from aesp_proxy.forward.transport import (
     load_destination,
     parse_url,
 )
+from aesp_proxy.model.address import host_port
 from aesp_proxy.record.batch import decode_batch
 from aesp_proxy.record.csr import make_csr, new_key_pem
 from aesp_proxy.record.enrolment import Token, read_message, signed_request
@@ -45,6 +46,7 @@ _KEY_DRAFT: Final = "client.key.new"
 _CSR_DRAFT: Final = "client.csr"
 _JSON: Final = "application/json"
 _REASON_CHARS_MAX: Final = 200
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "RECORD_LAYER_FAILURE"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ def enrol(
     ConfigError for what is wrong here, TrustError when the aggregator is another than the
     token's or refuses, UnavailableError when it cannot be reached.
     """
-    host, port, path = parse_url(url, "--aggregator")
+    host, port, path = parse_url(url, "--aggregator", remedy="give https://NAME:PORT")
     if now >= token.expires:
         raise ConfigError(
             f"the token has expired at {token.expires:%Y-%m-%d %H:%M} UTC",
@@ -108,7 +110,7 @@ def enrol(
     if not certificate_pem:
         check_issued(cert_pem, key_pem, ca_pem, now=now)
     elif cert_pem != certificate_pem:
-        raise TrustError("another certificate came back", where=f"{host}:{port}")
+        raise TrustError("another certificate came back", where=host_port(host, port))
     else:
         _probe(host, port, path, ca_pem, cert_pem + key_pem)
     _write(directory, url=url, ca_pem=ca_pem, cert_pem=cert_pem, key_pem=key_pem, pub=receipt_pem)
@@ -180,11 +182,11 @@ def _authority(host: str, port: int, path: str, token: Token) -> bytes:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError as error:
-        raise TrustError("no aggregator answers there", where=f"{host}:{port}") from error
+        raise TrustError("no aggregator answers there", where=host_port(host, port)) from error
     if certificate.fingerprint(SHA256()) != token.authority_pin:
         raise TrustError(
             "is another aggregator than the token is for",
-            where=f"{host}:{port}",
+            where=host_port(host, port),
             remedy="check --aggregator, and who is between here and there",
         )
     return pem
@@ -199,7 +201,7 @@ def _probe(host: str, port: int, path: str, ca_pem: bytes, pair_pem: bytes) -> N
     except UnavailableError as error:
         raise TrustError(
             "the certificate is registered, and its authority is not trusted there",
-            where=f"{host}:{port}",
+            where=host_port(host, port),
             remedy="have `aesp-proxy aggregator trust` done there, then enrol again",
         ) from error
 
@@ -215,6 +217,7 @@ def _ask(
 def _exchange(
     host: str, port: int, path: str, context: ssl.SSLContext, body: bytes | None
 ) -> bytes:
+    where = host_port(host, port)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
     try:
@@ -225,19 +228,35 @@ def _exchange(
             data, status = response.read(ANSWER_BYTES_MAX), response.status
     except ssl.SSLCertVerificationError as error:
         raise TrustError(
-            f"its certificate is not for this name: {error.verify_message}", where=f"{host}:{port}"
+            f"its certificate is not for this name: {error.verify_message}",
+            where=where,
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise UnavailableError(
-            f"cannot be reached, or refuses the token: {error}",
-            where=f"{host}:{port}",
-            remedy="check --aggregator and whether the token is of this aggregator",
-        ) from error
+        raise _unreached(error, where) from error
     if status == http.client.OK:
         return data
+    if status == http.client.NOT_FOUND:
+        raise TrustError(
+            "no aggregator answers there",
+            where=where,
+            remedy="check --aggregator: https://NAME:PORT, mostly without a path",
+        )
     if status >= http.client.INTERNAL_SERVER_ERROR:
-        raise UnavailableError(f"the aggregator answers {status}", where=f"{host}:{port}")
-    raise TrustError(f"the aggregator refuses: {_reason(data, status)}", where=f"{host}:{port}")
+        raise UnavailableError(f"the aggregator answers {status}", where=where)
+    raise TrustError(f"the aggregator refuses: {_reason(data, status)}", where=where)
+
+
+def _unreached(error: Exception, where: str) -> UnavailableError:
+    """Tell what stands in the way: no way there, no TLS there, or TLS that ends with us."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        message, remedy = "speaks no TLS 1.3", "check --aggregator: is that its port?"
+    elif isinstance(error, ssl.SSLError | ConnectionResetError | http.client.HTTPException):
+        message, remedy = f"ends the connection: {reason}", "is the token of this aggregator?"
+    else:
+        message = f"cannot be reached: {reason}"
+        remedy = "check --aggregator, and the way there; proxies are not used"
+    return UnavailableError(message, where=where, remedy=remedy)
 
 
 def _load_identity(context: ssl.SSLContext, pair_pem: bytes, where: str) -> None:

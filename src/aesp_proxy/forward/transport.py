@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from aesp_proxy.errors import ConfigError, UnavailableError
 from aesp_proxy.keys import load_pair, read_bounded
+from aesp_proxy.model.address import host_port
 from aesp_proxy.record.batch import CONTENT_TYPE
 from aesp_proxy.record.signature import public_from_pem
 
@@ -29,6 +30,7 @@ CONNECT_S_MAX: Final = 5.0
 ASKED_S_MAX: Final = 60.0
 ADDRESSES_MAX: Final = 16
 BATCHES: Final = "batches"
+_ENROL: Final = "enrol first: `aesp-proxy enroll`; a reader: `aesp-proxy aggregator enroll`"
 _REMEDY: Final = "enroll this host again: `aesp-proxy enroll --help`"
 
 
@@ -41,7 +43,7 @@ class Address:
     path: str
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,15 @@ def load_destination(directory: Path, *, now: datetime | None = None) -> Destina
 def urls(directory: Path) -> tuple[str, ...]:
     """Return the aggregators' URLs, the lines of ``url``, each once. ConfigError."""
     file = directory / "url"
-    lines = read_bounded(file).decode("ascii", errors="replace").split("\n")
+    try:
+        content = read_bounded(file)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise ConfigError(
+            "holds no `url`: nothing is enrolled there", where=str(directory), remedy=_ENROL
+        ) from error
+    lines = content.decode("ascii", errors="replace").split("\n")
     found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not 1 <= len(found) <= ADDRESSES_MAX:
         raise ConfigError(

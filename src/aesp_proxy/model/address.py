@@ -16,6 +16,11 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 
+def host_port(host: str, port: int) -> str:
+    """Write ``HOST:PORT``, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class AddressClass(StrEnum):
     """What kind of place an address is; everything but ``PUBLIC`` needs a rule."""
 

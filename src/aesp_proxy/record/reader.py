@@ -188,4 +188,8 @@ def find_record(paths: AuditPaths, epoch: int, seq: int) -> tuple[Record, BatchH
     for record_id, record in StateReader(paths, epoch=epoch).new_entries():
         if record_id.seq == seq:
             return record, None
-    raise InputError(f"there is no record {epoch}/{seq} here")
+    raise InputError(
+        f"holds no record {epoch}/{seq}",
+        where=str(paths.root.parent),
+        remedy="another state: --state; released ones are at the aggregator",
+    )

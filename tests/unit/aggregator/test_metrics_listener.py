@@ -65,6 +65,7 @@ def test_a_scraper_of_this_machine_needs_no_certificate(begin):
     assert told.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert {"aesp_build_info", "aesp_aggregator_batches_accepted"} <= names
     assert standing.get("/healthz").status_code == 200
+    assert standing.get("/health").status_code == standing.get("/ready").status_code == 200
     assert standing.get("/readyz").status_code == 200
     standing.is_ready = False
     assert standing.get("/readyz").status_code == 503

@@ -10,6 +10,7 @@ from mitmproxy.proxy.layer import CommandGenerator, Layer
 from OpenSSL import SSL
 
 from aesp_proxy.intercept.egress.tls import UpstreamTls
+from aesp_proxy.model.address import host_port
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
@@ -147,4 +148,4 @@ def dialled_address(server: Server) -> str:
     peer = server.peername
     if not peer:
         return ""
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+    return host_port(peer[0], peer[1])

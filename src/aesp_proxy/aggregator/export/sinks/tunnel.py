@@ -19,6 +19,7 @@ import httpx
 
 from aesp_proxy.aggregator.export.sinks.port import LaterError
 from aesp_proxy.errors import ConfigError
+from aesp_proxy.model.address import host_port
 
 if TYPE_CHECKING:
     from aesp_proxy.aggregator.export.settings import SinkSettings
@@ -65,7 +66,7 @@ def connected(settings: SinkSettings, host: str, port: int) -> socket.socket:
 
 
 def _request(settings: SinkSettings, host: str, port: int) -> bytes:
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = host_port(host, port)
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if settings.proxy_user:
         login = f"{settings.proxy_user}:{settings.proxy_secret}".encode()
