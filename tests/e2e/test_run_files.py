@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -69,3 +70,17 @@ def test_none_leaves_them_alone_but_not_where_the_policy_requires_a_guard(place)
     ran = place.run(POLICY + FORBIDS % ", require: enforce", "--files", "none")
     assert ran.stdout == ""
     assert ran.returncode != 0
+
+
+def test_who_only_observes_sees_what_the_command_did_first(place):
+    ran = place.run(POLICY + FORBIDS % "", "--files", "observe")
+    assert (ran.returncode, ran.stdout) == (0, "THE-TOKEN\n"), ran.stderr
+    seen = subprocess.run(
+        [str(PROGRAM), "audit", "tail", "--state", str(place.state), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    opened = [json.loads(line) for line in seen.splitlines() if "/.env" in line]
+    assert [record["action"] for record in opened] == ["file.open"], seen
+    assert "not stopped" in opened[0]["message"]

@@ -41,7 +41,7 @@ from aesp_proxy.daemon.session_labels import LABELS, LabelsTold
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import AespError, ConfigError, InputError
-from aesp_proxy.intercept.file_port import GUARANTEES, Given, Serve
+from aesp_proxy.intercept.file_port import GUARANTEES, HOLDS, Given, Serve
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 from aesp_proxy.record.journal import Journal
@@ -144,7 +144,8 @@ def _serve(
     with Journal.open(settings.state_dir, options=options) as journal:
         guard = _Guard(control, source, settings, session_id, backend, _labels(descriptors))
         policy = source.read(frame)
-        control.send(checked_frame())
+        if backend in HOLDS:
+            control.send(checked_frame())  # the command may begin: what it opens waits
         guard.begin(source.snapshot(policy, frame), journal)
         gc.collect()
         gc.freeze()  # what is loaded now lives as long as the process

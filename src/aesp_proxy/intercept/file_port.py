@@ -137,6 +137,9 @@ GUARANTEES: Final = {
 }
 """What each backend promises, in the words that are printed and recorded."""
 
+HOLDS: Final = frozenset({"fuse", "notify"})
+"""The backends that keep an access waiting until they are ready; the others miss it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
