@@ -64,7 +64,12 @@ def start_stage(
     staged, *beside = _surveys(settings, snapshot, tree)
     folder = settings.state_dir / "stage"
     stage = make_stage(
-        folder, [staged], session_id=session_id, command=" ".join(command), began_ns=began_ns
+        folder,
+        [staged],
+        session_id=session_id,
+        command=" ".join(command),
+        began_ns=began_ns,
+        policy=str(settings.policy.resolve()) if settings.policy else "",
     )
     layers = stage.trees[0]
     rows = [("stage", str(layers.path), str(layers.upper), str(layers.work))]
@@ -147,7 +152,7 @@ def end_stage(settings: Settings, made: RunStage, *, publish: bool) -> None:
     elif publish or _agrees(stage, len(changes)):
         publish_stage(stage)
     else:
-        error_line(f"stage {stage.id}: not published; {_hint(stage)}")
+        error_line(f"stage {stage.id}: not published yet; `stage publish` does it, {_hint(stage)}")
 
 
 def publish_stage(stage: Stage) -> None:

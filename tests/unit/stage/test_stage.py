@@ -117,6 +117,21 @@ def test_a_stage_in_its_own_tree_is_refused(tree):
         make_stage(tree / "state", [surveyed(tree)], session_id="", command="", began_ns=0)
 
 
+def test_the_only_stage_needs_no_name_and_of_several_they_are_told(stage, tree):
+    folder = stage.folder.parent
+    assert read_stage(folder, "").id == stage.id
+    other = make_stage(
+        folder, [surveyed(tree)], session_id="", command="", began_ns=0, policy="/p.yaml"
+    )
+    assert read_stage(folder, other.id).policy == "/p.yaml"
+    with pytest.raises(ConfigError, match=f"which of 2 stages: {other.id}, {stage.id}"):
+        read_stage(folder, "")
+    for each in (stage, other):
+        each.drop()
+    with pytest.raises(ConfigError, match="no stage is kept"):
+        read_stage(folder, "")
+
+
 # --- what reads as a change -----------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import click
 
 from aesp_proxy.cli.exits import ExitCode
 from aesp_proxy.cli.flags import settings_of
-from aesp_proxy.cli.output import error_line, printable
+from aesp_proxy.cli.output import error_line, line, printable
 from aesp_proxy.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ def list_stages(*, state: str | None, config: Path | None) -> None:
     """List the stages that are kept: id, when, phase, tree, command."""
     from aesp_proxy.intercept.stage.stage import read_stages
 
-    for stage in read_stages(_folder(_settings(state, config))):
+    kept = list(read_stages(_folder(_settings(state, config))))
+    if not kept:
+        line("aesp-proxy: no stage is kept")
+    for stage in kept:
         began = datetime.fromtimestamp(stage.began_ns / _SECOND_NS, UTC)
         tree = stage.trees[0].path if stage.trees else ""
         words = (stage.id, f"{began:%Y-%m-%dT%H:%M:%SZ}", stage.phase, tree, stage.command)
@@ -43,9 +46,12 @@ def list_stages(*, state: str | None, config: Path | None) -> None:
 @click.command()
 @_state
 @_config
-@click.argument("number", metavar="ID")
+@click.argument("number", metavar="[ID]", default="")
 def diff(*, state: str | None, config: Path | None, number: str) -> None:
-    """Show what stage ID would change, as a patch; nothing is decided or recorded."""
+    """Show what stage ID would change, as a patch; nothing is decided or recorded.
+
+    Without ID the only stage that is kept.
+    """
     from aesp_proxy.daemon.staging import difference
     from aesp_proxy.intercept.stage.changes import changes_of
 
@@ -60,10 +66,12 @@ def diff(*, state: str | None, config: Path | None, number: str) -> None:
 @click.command()
 @_state
 @_config
-@click.option("--policy", type=str, metavar="FILE", help="Policy; default is the built-in one.")
-@click.argument("number", metavar="ID")
+@click.option("--policy", type=str, metavar="FILE", help="Policy; default is the one of the run.")
+@click.argument("number", metavar="[ID]", default="")
 def publish(*, state: str | None, config: Path | None, policy: str | None, number: str) -> int:
     """Decide every change of stage ID by the policy, and publish all of it or nothing.
+
+    Without ID the only stage that is kept, without --policy by the policy of its run.
 
     Exit code: 0 published, 2 refused, 3 it cannot be, 4 it was cut short: then again.
     """
@@ -73,8 +81,8 @@ def publish(*, state: str | None, config: Path | None, policy: str | None, numbe
     from aesp_proxy.daemon.policy_files import load_snapshot
     from aesp_proxy.intercept.stage.stage import Phase
 
-    settings = _settings(state, config, policy=policy)
-    stage = _stage(settings, number)
+    stage = _stage(_settings(state, config), number)
+    settings = _settings(state, config, policy=policy or stage.policy)
     if stage.phase is Phase.OPEN:
         stage = _ended(stage)
     if stage.phase is Phase.ENDED:

@@ -62,7 +62,11 @@ class StagedTree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stage. ``began_ns`` is wall-clock nanoseconds, before the trees were surveyed."""
+    """One stage. ``began_ns`` is wall-clock nanoseconds, before the trees were surveyed.
+
+    ``policy`` is the file of the run's policy, "" for the built-in one: what was refused at
+    the run's end is not published later by another that nobody named.
+    """
 
     id: str
     folder: Path
@@ -70,6 +74,7 @@ class Stage:
     session_id: str
     command: str
     began_ns: int
+    policy: str = ""
     phase: Phase = Phase.OPEN
 
     def moved_to(self, phase: Phase) -> Stage:
@@ -119,7 +124,13 @@ class Stage:
 
 
 def make_stage(
-    folder: Path, surveys: Iterable[Survey], *, session_id: str, command: str, began_ns: int
+    folder: Path,
+    surveys: Iterable[Survey],
+    *,
+    session_id: str,
+    command: str,
+    began_ns: int,
+    policy: str = "",
 ) -> Stage:
     """Make a stage for the surveyed trees below ``folder``.
 
@@ -152,6 +163,7 @@ def make_stage(
         session_id=session_id,
         command=command,
         began_ns=began_ns,
+        policy=policy,
     )
     _write(stage)
     return stage
@@ -166,7 +178,15 @@ def read_stages(folder: Path) -> Iterator[Stage]:
 
 
 def read_stage(folder: Path, number: str) -> Stage:
-    """Return one stage; ConfigError when there is none of this name."""
+    """Return one stage, for "" the only one; ConfigError when there is none of this name."""
+    if not number:
+        kept = [stage.id for stage in read_stages(folder)]
+        if len(kept) == 1:
+            return _read(folder / kept[0])
+        raise ConfigError(
+            f"which of {len(kept)} stages: {', '.join(kept)}" if kept else "no stage is kept",
+            remedy="`aesp-proxy stage list` shows them; `run --stage` makes one",
+        )
     own = folder / number
     if "/" in number or not (own / _FILE).exists():
         raise ConfigError(
@@ -214,6 +234,7 @@ def _write(stage: Stage) -> None:
         "session_id": stage.session_id,
         "command": stage.command,
         "began_ns": stage.began_ns,
+        "policy": stage.policy,
         "phase": stage.phase.value,
         "trees": [
             {"path": str(tree.path), "folder": tree.folder.name, "hidden": sorted(tree.hidden)}
@@ -254,6 +275,7 @@ def _parsed(own: Path, value: Mapping[str, Any]) -> Stage:
         session_id=value["session_id"],
         command=value["command"],
         began_ns=int(value["began_ns"]),
+        policy=str(value.get("policy", "")),
         phase=Phase(value["phase"]),
         trees=tuple(
             StagedTree(
