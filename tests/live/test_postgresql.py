@@ -6,6 +6,7 @@ import contextlib
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,20 +15,24 @@ from typing import Any
 import psycopg
 import pytest
 from contract_tests import unit_module
+from log_lab import KEYS
 from postgresql_lab import Cluster, needs_postgresql, running_cluster
 from postgresql_relay import Plan, Relay
 
 from aesp_proxy.aggregator.databases import close_databases
 from aesp_proxy.aggregator.identity import DataDir, prepare
 from aesp_proxy.aggregator.joining import join
+from aesp_proxy.aggregator.leases import TurnLostError
 from aesp_proxy.aggregator.log.keys import ensure_log_key
+from aesp_proxy.aggregator.log.store import LogStore
 from aesp_proxy.aggregator.ports import Certificate, Identity, Role
-from aesp_proxy.aggregator.store import postgresql
+from aesp_proxy.aggregator.store import postgresql, postgresql_layout
 from aesp_proxy.aggregator.store.exports import Cursor, DeadLetter
 from aesp_proxy.aggregator.store.tokens import TokenRefusedError, TokenTerms
 from aesp_proxy.aggregator.stores import (
     open_control,
     open_exports,
+    open_fence,
     open_leases,
     open_ledger,
     open_ledger_reader,
@@ -36,6 +41,8 @@ from aesp_proxy.aggregator.stores import (
 from aesp_proxy.aggregator.writer import Answer
 from aesp_proxy.errors import AespError, ConfigError, RecordError, UnavailableError
 from aesp_proxy.record.receipt import verify_receipt
+from aesp_proxy.record.tlog.checkpoint import Checkpoint, parse_checkpoint
+from aesp_proxy.record.tlog.note import Note
 
 pytestmark = needs_postgresql
 
@@ -43,6 +50,13 @@ _fixtures = vars(unit_module("aggregator/conftest"))
 _writer = vars(unit_module("aggregator/test_writer"))
 Chain, Aggregator = _fixtures["Chain"], _writer["Aggregator"]
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
+# The connections that hold a lease, as a cut network would end them.
+END_LEASES = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+    " AND classid = 1095062352 AND granted AND pid IN (SELECT pid FROM pg_stat_activity"
+    " WHERE state = 'idle')"
+)
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 HOSTILE = "x'); DROP TABLE aesp_proxy.origins; -- %s ? {x:String} \\ \" \U0001f4a5"
 
 
@@ -565,6 +579,113 @@ def test_a_lease_is_one_aggregators_and_falls_with_its_connection(home: Any, clu
     taken.release()
     until(lambda: one.take("export:soc")).release()
     close_databases()
+
+
+def note_of(size: int) -> Note:
+    return KEYS.sign(Checkpoint(origin=KEYS.origin, size=size, root=bytes(32)).text)
+
+
+def test_who_wakes_after_its_lease_was_taken_over_changes_no_checkpoint(
+    home: Any, cluster: Cluster
+):
+    """Also who is in the middle of a write: who takes over waits for its end."""
+    data = {name: home(name) for name in ("one", "two")}
+    objects = open_objects(data["one"])
+    with contextlib.closing(objects), ThreadPoolExecutor(2) as pool:
+        lease = open_leases(data["one"]).take("log")
+        old = open_fence(data["one"], "log")
+        asleep, wakes = threading.Event(), threading.Event()
+
+        def nap() -> bool:
+            asleep.set()
+            return wakes.wait(30)
+
+        writing = pool.submit(LogStore(objects, held=nap, turn=old.held).publish, note_of(1))
+        assert asleep.wait(30)
+        cluster.execute(END_LEASES)
+        taken = until(lambda: open_leases(data["two"]).take("log"))
+        taking = pool.submit(open_fence, data["two"], "log")
+        until(lambda: cluster.execute(WAITING) != [(0,)])
+        assert not taking.done()
+        wakes.set()
+        writing.result()
+        new = taking.result()
+        store = LogStore(objects, held=taken.held, turn=new.held)
+        assert parse_checkpoint(store.published().text).size == 1
+        store.publish(note_of(2))
+        assert new.number == old.number + 1
+        assert not lease.held()
+        for act in (LogStore.publish, LogStore.keep_signed):
+            with pytest.raises(TurnLostError, match="'log'"):
+                act(LogStore(objects, turn=old.held), note_of(3))
+        assert parse_checkpoint(store.published().text).size == 2
+        assert store.signed() is None
+        taken.release()
+        old.close()
+        new.close()
+    close_databases()
+
+
+def first_layout(cluster: Cluster) -> str:
+    """Make a database as the first version left it, with something in it."""
+    url = cluster.new_database()
+    cluster.execute(
+        "SET search_path = aesp_proxy; "
+        + "; ".join(postgresql_layout.TABLES)
+        + "; INSERT INTO layout VALUES (1); INSERT INTO lanes VALUES ('soc', 'live', 7, 3, NULL)",
+        url=url,
+    )
+    return url
+
+
+def layout_of(cluster: Cluster, url: str) -> list[Any]:
+    return cluster.execute(
+        "SELECT version, to_regclass('aesp_proxy.fences') IS NOT NULL FROM aesp_proxy.layout",
+        url=url,
+    )
+
+
+def test_an_older_layout_is_led_up_once_by_all_that_meet_it_and_keeps_what_it_holds(
+    home: Any, cluster: Cluster
+):
+    url = first_layout(cluster)
+    assert layout_of(cluster, url) == [(1, False)]
+    servers = [postgresql.Server(url, where="stores.yaml") for _ in range(4)]
+    made = at_once(*(lambda server=server: server.connect().close() for server in servers))
+    assert made == [None] * 4
+    assert layout_of(cluster, url) == [(postgresql_layout.VERSION, True)]
+    exports = open_exports(home("one", url))
+    assert exports.cursor("soc") == Cursor(position=7, row=3)
+    exports.take_turn("export:soc")
+    exports.close()
+    close_databases()
+
+
+def test_a_step_that_fails_leaves_the_older_layout_as_it_was(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    url = first_layout(cluster)
+    steps = (*postgresql_layout.STEPS, ("CREATE TABLE more (a integer)", "SELECT 1 / 0"))
+    monkeypatch.setattr(postgresql_layout, "STEPS", steps)
+    monkeypatch.setattr(postgresql_layout, "VERSION", 1 + len(steps))
+    with pytest.raises(RecordError, match="DivisionByZero"):
+        postgresql.Server(url, where="s").connect()
+    assert layout_of(cluster, url) == [(1, False)]
+
+
+def test_who_may_not_change_an_older_layout_is_told_who_does(cluster: Cluster):
+    url = first_layout(cluster)
+    cluster.execute(
+        "CREATE ROLE writer LOGIN; GRANT USAGE ON SCHEMA aesp_proxy TO writer;"
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA aesp_proxy TO writer",
+        url=url,
+    )
+    with pytest.raises(ConfigError, match="may not make it") as told:
+        postgresql.Server(url.replace("aesp@", "writer@"), where="s").connect()
+    assert "aggregator check" in told.value.remedy
+    assert layout_of(cluster, url) == [(1, False)]
+    postgresql.Server(url, where="s").connect().close()
+    assert layout_of(cluster, url) == [(postgresql_layout.VERSION, True)]
 
 
 def until(ask: Callable[[], Any]) -> Any:

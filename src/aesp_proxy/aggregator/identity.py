@@ -209,6 +209,14 @@ class FileLock:
         """Whether it was taken and not let go."""
         return self._descriptor >= 0
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the path still names the file that is locked: another's would exclude nobody."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except OSError:
+            return False
+
     def __enter__(self) -> Self:
         self.take(wait=True)
         return self

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from aesp_proxy.errors import UnavailableError
+
+
+class TurnLostError(UnavailableError):
+    """What a lease protects was written for, by who does not hold it any more: nothing is done."""
+
 
 class Lease(Protocol):
     """A piece of work that one process does at a time, in all of the aggregators."""
@@ -12,6 +18,8 @@ class Lease(Protocol):
         """Whether it is still ours: ask before each step that only one may do.
 
         It falls when its holder dies or can no longer reach the store, and then another takes it.
+        Between the answer and the step that may happen: what is written is fenced as well
+        (``store/fences.py``).
         """
 
     def release(self) -> None:

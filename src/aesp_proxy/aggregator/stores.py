@@ -18,6 +18,7 @@ from aesp_proxy.aggregator.store.clickhouse import QUERY_S_MAX, ClickHouseIndex
 from aesp_proxy.aggregator.store.clickhouse_embedded import EmbeddedClickHouse, check_library
 from aesp_proxy.aggregator.store.control import Control, SqliteControl
 from aesp_proxy.aggregator.store.exports import Exports, SqliteExports
+from aesp_proxy.aggregator.store.fences import Fence
 from aesp_proxy.aggregator.store.index import SqliteIndex, SqliteIndexReader
 from aesp_proxy.aggregator.store.leases import FileLeases
 from aesp_proxy.aggregator.store.ledger import LedgerReader, SqliteLedger
@@ -215,6 +216,15 @@ def open_leases(data: DataDir) -> Leases:
 
         return PostgresLeases(server)
     return FileLeases(data.root)
+
+
+def open_fence(data: DataDir, name: str) -> Fence | None:
+    """Take the turn of a lease's new holder, for what is written outside a row store.
+
+    None where all is on one machine: there a lease is a lock that only its holder's end ends.
+    """
+    server = database_server(data)
+    return Fence(open_database(server, name), name) if server else None
 
 
 def _remove_side_files(data: DataDir) -> None:

@@ -138,6 +138,18 @@ def test_a_lease_falls_when_its_holder_dies(tmp_path: Path):
     assert leases.take("log") is not None
 
 
+def test_a_lease_whose_file_was_removed_is_held_no_more(tmp_path: Path):
+    leases = open_leases(DataDir(tmp_path))
+    first = leases.take("log")
+    assert first is not None
+    (tmp_path / "log.lease").unlink()
+    assert not first.held()
+    second = leases.take("log")
+    assert second is not None
+    assert second.held()
+    assert not first.held()
+
+
 def test_a_lease_has_a_plain_name(tmp_path: Path):
     with pytest.raises(ConfigError):
         open_leases(DataDir(tmp_path)).take("../log")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from inspect import getsource, isfunction
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from aesp_proxy.aggregator.export.sinks.port import (
     UnacceptableError,
 )
 from aesp_proxy.aggregator.identity import DataDir
+from aesp_proxy.aggregator.leases import TurnLostError
 from aesp_proxy.aggregator.ports import BatchPlace
 from aesp_proxy.aggregator.store.exports import BACKFILL, LIVE, Cursor, Exports, SqliteExports
 from aesp_proxy.aggregator.stores import open_exports
@@ -399,6 +403,67 @@ def test_the_cursor_survives_a_cut_off_process(lab: Lab):
     other.close()
 
 
+def test_a_holder_that_was_paused_in_a_delivery_moves_nothing_once_another_took_over(lab: Lab):
+    """The lease was lost meanwhile: what the new holder wrote stands, and the old one ends."""
+    lab.stored.add(6)
+    lab.store.take_turn("export:soc")
+    paused, wakes = threading.Event(), threading.Event()
+
+    class Pausing(Scripted):
+        def deliver(self, events: Sequence[Outgoing]) -> Delivery:
+            paused.set()
+            assert wakes.wait(30)
+            return super().deliver(events)
+
+    first = replace(lab, sink=Pausing()).exporter()
+    with ThreadPoolExecutor(1) as pool:
+        step = pool.submit(first.step)
+        assert paused.wait(30)
+        with closing(open_exports(lab.data)) as store:
+            store.take_turn("export:soc")
+            lab.drain(replace(lab, store=store).exporter())
+            stands = store.cursor("soc"), store.health("soc")
+            wakes.set()
+            with pytest.raises(TurnLostError, match="taken over"):
+                step.result()
+            assert (store.cursor("soc"), store.health("soc")) == stands
+            assert stands[0] == Cursor(position=1)
+    assert lab.sink.taken == lab.stored.ids
+
+
+WRITES: dict[str, Callable[[Exports], Any]] = {
+    "begin": lambda store: store.begin("soc", Cursor(position=9)),
+    "advance": lambda store: store.advance(
+        "soc", LIVE, Cursor(position=9), delivered=1, refused=[], now_ns=1
+    ),
+    "settle": lambda store: store.settle("soc", [1], [], now_ns=1),
+    "note_failure": lambda store: store.note_failure("soc", "x", now_ns=1, next_try_ns=2),
+    "note_stopped": lambda store: store.note_stopped("soc", stopped_ns=1),
+    "queue_dead": lambda store: store.queue_dead("soc"),
+    "drop_dead": lambda store: store.drop_dead("soc"),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_every_write_of_a_turn_that_is_over_is_refused(lab: Lab, name: str):
+    lab.store.take_turn("export:soc")
+    WRITES[name](lab.store)
+    with closing(open_exports(lab.data)) as store:
+        store.take_turn("export:other")
+        WRITES[name](lab.store)
+        store.take_turn("export:soc")
+        stands = store.cursor("soc"), store.health("soc")
+        with pytest.raises(TurnLostError, match="export:soc"):
+            WRITES[name](lab.store)
+        assert (store.cursor("soc"), store.health("soc")) == stands
+        WRITES[name](store)
+    assert {
+        name
+        for name, value in vars(Exports).items()
+        if isfunction(value) and "self._transaction()" in getsource(value)
+    } == set(WRITES)
+
+
 def test_the_embedded_cursor_is_on_disk_when_it_has_moved(tmp_path: Path):
     store = SqliteExports(tmp_path / "exports.sqlite")
     assert store._database.rows("PRAGMA synchronous")[0][0] == 2  # FULL
@@ -551,6 +616,7 @@ def test_an_older_file_is_brought_up_to_date(tmp_path: Path):
     path = tmp_path / "exports.sqlite"
     SqliteExports(path).close()
     with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE fences")
         connection.execute("ALTER TABLE health DROP COLUMN dropped")
         connection.execute("ALTER TABLE health DROP COLUMN stopped_ns")
         connection.execute("INSERT INTO health (sink, delivered) VALUES ('soc', 7)")

@@ -1,8 +1,8 @@
 """One sink's engine: read on from its cursor, deliver, and only then move the cursor.
 
 A step does one piece of work and says how long to wait before the next; it never
-sleeps, and never raises for what a sink or a disk does. Three lanes take turns: live
-records, a back-fill, and refused events that an operator wants tried again.
+sleeps, and never raises for what a sink or a disk does, only when its turn is over. Three
+lanes take turns: live records, a back-fill, and refused events that an operator wants tried again.
 
 Rules: the cursor moves after the sink has taken the events, in one transaction with
 what it refused: so a crash repeats and never skips (at least once). A sink that cannot
@@ -24,6 +24,7 @@ from aesp_proxy.aggregator.export.backoff import delay_s
 from aesp_proxy.aggregator.export.event import ExportEvent
 from aesp_proxy.aggregator.export.reading import BatchReader, Unreadable
 from aesp_proxy.aggregator.export.sinks.port import LaterError, Outgoing, UnacceptableError
+from aesp_proxy.aggregator.leases import TurnLostError
 from aesp_proxy.aggregator.store.exports import BACKFILL, LIVE, Cursor, DeadLetter
 from aesp_proxy.errors import AespError
 
@@ -94,9 +95,14 @@ class Exporter:
         self.is_stopped = bool(health.stopped_ns)
 
     def step(self) -> float:
-        """Do one piece of each lane; return the seconds until the next step is worth it."""
+        """Do one piece of each lane; return the seconds until the next step is worth it.
+
+        TurnLostError when another delivers to this sink now: nothing is kept here any more.
+        """
         try:
             moved = [self._lane(LIVE), self._lane(BACKFILL), self._replay()]
+        except TurnLostError:
+            raise
         except AespError as error:
             return self._failed(error)
         self._failures = 0

@@ -153,13 +153,14 @@ def _wait_out(patience: Patience, seconds: float) -> None:
 def open_exporter(
     stack: ExitStack, data: DataDir, settings: SinkSettings, patience: Patience
 ) -> Exporter:
-    """Open what one sink needs; ``stack`` closes it."""
+    """Open what one sink needs, the caller having its lease; ``stack`` closes it."""
     objects = open_objects(data)
     stack.callback(objects.close)
     ledger = open_ledger_reader(data, objects)
     stack.callback(ledger.close)
     store = open_exports(data)
     stack.callback(store.close)
+    store.take_turn(_lease_name(settings))
     sink = open_sink(settings, now_s=time.time, wait=patience.wait)
     stack.callback(sink.close)
     form = FORMATS[settings.format]

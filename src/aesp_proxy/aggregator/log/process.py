@@ -15,7 +15,7 @@ import select
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +29,12 @@ from aesp_proxy.aggregator.log.publish import AGAIN_S, FRESH_S, open_publisher
 from aesp_proxy.aggregator.log.status import LogStatus, read_log_status, write_log_status
 from aesp_proxy.aggregator.log.store import LogStore
 from aesp_proxy.aggregator.process import collect_seldom, log_to_stderr
-from aesp_proxy.aggregator.stores import open_leases, open_ledger_reader, open_objects
+from aesp_proxy.aggregator.stores import (
+    open_fence,
+    open_leases,
+    open_ledger_reader,
+    open_objects,
+)
 from aesp_proxy.errors import AespError
 
 if TYPE_CHECKING:
@@ -85,7 +90,11 @@ def keep_log(data: DataDir, *, wake: int, held: Callable[[], bool]) -> None:
         stack.callback(objects.close)
         ledger = open_ledger_reader(data, objects)
         stack.callback(ledger.close)
-        store = LogStore(objects, held=held)
+        fence = open_fence(data, LEASE)
+        if fence is not None:
+            stack.callback(fence.close)
+        turn = fence.held if fence is not None else nullcontext
+        store = LogStore(objects, held=held, turn=turn)
         publisher = open_publisher(data, store)
         stack.callback(publisher.close)
         integrator = Integrator(ledger=ledger, store=store, keys=load_log_keys(data))

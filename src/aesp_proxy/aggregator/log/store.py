@@ -7,6 +7,7 @@ witnesses are asked. Nothing but these two is ever written again under the same 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.errors import InputError, RecordError, UnavailableError
@@ -15,6 +16,7 @@ from aesp_proxy.record.tlog.tile import TILE_WIDTH, Tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from aesp_proxy.aggregator.ports import ObjectStore
 
@@ -26,11 +28,20 @@ SIGNED_KEY: Final = "log-state/signed"
 class LogStore:
     """Tiles, bundles and the two checkpoints of one log.
 
-    ``held`` is asked before each write whether it is still ours to write.
+    ``held`` is asked before each write whether it is still ours to write, and ``turn`` is
+    entered around each write of a checkpoint: it refuses who lost its lease, and makes who
+    takes over wait for the end of the write. Tiles need no more than the first: who writes
+    them late writes the same bytes.
     """
 
-    def __init__(self, objects: ObjectStore, *, held: Callable[[], bool] = lambda: True) -> None:
-        self._objects, self._held = objects, held
+    def __init__(
+        self,
+        objects: ObjectStore,
+        *,
+        held: Callable[[], bool] = lambda: True,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._objects, self._held, self._turn = objects, held, turn
 
     @property
     def is_shared(self) -> bool:
@@ -47,11 +58,13 @@ class LogStore:
 
     def keep_signed(self, note: Note) -> None:
         """Keep a checkpoint before anyone is shown it; durable on return."""
-        self._put([(SIGNED_KEY, note.encode())])
+        with self._turn():
+            self._put([(SIGNED_KEY, note.encode())])
 
     def publish(self, note: Note) -> None:
         """Show a checkpoint to everyone; durable on return."""
-        self._put([(CHECKPOINT_KEY, note.encode())])
+        with self._turn():
+            self._put([(CHECKPOINT_KEY, note.encode())])
 
     def put(self, tiles: Sequence[tuple[Tile, bytes]]) -> None:
         """Store tiles and bundles; all are durable on return."""

@@ -1,24 +1,27 @@
 """How far each sink has come, what it refused, and how it fares; embedded, one SQLite file.
 
 Rules: a cursor moves in the same durable transaction that keeps what was refused on the
-way, so a crash repeats deliveries and never skips one; refused
+way, so a crash repeats deliveries and never skips one; in that transaction the exporter's
+turn is checked (``store/fences.py``), so who lost its lease moves nothing; refused
 events are kept as places in the ledger, not as copies, so nothing is stored twice.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from aesp_proxy.aggregator.store.fences import Fence
 from aesp_proxy.aggregator.store.sqlite import SqliteDatabase, open_database
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from aesp_proxy.aggregator.store.database import Database
 
-VERSION: Final = 2
+VERSION: Final = 3
 LIVE: Final = "live"
 BACKFILL: Final = "backfill"
 REASON_CHARS_MAX: Final = 500
@@ -38,13 +41,15 @@ CREATE TABLE health (
     last_delivered_ns INTEGER NOT NULL DEFAULT 0, last_error TEXT NOT NULL DEFAULT '',
     last_error_ns INTEGER NOT NULL DEFAULT 0, next_try_ns INTEGER NOT NULL DEFAULT 0,
     stopped_ns INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0
-    ) STRICT, WITHOUT ROWID
+    ) STRICT, WITHOUT ROWID;
+CREATE TABLE fences (name TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID
 """
 _UPGRADES: Final = {
     1: """
 ALTER TABLE health ADD COLUMN stopped_ns INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE health ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0
-"""
+""",
+    2: "CREATE TABLE fences (name TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 }
 
 
@@ -96,6 +101,15 @@ class Exports:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._fence: Fence | None = None
+
+    def take_turn(self, name: str) -> None:
+        """Write from now on as the holder of the lease ``name``, and refuse every earlier one.
+
+        The lease was taken before. Each write raises TurnLostError, with nothing changed,
+        once another has taken its turn.
+        """
+        self._fence = Fence(self._database, name)
 
     def close(self) -> None:
         """Close the database."""
@@ -118,7 +132,7 @@ class Exports:
 
     def begin(self, sink: str, cursor: Cursor, lane: str = LIVE) -> None:
         """Set a lane to ``cursor``, in place of what it was."""
-        with self._database.transaction():
+        with self._transaction():
             self._put_cursor(sink, lane, cursor)
 
     def advance(
@@ -136,7 +150,7 @@ class Exports:
         A lane that has reached its ``until_position`` is ended. RecordError when it
         cannot be kept: nothing has moved then.
         """
-        with self._database.transaction():
+        with self._transaction():
             if cursor.until_position is not None and cursor.position >= cursor.until_position:
                 self._run("DELETE FROM lanes WHERE sink = ? AND lane = ?", (sink, lane))
             else:
@@ -148,7 +162,7 @@ class Exports:
         self, sink: str, done: Sequence[int], refused: Sequence[DeadLetter], *, now_ns: int
     ) -> None:
         """Take replayed letters off (``done``, by id) and put refused ones back, not queued."""
-        with self._database.transaction():
+        with self._transaction():
             for number in done:
                 self._run("DELETE FROM dead_letters WHERE sink = ? AND id = ?", (sink, number))
             self._bury(sink, refused, now_ns)
@@ -156,7 +170,7 @@ class Exports:
 
     def note_failure(self, sink: str, error: str, *, now_ns: int, next_try_ns: int) -> None:
         """Keep that a delivery failed and when it is tried again."""
-        with self._database.transaction():
+        with self._transaction():
             self._run(_KNOW_SINK, (sink,))
             self._run(
                 "UPDATE health SET failures = failures + 1, failing = failing + 1, last_error = ?,"
@@ -166,7 +180,7 @@ class Exports:
 
     def note_stopped(self, sink: str, *, stopped_ns: int) -> None:
         """Keep that a sink is stopped since then, or with 0 that it goes on."""
-        with self._database.transaction():
+        with self._transaction():
             self._run(_KNOW_SINK, (sink,))
             self._run("UPDATE health SET stopped_ns = ? WHERE sink = ?", (stopped_ns, sink))
 
@@ -216,7 +230,7 @@ class Exports:
     def queue_dead(self, sink: str, ids: Sequence[int] = ()) -> int:
         """Have letters tried again, all or those of ``ids``; return how many were marked."""
         marked = 0
-        with self._database.transaction():
+        with self._transaction():
             if not ids:
                 sql = "UPDATE dead_letters SET queued = 1 WHERE sink = ?"
                 return self._database.run(sql, (sink,))
@@ -228,7 +242,7 @@ class Exports:
 
     def drop_dead(self, sink: str, ids: Sequence[int] = ()) -> int:
         """Throw letters away for good, all or those of ``ids``; return how many, counted."""
-        with self._database.transaction():
+        with self._transaction():
             if ids:
                 gone = sum(
                     self._database.run(
@@ -242,6 +256,13 @@ class Exports:
             self._run(_KNOW_SINK, (sink,))
             self._run("UPDATE health SET dropped = dropped + ? WHERE sink = ?", (gone, sink))
         return gone
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._database.transaction():
+            if self._fence is not None:
+                self._fence.check()
+            yield
 
     def _put_cursor(self, sink: str, lane: str, cursor: Cursor) -> None:
         self._run(

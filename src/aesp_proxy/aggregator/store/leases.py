@@ -37,14 +37,14 @@ class FileLeases:
 
 
 class _FileLease:
-    """It cannot be lost while we live."""
+    """It cannot be lost while we live, unless somebody removes its file."""
 
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
 
     def held(self) -> bool:
-        """Whether it was not let go."""
-        return self._lock.is_held
+        """Whether it was not let go, and its file is still the one that others would lock."""
+        return self._lock.is_held and self._lock.is_in_place
 
     def release(self) -> None:
         """Let another take it."""

@@ -25,7 +25,7 @@ import structlog
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from aesp_proxy.aggregator.store.postgresql_layout import SCHEMA, TABLES, VERSION
+from aesp_proxy.aggregator.store.postgresql_layout import SCHEMA, bring_up
 from aesp_proxy.errors import AespError, ConfigError, RecordError, UnavailableError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Server:
             self._check(connection)
             with self._lock:
                 if not self._is_made:
-                    _make_tables(connection)
+                    bring_up(connection, lock=(LOCK_CLASS, lock_number("layout")))
                     self._is_made = True
         except psycopg.Error as error:
             connection.close()
@@ -170,25 +170,6 @@ class Server:
                     where=self._where,
                     remedy=f"set {name} = on in postgresql.conf, and restart it",
                 )
-
-
-def _make_tables(connection: psycopg.Connection[Any]) -> None:
-    """Make the tables where there are none; of several that try at once, one does."""
-    lock = (LOCK_CLASS, lock_number("layout"))
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", lock)
-        # Asked for first: who has no right to make a schema may use one that is there.
-        there = connection.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.layout",)).fetchall()
-        if there[0][0] is None:
-            for text in TABLES:
-                connection.execute(text.encode())
-            connection.execute("INSERT INTO layout VALUES (%s)", (VERSION,))
-        found = connection.execute("SELECT version FROM layout").fetchall()[0][0]
-        if found != VERSION:
-            raise ConfigError(
-                f"the database has layout {found}, this program knows {VERSION}",
-                remedy="use the version that wrote it",
-            )
 
 
 def translate(error: psycopg.Error) -> RecordError | UnavailableError:

@@ -1,15 +1,22 @@
-"""The tables in PostgreSQL, in a schema of their own, and their version.
+"""The tables in PostgreSQL, in a schema of their own, their version, and the way up to it.
 
 The same columns as in SQLite. Texts compare byte by byte, as there. ``positions`` has one
 row: it is changed in the transaction that stores batches, so positions have no gap and
 stand in the order of the commits, and a reader that saw one has seen all before it.
+A new database is made as the first layout and led up the same steps as an old one.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-VERSION: Final = 1
+from psycopg.errors import InsufficientPrivilege
+
+from aesp_proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    import psycopg
+
 SCHEMA: Final = "aesp_proxy"
 TABLES: Final = (
     f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
@@ -77,3 +84,53 @@ TABLES: Final = (
     next_try_ns bigint NOT NULL DEFAULT 0, stopped_ns bigint NOT NULL DEFAULT 0,
     dropped bigint NOT NULL DEFAULT 0)""",
 )
+STEPS: Final = (
+    # 2: the turns of leases' holders (store/fences.py).
+    ('CREATE TABLE fences (name text COLLATE "C" PRIMARY KEY, number bigint NOT NULL)',),
+)
+"""What leads from each layout to the next; the first is ``TABLES``."""
+VERSION: Final = 1 + len(STEPS)
+
+
+def bring_up(connection: psycopg.Connection[Any], *, lock: tuple[int, int]) -> None:
+    """Make the tables where there are none, or lead an older layout up, all or nothing.
+
+    Of several that try at once one does it, and the others wait (the advisory ``lock``).
+    ConfigError for a newer layout, and for a role that may not change an older one.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", lock)
+        found = _layout_of(connection)
+        if found > VERSION:
+            raise ConfigError(
+                f"the database has layout {found}, this program knows {VERSION}",
+                remedy="use the version that wrote it, or a newer one",
+            )
+        try:
+            _lead_up(connection, found)
+        except InsufficientPrivilege as error:
+            raise ConfigError(
+                f"the database has layout {found}, and this role may not make it {VERSION}",
+                remedy="run aesp-proxy aggregator check once as the owner of schema aesp_proxy",
+            ) from error
+
+
+def _layout_of(connection: psycopg.Connection[Any]) -> int:
+    """Return the version of the layout, 0 where there are no tables yet."""
+    # Asked for first: who has no right to make a schema may use one that is there.
+    there = connection.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.layout",)).fetchall()
+    if there[0][0] is None:
+        return 0
+    return int(connection.execute("SELECT version FROM layout").fetchall()[0][0])
+
+
+def _lead_up(connection: psycopg.Connection[Any], found: int) -> None:
+    if found == 0:
+        for text in TABLES:
+            connection.execute(text.encode())
+        connection.execute("INSERT INTO layout VALUES (1)")
+        found = 1
+    for number, texts in enumerate(STEPS[found - 1 :], start=found + 1):
+        for text in texts:
+            connection.execute(text.encode())
+        connection.execute("UPDATE layout SET version = %s", (number,))
