@@ -36,6 +36,9 @@ _REMEDIES: Final = {
     "record_failed": "nothing: the record cannot be written, see `aesp-proxy audit verify`",
 }
 """What would let it pass, by the reason."""
+_OF_CONTENT: Final = frozenset(
+    {"secret_found", "unscannable", "patch_too_large", "patch_unbalanced", "patch_forbidden"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,10 @@ def _speaks_of(record: Record, what: str) -> bool:
 
 
 def _question(record: Record) -> str:
-    """Return the command that explains the decision, where its facts are in the record."""
+    """Return the command that explains the decision, where its facts are in the record.
+
+    What a content was refused for is in no record, so there is nothing to ask with.
+    """
     file = record.policy_source.partition(" (")[0].rpartition(":")[0]
     facts = [
         f"{name}={value}"
@@ -104,10 +110,14 @@ def _question(record: Record) -> str:
             ("action", record.action),
             ("host", record.target_host),
             ("port", record.target_port),
-            ("path", record.target_path),
+            (_path_fact(record.action), record.target_path),
         )
         if value
     ]
-    if not file or len(facts) == 1:
+    if not file or len(facts) == 1 or record.reason in _OF_CONTENT:
         return ""
     return f"aesp-proxy policy explain --policy {shlex.quote(file)} {shlex.join(facts)}"
+
+
+def _path_fact(action: str) -> str:
+    return "resource.path" if action.startswith("file.") else "path"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -82,3 +83,25 @@ def test_that_nothing_was_refused_is_said(why, refused):
     code, out, err = why("nothing-of-the-kind")
     assert (code, out) == (1, "")
     assert "nothing was refused that has to do with 'nothing-of-the-kind'" in err
+
+
+def test_the_command_that_looks_closer_explains_the_refusal(why, state, sample, tmp_path, capsys):
+    policy = tmp_path / "p.yaml"
+    policy.write_text(
+        'version: "1.2.0"\nname: p\nguards:\n  forbidden_path: {patterns: ["**/.env"]}\n'
+    )
+    denied = replace(
+        sample, outcome=Outcome.DENIED, verdict="deny", reason="path_forbidden", action="file.open",
+        resource="/w/.env", target_host="", target_port=0, target_path="/w/.env",
+        policy_source=f"{policy}:4",
+    )  # fmt: skip
+    journal = state.journal()
+    journal.append(denied)
+    journal.append(replace(denied, reason="patch_forbidden"))
+    _, out, _ = why()
+    (line,) = (line for line in out.splitlines() if "look closer: " in line)
+    with pytest.raises(SystemExit):
+        main(shlex.split(line.partition(": aesp-proxy ")[2]))
+    out, _ = capsys.readouterr()
+    assert "path_forbidden" in out
+    assert "/w/.env is forbidden by **/.env" in out
