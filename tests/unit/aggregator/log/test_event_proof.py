@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from aesp_proxy.record.signature import public_to_pem
 from aesp_proxy.record.tlog.note import KeyType, Note, sign_text, signing_key
 from aesp_proxy.record.tlog.policy import policy_of
 
+OUTSIDER = Path(__file__).parents[4] / "docs" / "examples" / "verify_record.py"
 PLAIN = Record(
     kind=RecordKind.DECISION,
     time_ns=1_800_000_000_000_000_000,
@@ -218,6 +220,42 @@ def test_every_changed_character_of_a_proof_is_noticed_or_says_nothing_new(world
             continue
         assert found.record == proved.record
         assert found.record_id == proved.record_id
+
+
+def test_the_outsiders_script_proves_the_same_and_finds_every_change(world: World, capsys):
+    outsider = runpy.run_path(str(OUTSIDER))["main"]
+    file, key = world.directory / "outside.json", world.host_key
+    log, witness = world.directory / "log.vkey", world.directory / "w.vkey"
+    log.write_text(world.log_key)
+    witness.write_text(f"{WITNESS.public}\n")
+    keys = (key, str(log), str(witness))
+    right = json.dumps(world.proof)
+    file.write_text(right)
+    assert outsider("proof", str(file), *keys) == 0
+    assert "holds: h-one/1/8 in batch 3: deny" in (said := capsys.readouterr().out)
+    assert "entry 2 of 5" in said
+    assert "1 witnesses" in said
+    for name in ("record", "header", "signature"):
+        for at in range(0, len(world.proof[name]), 7):
+            text = world.proof[name]
+            changed = text[:at] + ("1" if text[at] == "0" else "0") + text[at + 1 :]
+            file.write_text(json.dumps(world.proof | {name: changed}))
+            assert outsider("proof", str(file), *keys) == 1, (name, at)
+    other = event_proof(world.data, "h-one/1/1")
+    for wrong in (
+        {"log": None}, {"leaf_index": 0}, {"leaf_index": 9}, {"path": []},
+        {"path": ["00" * 32] * 2},
+        {"log": other["log"]}, {"log": world.proof["log"].replace("index 2", "index 3")},
+        {"log": world.proof["log"].replace("\n5\n", "\n6\n")}, {"log": 5}, {"header": None},
+    ):  # fmt: skip
+        file.write_text(json.dumps(world.proof | wrong))
+        assert outsider("proof", str(file), *keys) == 1, wrong
+    file.write_text(right)
+    for number, text in ((1, OTHER_LOG), (2, OTHER_WITNESS), (1, str(WITNESS.public))):
+        strange = world.directory / "strange"
+        strange.write_text(text)
+        assert outsider("proof", str(file), *keys[:number], str(strange), *keys[number + 1 :]) == 1
+    assert "Traceback" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
