@@ -20,6 +20,8 @@ HOMES = {
         "daemon/supervisor.py",
         "daemon/ending.py",
         "daemon/guarding.py",
+        "daemon/questions.py",
+        "daemon/why_door.py",
         "daemon/secret_reading.py",
         "daemon/service",
         "launch",

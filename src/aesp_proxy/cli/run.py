@@ -258,6 +258,7 @@ def _walled(
         session_id=start.session_id,
         log=start.log,
         registry=start.registry,
+        door=walled.door,
         notice=(lambda _: None) if start.quiet else error_line,
     )
     end = trio.run(supervise, plan, walled.child, helpers)

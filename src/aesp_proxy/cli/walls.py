@@ -8,24 +8,28 @@ when the operator says so (``isolation.mode: degraded``), and then with what wor
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.config import Listen, Settings
+from aesp_proxy.daemon.config_values import WHY_VARIABLE
+from aesp_proxy.daemon.denials import Door
 from aesp_proxy.daemon.listener import bind
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.launch.child import Child, Prepared
 from aesp_proxy.launch.environment import ProxyAddress
 from aesp_proxy.launch.isolation.descriptors import ways_out
 from aesp_proxy.launch.isolation.layers import EVERYTHING, Layer, Report, remedy
-from aesp_proxy.launch.isolation.listeners import EXPLICIT_PORT, Kind
+from aesp_proxy.launch.isolation.listeners import EXPLICIT_PORT, Kind, why_port
 from aesp_proxy.launch.isolation.wish import Wish
 
 # Without a network of its own there is nothing more to say of these.
 _OF_THE_NETWORK: Final = frozenset({Layer.EVERY_PORT, Layer.RESOLVER})
+_TOKEN_BYTES: Final = 16
 Environment = Callable[[ProxyAddress], dict[str, str]]
 # What the worker listens on besides, and the option by which it is told.
 _OPTIONS: Final = {
@@ -39,13 +43,15 @@ _OPTIONS: Final = {
 class Walled:
     """A command that waits inside, the proxy's sockets, and what is not enforced.
 
-    ``open`` has a line for every layer that does not stand, ``missing`` for those alone
-    without which ``run`` would not have started. ``descriptors`` are for the file
-    guard of ``backend``, which is empty where nothing decides accesses to files.
+    ``door`` is where it asks why it was refused. ``open`` has a line for every layer that
+    does not stand, ``missing`` for those alone without which ``run`` would not have
+    started. ``descriptors`` are for the file guard of ``backend``, which is empty where
+    nothing decides accesses to files.
     """
 
     child: Child
     listener: socket.socket
+    door: Door
     more: tuple[tuple[str, socket.socket], ...] = ()
     descriptors: tuple[tuple[Kind, int], ...] = ()
     backend: str = ""
@@ -55,7 +61,7 @@ class Walled:
     def close(self) -> None:
         """End the command that waits, and close the sockets."""
         self.child.discard()
-        for each in (self.listener, *(sock for _, sock in self.more)):
+        for each in (self.listener, self.door.listener, *(sock for _, sock in self.more)):
             each.close()
         for _, descriptor in self.descriptors:
             os.close(descriptor)
@@ -103,6 +109,8 @@ def _walled(
     """Wall it in with one backend for files; None, and why, where that does not stand."""
     more = () if files is None else (files,)
     inside = ProxyAddress(host=settings.listen.host, port=settings.listen.port or EXPLICIT_PORT)
+    token = secrets.token_hex(_TOKEN_BYTES)
+    asks = ProxyAddress(host=inside.host, port=why_port(inside.port))
     wish = Wish(
         layers=(*EVERYTHING, *more),
         host=inside.host,
@@ -110,8 +118,9 @@ def _walled(
         transparent=True,
         dns=True,
         view=str(view),
+        why=True,
     )
-    child = Child(command, environment(inside), wish)
+    child = Child(command, environment(inside) | _asking(asks, token), wish)
     prepared = child.prepare()
     report = prepared.report
     if report.missing() and settings.isolation.mode != "degraded":
@@ -126,6 +135,7 @@ def _walled(
     walled = Walled(
         child=child,
         listener=prepared.of(Kind.EXPLICIT)[0],
+        door=Door(prepared.of(Kind.WHY)[0], token),
         more=tuple((_OPTIONS[kind], sock) for kind, sock in prepared.listeners if kind in _OPTIONS),
         descriptors=prepared.descriptors,
         backend=files or "",
@@ -144,33 +154,47 @@ def _without_network(
     tried: Report,
 ) -> tuple[Walled | None, Report]:
     """Listen on the host's loopback, and wall in what can be."""
-    listener = bind(settings)
+    listener, asked = bind(settings), bind(replace(settings, listen=_any_port(settings)))
     host, port = listener.getsockname()[:2]
+    token, asks = secrets.token_hex(_TOKEN_BYTES), asked.getsockname()[1]
     without = _OF_THE_NETWORK | {Layer.NETWORK}
     wanted = EVERYTHING if files is None else (*EVERYTHING, files)
     layers = tuple(each for each in wanted if each not in without)
-    wish = Wish(layers=layers, only_port=port, view=str(view))
-    child = Child(command, environment(ProxyAddress(host=host, port=port)), wish)
+    wish = Wish(layers=layers, only_ports=(port, asks), view=str(view))
+    proxy, door = ProxyAddress(host=host, port=port), ProxyAddress(host=host, port=asks)
+    child = Child(command, environment(proxy) | _asking(door, token), wish)
     try:
         prepared = child.prepare()
     except BaseException:
         listener.close()
+        asked.close()
         raise
     outcomes = {**prepared.report.outcomes, Layer.NETWORK: tried.outcomes.get(Layer.NETWORK, 1)}
     report = Report(outcomes)
     if files is not None and not report.stands(files):
         listener.close()
+        asked.close()
         _discard(child, prepared)
         return None, report
     walled = Walled(
         child=child,
         listener=listener,
+        door=Door(asked, token),
         descriptors=prepared.descriptors,
         backend=files or "",
         open=tuple(report.not_enforced(frozenset(EVERYTHING) - _OF_THE_NETWORK)),
         missing=tuple(report.not_enforced(report.missing())),
     )
     return walled, report
+
+
+def _asking(door: ProxyAddress, token: str) -> dict[str, str]:
+    """Tell the command where it may ask why it was refused."""
+    return {WHY_VARIABLE: f"{door.host} {door.port} {token}"}
+
+
+def _any_port(settings: Settings) -> Listen:
+    return replace(settings.listen, port=0)
 
 
 _NEEDS: Final = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from aesp_proxy.daemon.config import KEYS, VARIABLES, Settings, build, unknown_key
-from aesp_proxy.daemon.config_values import ENVIRONMENT_PREFIX, Given, Key
+from aesp_proxy.daemon.config_values import ENVIRONMENT_PREFIX, WHY_VARIABLE, Given, Key
 from aesp_proxy.errors import ConfigError
 
 SYSTEM_FILE: Final = Path("/etc/aesp-proxy/config.yaml")
@@ -78,7 +78,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
     """Return the layer of ``AESP_*`` variables; ConfigError for one that nobody knows."""
     layer: dict[str, Given] = {}
     for variable, text in environ.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == WHY_VARIABLE:
             continue
         key = VARIABLES.get(variable)
         if key is None:

@@ -19,6 +19,8 @@ from aesp_proxy.errors import ConfigError
 
 Pairs = tuple[tuple[str, str], ...]
 ENVIRONMENT_PREFIX: Final = "AESP_"
+WHY_VARIABLE: Final = "AESP_WHY"
+"""No setting: where a command under ``run`` asks why it was refused; `run` sets it."""
 
 
 def setting(

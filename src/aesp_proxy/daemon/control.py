@@ -33,6 +33,7 @@ to worker  ``rules``          ``event``, ``message``, ``holds``: record what bec
                               packet rules of a capture
 to worker  ``count``          no fields: answer ``counts``, which also tells that the
                               worker is not stuck
+to worker  ``why``            no fields: answer ``denials``
 to worker  ``stop``           ``grace_s`` (float): accept nothing new, finish what is
                               under way for at most this long, record, exit 0
 from it    ``checked``        no fields: all that an operator could have to mend was read
@@ -49,6 +50,7 @@ from it    ``serving``        ``serial``, ``name``, ``hash``, ``stamp``: the pol
 from it    ``registered``     ``names`` (int): of so many names values are looked for
 from it    ``counts``         ``connections`` now, requests ``allowed``, attempts
                               ``refused`` since it started
+from it    ``denials``        ``rows``: its last refusals, see ``denials``
 ========== ================== =====================================================
 
 End of file at the worker means that the supervisor is dead: treat it as ``stop``
@@ -65,6 +67,7 @@ from typing import Final
 
 import ormsgpack
 
+from aesp_proxy.daemon.denials import Denials, Denied, read_denials
 from aesp_proxy.errors import InputError
 
 FRAME_BYTES_MAX: Final = 1 << 20
@@ -127,7 +130,14 @@ class Registered:
     names: int
 
 
-FromWorker = Checked | Ready | Failed | Notice | Serving | Counts | Registered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialsTold:
+    """What a worker or file guard has refused last."""
+
+    denials: tuple[Denied, ...]
+
+
+FromWorker = Checked | Ready | Failed | Notice | Serving | Counts | Registered | DenialsTold
 
 
 def encode_frame(frame: dict[str, object]) -> bytes:
@@ -194,6 +204,16 @@ def rules_frame(*, event: str, message: str, holds: bool, subject: str = "captur
 def count_frame() -> bytes:
     """Encode the question how much is under way."""
     return encode_frame({"type": "count"})
+
+
+def why_frame() -> bytes:
+    """Encode the question what was refused last."""
+    return encode_frame({"type": "why"})
+
+
+def denials_frame(denials: Denials) -> bytes:
+    """Encode what a worker or file guard has refused last."""
+    return encode_frame({"type": "denials", "rows": denials.rows()})
 
 
 def serving_frame(serving: Serving) -> bytes:
@@ -313,5 +333,7 @@ def from_worker(frame: dict[str, object]) -> FromWorker:
             )
         case {"type": "registered", "names": int(names)}:
             return Registered(names=names)
+        case {"type": "denials", "rows": rows}:
+            return DenialsTold(denials=read_denials(rows))
         case _:
             raise InputError(f"a worker sent a control frame of type {frame['type']!r}")

@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.act.file import FileDenial
+from aesp_proxy.daemon.denials import Denials, spelled
 from aesp_proxy.daemon.file_judge import UNREAD, FileJudge, Judged
+from aesp_proxy.daemon.file_names import is_lasting, sole_guard
 from aesp_proxy.daemon.scrub import scrubbed
 from aesp_proxy.daemon.tally import FileTally
 from aesp_proxy.decide.engine import decide
-from aesp_proxy.decide.guards.forbidden_path import ForbiddenPath
-from aesp_proxy.decide.guards.path_allowlist import PathAllowlist
 from aesp_proxy.decide.policy.globs import PathGlobs
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import RecordError
@@ -38,6 +38,16 @@ ENFORCED_KEY: Final = "enforced"
 """Metadata of a record: ``no`` where what it tells of had happened before."""
 _PROBES: Final = tuple("/".join(["\x01 nobody's name"] * depth) for depth in range(1, 5))
 _NOT_RECORDED: Final = "not-recorded"
+
+
+class _Asked(NamedTuple):
+    """What a process asked for, in its own words; no name where it gave none."""
+
+    operation: FileOperation = FileOperation.OPEN
+    name: str = ""
+
+
+_UNASKED: Final = _Asked()
 
 
 class Recorder(Protocol):
@@ -76,12 +86,13 @@ class JudgedFileGate:
         self.content_bytes_max = judge.content_bytes_max
         self.counts = {"allowed": 0, "refused": 0}
         self.tally = FileTally()
+        self.denials = Denials(time.time_ns)
 
     def _take(self, judge: FileJudge) -> None:
-        sole = _sole_guard(judge)
+        sole = sole_guard(judge)
         self._sole_patterns: PathGlobs | None = sole.patterns if sole else None
         self._sole_exceptions: PathGlobs | None = sole.exceptions if sole else None
-        self._is_lasting = _is_lasting(judge)
+        self._is_lasting = is_lasting(judge)
 
     @property
     def generation(self) -> int:
@@ -140,6 +151,7 @@ class JudgedFileGate:
         *,
         is_directory: bool = False,
         is_told_later: bool = False,
+        is_named: bool = True,
     ) -> FileDenial | None:
         """Decide one access by its name; see ``file_port``."""
         key = (operation, path, resolved)
@@ -150,6 +162,7 @@ class JudgedFileGate:
         denial = self._answer(
             lambda: judge.access(operation, path, resolved, is_directory=is_directory),
             actor,
+            _Asked(operation, path if is_named else ""),
             is_told=is_told or is_told_later,
         )
         if denial is None and not is_directory and not is_told_later:
@@ -171,11 +184,13 @@ class JudgedFileGate:
                     judge.refusal(Reason.LIMIT_EXCEEDED, told),
                 ),
                 actor,
+                _Asked(FileOperation.OPEN, path),
                 size=size,
             )
         return self._answer(
             lambda: self._told(judge, path, resolved, content),
             actor,
+            _Asked(FileOperation.OPEN, path),
             size=size,
             only_findings=True,
         )
@@ -203,19 +218,26 @@ class JudgedFileGate:
         after: bytes | None,
         size: int,
         actor: Actor = NOBODY,
+        *,
+        is_named: bool = True,
     ) -> FileDenial | None:
         """Decide what a close, a rename or a publication would change; see ``file_port``."""
         judged = partial(self._judge.writing, path, resolved, before, after, size)
-        return self._answer(judged, actor, size=size)
+        asked = _Asked(FileOperation.WRITE, path if is_named else "")
+        return self._answer(judged, actor, asked, size=size)
 
-    def refuse_unsupported(self, path: str, what: str, actor: Actor = NOBODY) -> FileDenial:
+    def refuse_unsupported(
+        self, path: str, what: str, actor: Actor = NOBODY, *, is_named: bool = True
+    ) -> FileDenial:
         """Refuse and record what a backend has no answer for."""
         judge = self._judge
         decision = judge.refusal(Reason.UNSUPPORTED, what)
         denial = self._answer(
-            lambda: Judged(judge.event(FileOperation.OPEN, path, path), decision), actor
+            lambda: Judged(judge.event(FileOperation.OPEN, path, path), decision),
+            actor,
+            _Asked(FileOperation.OPEN, path if is_named else ""),
         )
-        return denial or self._denied(decision, _NOT_RECORDED)
+        return denial or self._denied(decision)
 
     def permits(self, operation: FileOperation, path: str, resolved: str) -> bool:
         """Tell whether an access would pass by its name; see ``file_port``."""
@@ -240,6 +262,7 @@ class JudgedFileGate:
         self._answer(
             lambda: judge.done(operation, path, resolved, content, is_directory=is_directory),
             actor,
+            _UNASKED,
             size=size,
             notes=((ENFORCED_KEY, "no"),),
         )
@@ -268,6 +291,7 @@ class JudgedFileGate:
         self,
         judged: Callable[[], Judged],
         actor: Actor,
+        asked: _Asked,
         *,
         size: int | None = None,
         only_findings: bool = False,
@@ -296,12 +320,14 @@ class JudgedFileGate:
             self.tally.decided(record, is_kept=record_id.seq != 0)
         except RecordError:
             self.tally.unrecorded()
-            return self._denied(self._failed(Reason.RECORD_FAILED, "it could not be recorded"))
+            return self._denied(
+                self._failed(Reason.RECORD_FAILED, "it could not be recorded"), asked
+            )
         except Exception as error:  # noqa: BLE001 - net 3: a decision that fails in a new way denies
             what = f"no decision on a file: {type(error).__name__}"
-            return self._denied(self._failed(Reason.ENGINE_FAILED, what))
+            return self._denied(self._failed(Reason.ENGINE_FAILED, what), asked)
         self.counts["allowed" if passes else "refused"] += 1
-        return None if passes else self._denied(decision, str(record_id))
+        return None if passes else self._denied(decision, asked, str(record_id))
 
     def _clean(self, record: Record) -> Record:
         """Mask what a refusal may quote; what passed clean has been looked at."""
@@ -339,7 +365,11 @@ class JudgedFileGate:
             policy_hash=snapshot.policy_hash,
         )
 
-    def _denied(self, decision: Decision, record_id: str = _NOT_RECORDED) -> FileDenial:
+    def _denied(
+        self, decision: Decision, asked: _Asked = _UNASKED, record_id: str = _NOT_RECORDED
+    ) -> FileDenial:
+        if asked.name:
+            self.denials.note(asked.operation, asked.name, decision.reason.value)
         who = self._judge.principal
         return FileDenial(
             Denial(
@@ -351,41 +381,10 @@ class JudgedFileGate:
         )
 
 
-def _sole_guard(judge: FileJudge) -> ForbiddenPath | None:
-    """Return the guard that alone can forbid an opening by name; None where more can.
-
-    A home directory has hundreds of thousands of names, of which few are forbidden: asking
-    the engine for each took 20 us, this takes one.
-    """
-    snapshot = judge.snapshot
-    if _rules_speak_of_files(judge):
-        return None
-    if any(isinstance(guard, PathAllowlist) for guard in snapshot.guards):
-        return None
-    forbidding = [guard for guard in snapshot.guards if isinstance(guard, ForbiddenPath)]
-    return forbidding[0] if len(forbidding) == 1 else None
-
-
 def _in_utf8(record: Record) -> Record:
     """Spell bytes of a name that are not UTF-8 as escapes: no record holds them otherwise."""
     told = (record.resource, record.target_path, record.message)
     if all(map(str.isascii, told)):
         return record
-    resource, path, message = (
-        text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for text in told
-    )
+    resource, path, message = map(spelled, told)
     return replace(record, resource=resource, target_path=path, message=message)
-
-
-def _rules_speak_of_files(judge: FileJudge) -> bool:
-    rules = judge.snapshot.rules
-    asked = judge.event(FileOperation.OPEN, "/", "/")
-    return rules is not None and rules.plan_of(asked) is not None
-
-
-def _is_lasting(judge: FileJudge) -> bool:
-    """Tell whether an answer by name stays what it is as long as the policy does.
-
-    A rule may read the time, and an exception ends.
-    """
-    return judge.snapshot.grants is None and not _rules_speak_of_files(judge)

@@ -3,7 +3,7 @@
 Started like a worker, by ``spawned``, with a control socket (``control``) and the
 descriptors that were made inside the agent's walls. A blocking loop, no event loop: a
 thread beside a busy one costs several times more an open. It speaks the frames of a
-worker: ``config`` first, then ``reload``, ``register``, ``forget``, ``count``, ``stop``;
+worker: ``config`` first, then ``reload``, ``register``, ``forget``, ``count``, ``why``, ``stop``;
 ``ready`` says its epoch and port 1, which is none. Exit codes: 0 stopped, 3 configuration,
 4 runtime. When it dies, what it served is closed.
 """
@@ -27,6 +27,7 @@ from aesp_proxy.daemon.control import (
     Serving,
     checked_frame,
     counts_frame,
+    denials_frame,
     failed_frame,
     ready_frame,
     registered_frame,
@@ -264,6 +265,8 @@ class _Guard:
                 counts = self.gate.counts
                 told = Counts(connections=0, allowed=counts["allowed"], refused=counts["refused"])
                 self._control.send(counts_frame(told))
+            case "why":
+                self._control.send(denials_frame(self.gate.denials))
             case "reload":
                 snapshot = self._source.load(frame)
                 self.gate.swap(self._judge(snapshot))

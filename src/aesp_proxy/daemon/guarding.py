@@ -14,8 +14,10 @@ from typing import Final
 import trio
 
 from aesp_proxy.daemon import control
+from aesp_proxy.daemon.denials import Denied
 from aesp_proxy.daemon.ending import gone
 from aesp_proxy.daemon.process import FileGuard
+from aesp_proxy.daemon.questions import Questions
 from aesp_proxy.errors import InputError
 
 _READ_BYTES: Final = 65536
@@ -34,6 +36,7 @@ class Guarding:
     failed: control.Failed | None = None
     _decoder: control.FrameDecoder = field(default_factory=control.FrameDecoder)
     _answered: trio.Event = field(default_factory=trio.Event)
+    _told: Questions = field(default_factory=Questions)
     _stream: trio.SocketStream | None = None
     _saying: trio.Lock = field(default_factory=trio.Lock)
 
@@ -83,6 +86,8 @@ class Guarding:
                 self.ready.set()
             case control.Failed():
                 self.failed = message
+            case control.DenialsTold():
+                self._told.answer(message)
             case _:
                 self._answered.set()
 
@@ -105,6 +110,10 @@ class Guarding:
         """Have it look for other values."""
         for frame in frames:
             await self._say(frame)
+
+    async def denials(self) -> tuple[Denied, ...]:
+        """Ask what it refused last; UnavailableError when it does not answer soon."""
+        return await self._told.ask(self._say, "the file guard")
 
     async def _say(self, frame: bytes) -> None:
         if self._stream is None:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from aesp_proxy.act.denial import Denial
 from aesp_proxy.daemon.budget import GUARD, RATE_GUARD, SendBudget
+from aesp_proxy.daemon.denials import Denials
 from aesp_proxy.daemon.exchange import NOT_RECORDED, EventExchange
 from aesp_proxy.daemon.name_budget import NameBudget
 from aesp_proxy.daemon.scrub import scrubbed
@@ -100,6 +101,7 @@ class Pipeline:
         self._names = names
         self.budget = budget
         self.tally = Tally()
+        self.denials = Denials(wall_ns)
         self.pieces = SessionPieces()
         self.now_ns = wall_ns
         self._user_of = user_of
@@ -303,6 +305,8 @@ class Pipeline:
         try:
             if scanner is not None and _may_quote(record):
                 record = scrubbed(record, scanner)
+            if record.outcome is Outcome.DENIED:
+                self.denials.note(record.action, record.resource, record.reason)
             begun_ns = self._monotonic_ns()
             record_id = self._journal.append(record)
             if record_id.seq:

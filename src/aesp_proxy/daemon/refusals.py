@@ -67,6 +67,11 @@ class Refusal:
         }
 
 
+def remedy_of(reason: str) -> str:
+    """Return what would let pass what was refused for this reason, empty for nothing to say."""
+    return _REMEDIES.get(reason, "")
+
+
 def last_refusals(paths: AuditPaths, what: str = "", *, last: int) -> list[Refusal]:
     """Return the last refusals, oldest first; those that have to do with ``what``, if given.
 
@@ -78,7 +83,7 @@ def last_refusals(paths: AuditPaths, what: str = "", *, last: int) -> list[Refus
         Refusal(
             id=record_id,
             record=record,
-            remedy=_REMEDIES.get(record.reason, ""),
+            remedy=remedy_of(record.reason),
             question=_question(record),
         )
         for record_id, record in found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aesp_proxy.daemon.config import Settings
+from aesp_proxy.daemon.denials import Door
 from aesp_proxy.daemon.secret_registry import Registry
 
 
@@ -44,7 +45,8 @@ class Ended(StrEnum):
 class Plan:
     """What a run is made of. ``notice`` takes one line for the person.
 
-    ``registry`` holds the secret values that may not leave.
+    ``registry`` holds the secret values that may not leave. ``door`` is where the command
+    hears why it was refused.
     """
 
     settings: Settings
@@ -52,6 +54,7 @@ class Plan:
     log: Path
     notice: Callable[[str], None]
     registry: Registry | None = None
+    door: Door | None = None
     start_s_max: float = 30.0
     drain_s_max: float = 3.0
     seal_s_max: float = 40.0

@@ -30,12 +30,15 @@ from typing import Final, assert_never
 import trio
 
 from aesp_proxy.daemon import control
+from aesp_proxy.daemon.denials import Denied
 from aesp_proxy.daemon.ending import gone, stop
 from aesp_proxy.daemon.guarding import Guarding
 from aesp_proxy.daemon.process import HelperProcess, Helpers
+from aesp_proxy.daemon.questions import Questions
 from aesp_proxy.daemon.run_plan import Child, Ended, Plan, RunEnd
 from aesp_proxy.daemon.secret_reading import keep_reading
 from aesp_proxy.daemon.secret_registry import register_frames, told
+from aesp_proxy.daemon.why_door import serve_door
 from aesp_proxy.decide.secrets.registered import Entry
 from aesp_proxy.errors import InputError, UnavailableError
 
@@ -68,6 +71,8 @@ class _Run:
     over: trio.Event = field(default_factory=trio.Event)
     child_ended: trio.Event = field(default_factory=trio.Event)
     draining: trio.CancelScope = field(default_factory=trio.CancelScope)
+    saying: trio.Lock = field(default_factory=trio.Lock)
+    questions: Questions = field(default_factory=Questions)
     released: bool = False
     epoch: int = 0
     end: RunEnd | None = None
@@ -88,6 +93,19 @@ class _Run:
         await self.ready.wait()
         if self.files is not None:
             await self.files.ready.wait()
+
+    async def say(self, frame: bytes) -> None:
+        """Tell the worker; one that is dead hears nothing, and its end is told elsewhere."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async with self.saying:
+                await self.stream.send_all(frame)
+
+    async def denials(self) -> list[tuple[Denied, ...]]:
+        """Have all that decide say what they refused last; UnavailableError when one does not."""
+        told = [await self.questions.ask(self.say, "the proxy")]
+        if self.files is not None:
+            told.append(await self.files.denials())
+        return told
 
     def finish(self, ended: Ended, exit_code: int, message: str = "") -> None:
         """Set the end of the run, unless it has one."""
@@ -139,6 +157,8 @@ async def _until_over(run: _Run) -> None:
         nursery.start_soon(_watch_sealer, run)
         nursery.start_soon(_watch_files, run)
         nursery.start_soon(_keep_sources, run)
+        if run.plan.door is not None:
+            nursery.start_soon(serve_door, run.plan.door, run.denials)
         nursery.start_soon(_let_child_run, run)
         await run.over.wait()
         if run.end is not None and run.end.ended is not Ended.CHILD:
@@ -219,7 +239,8 @@ async def _watch_files(run: _Run) -> None:
 
 async def _watch_worker(run: _Run) -> None:
     try:
-        await run.stream.send_all(b"".join(_first_frames(run.plan)))
+        async with run.saying:
+            await run.stream.send_all(b"".join(_first_frames(run.plan)))
         while data := await run.stream.receive_some(_READ_BYTES):
             for message in run.decoder.feed(data):
                 _take(run, control.from_worker(message))
@@ -249,13 +270,12 @@ async def _keep_sources(run: _Run) -> None:
             run.plan.notice(line)
         frames = list(register_frames(added))
         for frame in frames:
-            await run.stream.send_all(frame)
+            await run.say(frame)
         if run.files is not None:
             await run.files.register(frames)
 
     await run.wait_ready()
-    with suppress(trio.BrokenResourceError):  # the worker has died: its end is told elsewhere
-        await keep_reading(registry, give, run.plan.notice)
+    await keep_reading(registry, give, run.plan.notice)
 
 
 def _take(run: _Run, message: control.FromWorker) -> None:
@@ -270,6 +290,8 @@ def _take(run: _Run, message: control.FromWorker) -> None:
             run.failed = message
         case control.Notice():
             run.plan.notice(message.message)
+        case control.DenialsTold():
+            run.questions.answer(message)
         case control.Serving() | control.Counts() | control.Registered():
             pass  # a run asks for none of them
         case _:
@@ -334,11 +356,8 @@ async def _drain(run: _Run) -> None:
 
 
 async def _ask_to_stop(run: _Run) -> None:
-    try:
-        await run.stream.send_all(control.stop_frame(grace_s=run.plan.drain_s_max))
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        # It is dead already; waiting for it returns at once.
-        return
+    # One that is dead already hears nothing; waiting for it returns at once.
+    await run.say(control.stop_frame(grace_s=run.plan.drain_s_max))
 
 
 async def _put_down(run: _Run) -> None:

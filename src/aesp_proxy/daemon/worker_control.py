@@ -11,6 +11,7 @@ from aesp_proxy.daemon.control import (
     Counts,
     Serving,
     counts_frame,
+    denials_frame,
     failed_frame,
     registered_frame,
     serving_frame,
@@ -57,6 +58,8 @@ class ControlLoop:
                     await self._register(frame)
                 case "count":
                     await self._send(counts_frame(self._counts()))
+                case "why":
+                    await self._send(denials_frame(self.pipeline.denials))
                 case other:
                     msg = f"the supervisor sent a frame of type {other!r}"
                     raise InputError(msg)

@@ -88,13 +88,15 @@ class FileGate(FileWitness, Protocol):
         *,
         is_directory: bool = False,
         is_told_later: bool = False,
+        is_named: bool = True,
     ) -> FileDenial | None:
         """Decide one access by its name, before it takes effect; None when it may go on.
 
         ``path`` is as the process named it, ``resolved`` the object behind it. An allowed
         access is recorded once for each operation and path of a generation, a refused one
         each time. ``is_told_later``: nothing takes effect before ``refuse_writing``, which
-        records it.
+        records it. Without ``is_named`` the process did not give ``path`` itself, and is not
+        told of it.
         """
 
     def refuse_reading(
@@ -113,6 +115,8 @@ class FileGate(FileWitness, Protocol):
         after: bytes | None,
         size: int,
         actor: Actor = NOBODY,
+        *,
+        is_named: bool = True,
     ) -> FileDenial | None:
         """Decide what a close, a rename into place or a publication would change.
 
@@ -120,7 +124,9 @@ class FileGate(FileWitness, Protocol):
         is read; ``size`` is that of the file afterwards.
         """
 
-    def refuse_unsupported(self, path: str, what: str, actor: Actor = NOBODY) -> FileDenial:
+    def refuse_unsupported(
+        self, path: str, what: str, actor: Actor = NOBODY, *, is_named: bool = True
+    ) -> FileDenial:
         """Refuse and record what this backend has no answer for: ``what``, in a few words."""
 
 

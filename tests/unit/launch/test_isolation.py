@@ -104,7 +104,15 @@ def test_the_rule_sends_tcp_that_is_not_loopback_to_the_port(family, offset, loo
     "wish",
     [
         Wish(),
-        Wish(layers=EVERYTHING, host="::1", port=8, transparent=True, dns=True, only_port=9),
+        Wish(
+            layers=EVERYTHING,
+            host="::1",
+            port=8,
+            transparent=True,
+            dns=True,
+            only_ports=(9, 10),
+            why=True,
+        ),
         Wish(layers=(Layer.SECCOMP,), dns=True),
     ],
 )

@@ -241,6 +241,8 @@ class WorkerSlot:
                 self._failed = message
             case control.Notice():
                 self._plan.notice(message.message)
+            case control.DenialsTold():
+                pass  # not asked of a service: from outside the record says it
             case _:
                 assert_never(message)
         self._tell()

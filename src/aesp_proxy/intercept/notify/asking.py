@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from aesp_proxy.act.file import FileDenial
@@ -153,10 +154,19 @@ class Asking:
             if other:
                 self._refuse(operation, found.path, other, actor)
 
-    def _refuse(self, operation: FileOperation, named: str, path: str, actor: Actor) -> None:
-        denial = self._gate.refuse_access(operation, named, path, actor)
+    def _refuse(
+        self,
+        operation: FileOperation,
+        named: str,
+        path: str,
+        actor: Actor,
+        *,
+        is_named: bool = True,
+    ) -> None:
+        refuse = partial(self._gate.refuse_access, is_named=is_named)
+        denial = refuse(operation, named, path, actor)
         if denial is None and operation is not FileOperation.OPEN:
-            denial = self._gate.refuse_access(FileOperation.OPEN, named, path, actor)
+            denial = refuse(FileOperation.OPEN, named, path, actor)
         raise RefusedError(denial or self._gate.refuse_unsupported(path, "it is hidden", actor))
 
     def _access(
@@ -261,22 +271,24 @@ class Asking:
     def moving(self, old: str, new: str, actor: Actor, content_of: str = "") -> None:
         """Decide on a name that moves with its directory, where that makes a difference.
 
-        ``content_of`` is where to read a file whose content decides under its new name.
+        ``content_of`` is where to read a file whose content decides under its new name. Who
+        moves a directory names nothing below it: some of that it may not even list.
         """
         hidden = self._gate.hides(old)
         if hidden != self._gate.hides(new):
-            self._refuse(FileOperation.RENAME, old if hidden else new, new, actor)
+            hides = old if hidden else new
+            self._refuse(FileOperation.RENAME, hides, new, actor, is_named=False)
         if protects(new, b"", b"") and not protects(old, b"", b""):
-            self._refuse(FileOperation.CREATE, new, new, actor)
+            self._refuse(FileOperation.CREATE, new, new, actor, is_named=False)
         if content_of and not self.decides_by_content(old):
-            self._settled(content_of, new, actor)
+            self._settled(content_of, new, actor, is_named=False)
             size = os.stat(content_of, follow_symlinks=False).st_size  # noqa: PTH116
             after = self.content(content_of, size)
-            denial = self._gate.refuse_writing(new, new, None, after, size, actor)
+            denial = self._gate.refuse_writing(new, new, None, after, size, actor, is_named=False)
             if denial is not None:
                 raise RefusedError(denial)
 
-    def _settled(self, handle: str, path: str, actor: Actor) -> None:
+    def _settled(self, handle: str, path: str, actor: Actor, *, is_named: bool = True) -> None:
         """Refuse a file that could be written to by who has it open, or by another name.
 
         The kernel gives a lease to read (fcntl(2)) on what nobody has open to write, mapped
@@ -285,12 +297,14 @@ class Asking:
         descriptor = os.open(handle, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if os.fstat(descriptor).st_nlink > 1:
-                self.refuse_unsupported(path, "what takes its place has another name", actor)
+                self.refuse_unsupported(
+                    path, "what takes its place has another name", actor, is_named=is_named
+                )
             try:
                 fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             except OSError:
                 what = "what takes its place may still be written to"
-                self.refuse_unsupported(path, what, actor)
+                self.refuse_unsupported(path, what, actor, is_named=is_named)
         finally:
             os.close(descriptor)
 
@@ -298,6 +312,8 @@ class Asking:
         """Tell whether it depends on its content whether a file may have this name."""
         return bool(protects(path, b"", _NAMES_A_PROGRAM)) and not protects(path, b"", b"")
 
-    def refuse_unsupported(self, path: str, what: str, actor: Actor) -> None:
+    def refuse_unsupported(
+        self, path: str, what: str, actor: Actor, *, is_named: bool = True
+    ) -> None:
         """Refuse what there is no answer for: raises RefusedError."""
-        raise RefusedError(self._gate.refuse_unsupported(path, what, actor))
+        raise RefusedError(self._gate.refuse_unsupported(path, what, actor, is_named=is_named))

@@ -92,6 +92,8 @@ def _make_sockets(wish: Wish, outcomes: Outcomes) -> list[listeners.Listener]:
     def make() -> None:
         netlink.bring_everything_home()
         made.append(listeners.explicit(wish.host, wish.port))
+        if wish.why:
+            made.append(listeners.why(wish.host, wish.port))
         if wish.dns:
             made.extend(listeners.dns())
         if wish.transparent:
@@ -190,7 +192,7 @@ class _Init:
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
 
         def domain() -> None:
-            landlock.enforce(only_port=wish.only_port or None)
+            landlock.enforce(only_ports=wish.only_ports)
 
         def calls() -> None:
             own_network = outcomes.get(Layer.NETWORK) == 0

@@ -15,6 +15,7 @@ from aesp_proxy.launch.isolation.redirect import redirect_every_port
 
 EXPLICIT_PORT: Final = 3128
 REDIRECT_PORT: Final = 3129
+WHY_PORT: Final = 3131
 # What is caught where the kernel has no packet rules. Ports that programs under
 # development serve on (3000, 5000, 5432, 6379, 8000, 8080) are not taken from them:
 # what goes there is refused by the kernel instead.
@@ -32,6 +33,8 @@ class Kind(StrEnum):
     TRANSPARENT = "transparent"
     DNS_UDP = "dns-udp"
     DNS_TCP = "dns-tcp"
+    WHY = "why"
+    """Where the command asks why it was refused: not the proxy's."""
     FUSE = "fuse"
     """A session of the kernel's FUSE, already mounted: no socket."""
     NOTIFY = "notify"
@@ -54,6 +57,17 @@ def explicit(host: str, port: int) -> Listener:
     """Make the socket that HTTPS_PROXY names."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return Listener(Kind.EXPLICIT, _tcp(family, host, port or EXPLICIT_PORT))
+
+
+def why_port(explicit_port: int) -> int:
+    """Return the port at which the command asks why it was refused."""
+    return WHY_PORT if explicit_port != WHY_PORT else WHY_PORT + 1
+
+
+def why(host: str, explicit_port: int) -> Listener:
+    """Make the socket at which the command asks why it was refused."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return Listener(Kind.WHY, _tcp(family, host, why_port(explicit_port)))
 
 
 def transparent(explicit_port: int) -> tuple[list[Listener], int]:

@@ -11,7 +11,8 @@ from aesp_proxy.launch.isolation.layers import Layer
 class Wish(NamedTuple):
     """The layers to try, and the sockets to make in a network namespace that stands.
 
-    ``only_port``: the one port that TCP may be connected to, where there is none.
+    ``only_ports``: those that TCP may be connected to, where there is none; empty for all.
+    ``why``: a socket at which the command asks why it was refused.
     ``view``: a file of ``view``'s, which says what of the file system looks otherwise.
     """
 
@@ -20,14 +21,21 @@ class Wish(NamedTuple):
     port: int = 0
     transparent: bool = False
     dns: bool = False
-    only_port: int = 0
+    only_ports: tuple[int, ...] = ()
     view: str = ""
+    why: bool = False
 
     def words(self) -> list[str]:
         """Return the wish as command-line words."""
-        sockets = [name for name in ("transparent", "dns") if getattr(self, name)]
+        sockets = [name for name in ("transparent", "dns", "why") if getattr(self, name)]
         layers = ",".join(self.layers)
-        words = [layers, self.host, str(self.port), ",".join(sockets), str(self.only_port)]
+        words = [
+            layers,
+            self.host,
+            str(self.port),
+            ",".join(sockets),
+            ",".join(map(str, self.only_ports)),
+        ]
         return [*words, self.view]
 
 
@@ -36,13 +44,14 @@ WORDS = 6
 
 def read_wish(words: Sequence[str]) -> Wish:
     """Read what ``Wish.words`` made; ValueError for anything else."""
-    layers, host, port, sockets, only_port, view = words
+    layers, host, port, sockets, only_ports, view = words
     return Wish(
         layers=tuple(Layer(name) for name in layers.split(",") if name),
         host=host,
         port=int(port),
         transparent="transparent" in sockets.split(","),
         dns="dns" in sockets.split(","),
-        only_port=int(only_port),
+        only_ports=tuple(int(port) for port in only_ports.split(",") if port),
         view=view,
+        why="why" in sockets.split(","),
     )

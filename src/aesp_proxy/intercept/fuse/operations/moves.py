@@ -143,6 +143,8 @@ def _below(tree: Tree, node: Node, side: Side, actor: Actor) -> None:
         old = f"{old_path}/{relative}"
         # Also what is seen though it may not be opened: under another path it might be.
         if tree.is_hidden(old, found) or tree.gate.hides(old) or tree.gate.hides(path):
+            # Recorded of the directory: who moves it does not know what is hidden in it.
+            tree.gate.refuse_unsupported(old_path, "it holds what is hidden", actor)
             raise OSError(errno.EACCES, "holds hidden names")
         if stat.S_ISREG(found.st_mode):
             _judge_at(tree, directory, name, path, actor)
