@@ -200,16 +200,22 @@ def test_what_is_the_proxys_own_is_neither_shown_nor_changed(tree, tmp_path):
         (folder / "ca").mkdir(parents=True)
         (folder / "ca" / "cert").write_text("public\n")
     (own / "ca" / "key").write_text("private\n")
+    # What is made for the agent to read it reads, though the policy forbids such names.
+    for folder in (shown, own):
+        (folder / "ca" / ".env").write_text("bundle\n")
+    (own / ".env").write_text("private\n")
     (tree / "policy").write_text("policy\n")
     script = "cat state/ca/cert policy; cat state/ca/key; echo x > policy; rm state/ca/cert; "
+    script += "cat state/ca/.env; cat state/.env; echo x > state/ca/.env; "
     script += "mv state moved; echo x > state/new; mv policy p; ln policy p; cat state/../policy"
     covers = [(own, shown), (tree / "policy", tree / "policy")]
-    before = sorted(map(str, tree.rglob("*")))
+    before = set(map(str, tree.rglob("*")))
     ran = run_guarded(["sh", "-c", script], trees=[tree], covers=covers)
-    assert ran.out == "public\npolicy\npolicy\n", ran.err
-    assert sorted(map(str, tree.rglob("*"))) == before
+    assert ran.out == "public\npolicy\nbundle\npolicy\n", ran.err
+    assert set(map(str, tree.rglob("*"))) == before
+    assert (own / "ca" / ".env").read_text() == "bundle\n"
     assert (tree / "policy").read_text() == "policy\n"
-    assert len(ran.refused()) == 7
+    assert len(ran.refused()) == 9
 
 
 LATER = """
