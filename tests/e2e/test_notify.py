@@ -12,7 +12,7 @@ import file_attacks
 import file_calls
 import pytest
 from file_attacks import ATTACKS, NEED_PRIVILEGE, harm, lines_of
-from file_lab import TOKEN
+from file_lab import FILES_POLICY, TOKEN
 from notify_lab import AGENT, Guarded, run_guarded
 
 from aesp_proxy.model.event import FileOperation
@@ -216,6 +216,24 @@ def test_what_is_the_proxys_own_is_neither_shown_nor_changed(tree, tmp_path):
     assert (own / "ca" / ".env").read_text() == "bundle\n"
     assert (tree / "policy").read_text() == "policy\n"
     assert len(ran.refused()) == 9
+
+
+def test_the_proxys_certificates_are_read_whatever_names_the_policy_forbids(tree, tmp_path):
+    shown, own = tmp_path / "shown", tree / "state"
+    for folder in (shown, own):
+        (folder / "ca").mkdir(parents=True)
+        (folder / "ca" / "cert.pem").write_text("public\n")
+    os.link(own / "ca" / "cert.pem", own / "ca" / "again.pem")
+    for name in ("state/ca/key.pem", "mine.pem", "policy.pem"):
+        (tree / name).write_text("private\n")
+    script = "cat state/ca/cert.pem; cat state/ca/key.pem mine.pem policy.pem state/ca/again.pem; "
+    script += "ln -s state/ca/key.pem a; ln mine.pem b; cat a b; echo x >> state/ca/cert.pem; "
+    script += "mv state/ca/cert.pem c"
+    policy = FILES_POLICY.replace('"**/.env"', '"**/*.pem"')
+    covers = [(own, shown), (tree / "policy.pem", tree / "policy.pem")]
+    ran = run_guarded(["sh", "-c", script], trees=[tree], covers=covers, policies=[policy])
+    assert ran.out == "public\n", ran.err
+    assert (own / "ca" / "cert.pem").read_text() == "public\n"
 
 
 LATER = """
