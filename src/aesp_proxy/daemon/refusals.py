@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from aesp_proxy.daemon.policy_files import located
+from aesp_proxy.daemon.policy_parents import BUILT_IN
 from aesp_proxy.model.record import Outcome, Record, RecordId
 from aesp_proxy.record.reader import StateReader
 from aesp_proxy.record.state import AuditPaths
@@ -121,6 +123,10 @@ def _question(record: Record) -> str:
     ]
     if not file or len(facts) == 1 or record.reason in _OF_CONTENT:
         return ""
+    if file == located(None)[1]:
+        return f"aesp-proxy policy explain {shlex.join(facts)}"
+    if file.startswith(BUILT_IN):
+        return ""  # the policy extends one that comes along, and is not named in the record
     return f"aesp-proxy policy explain --policy {shlex.quote(file)} {shlex.join(facts)}"
 
 

@@ -259,10 +259,21 @@ def test_what_is_no_attempt_is_wrong_use(policy_file, words):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["action=custom"], ["--policy", "p", "--root", "r", "action=custom"]]
+    "words",
+    [
+        [],
+        ["--scope", "team=a", "action=custom"],
+        ["--policy", "p", "--root", "r", "action=custom"],
+    ],
 )
-def test_no_policy_or_two_are_wrong_use(words):
+def test_no_attempt_a_scope_of_nothing_and_two_policies_are_wrong_use(words):
     assert run(*words).exit_code == 2
+
+
+def test_without_a_policy_the_built_in_one_is_explained():
+    result = run("action=file.open", "resource.path=/w/.env")
+    assert "built-in baseline.yaml" in result.output
+    assert "path_forbidden" in result.output
 
 
 def test_a_policy_that_is_not_there_is_a_policy_error():

@@ -98,10 +98,14 @@ def test_the_command_that_looks_closer_explains_the_refusal(why, state, sample, 
     journal = state.journal()
     journal.append(denied)
     journal.append(replace(denied, reason="patch_forbidden"))
+    journal.append(replace(denied, policy_source="built-in baseline.yaml:33"))
+    journal.append(replace(denied, policy_source="built-in strict.yaml:3"))
     _, out, _ = why()
-    (line,) = (line for line in out.splitlines() if "look closer: " in line)
-    with pytest.raises(SystemExit):
-        main(shlex.split(line.partition(": aesp-proxy ")[2]))
-    out, _ = capsys.readouterr()
-    assert "path_forbidden" in out
-    assert "/w/.env is forbidden by **/.env" in out
+    lines = [line for line in out.splitlines() if "look closer: " in line]
+    assert len(lines) == 2
+    for line in lines:
+        with pytest.raises(SystemExit):
+            main(shlex.split(line.partition(": aesp-proxy ")[2]))
+        out, _ = capsys.readouterr()
+        assert "path_forbidden" in out
+        assert "/w/.env is forbidden by **/.env" in out

@@ -24,7 +24,13 @@ from aesp_proxy.decide.near_misses import near_misses
 
 @click.command("explain", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--policy", "policy_path", type=PATH, metavar="FILE", help="The policy.")
+@click.option(
+    "--policy",
+    "policy_path",
+    type=PATH,
+    metavar="FILE",
+    help="The policy; default is the built-in baseline.",
+)
 @click.option("--root", type=PATH, metavar="DIR", help="A folder with a hierarchy instead.")
 @click.option("--scope", metavar="KEY=NAME,...", help="The scope of it.")
 @click.option(

@@ -20,20 +20,18 @@ PATH = click.Path(path_type=Path)
 
 
 def read_subject(policy_path: Path | None, root: Path | None, scope: str | None) -> Policy:
-    """Read a policy file, or compile the policy of a scope; exactly one of them is given.
+    """Read a policy file, or compile the policy of a scope; for neither the built-in baseline.
 
-    Raises ``click.UsageError`` for neither or both, ``ConfigError`` for a bad policy.
+    Raises ``click.UsageError`` for both, ``ConfigError`` for a bad policy.
     """
-    if (policy_path is None) == (root is None):
+    if policy_path is not None and root is not None:
         raise click.UsageError("give either a policy file or --root")
-    if policy_path is not None:
+    if root is None:
         if scope is not None:
             raise click.UsageError("--scope goes with --root")
         return read_policy(policy_path)
     time = VersionTime(seconds=0, source="")
-    return compile_scope(
-        PolicyHierarchy(root or Path()), parse_scope(scope or ""), time=time
-    ).policy
+    return compile_scope(PolicyHierarchy(root), parse_scope(scope or ""), time=time).policy
 
 
 def snapshot_with_secrets(policy: Policy) -> Snapshot:
