@@ -36,6 +36,7 @@ from aesp_proxy.record.journal import Journal
 from aesp_proxy.record.reader import StateReader
 from aesp_proxy.record.sealer import SealerOptions
 from aesp_proxy.record.sealer_process import open_sealer
+from aesp_proxy.record.signature import new_private_pem, public_to_pem, signer_from_pem
 from aesp_proxy.record.state import audit_paths, load_origin
 
 WAIT_S = 30.0
@@ -222,7 +223,28 @@ def test_a_batch_is_logged_cosigned_and_proved_to_an_auditor(
         code, out = run("aggregator", "log", "show", "--data", region.data.root, capsys=capsys)
         assert (code, "witness w2: 0 cosigned, no answer" in out) == (0, True)
         assert_static_files(region, host, url)
+        assert_proved_from_a_siem(region, tmp_path, capsys)
     assert check_log(region.data).published.size == newest
+
+
+def assert_proved_from_a_siem(region: Region, tmp_path: Path, capsys) -> None:
+    """One command, with a reader's certificate, from an event as a SIEM has it to its proof."""
+    reader, event = region.data.root.parent / "reader", tmp_path / "siem.json"
+    ask = ("aggregator", "proof", "--client", reader, "--event", event)
+    event.write_text('{"metadata": {"uid": "h-one/2/1"}, "class_uid": 4002}')
+    code, out = run(*ask, capsys=capsys)
+    assert code == 0
+    (tmp_path / "again.json").write_text(out)
+    again = ("audit", "verify", "--proof", tmp_path / "again.json")
+    assert run(*again, "--log-policy", tmp_path / "auditors.policy", capsys=capsys)[0] == 0
+    event.write_text('{"raw_event": {"id": "h-one/2/1", "batch": 77}}')
+    assert run(*ask, capsys=capsys) == (4, "")
+    event.write_text("CEF:0|AESP|AESP Proxy|1|a|b|5|externalId=h-one/2/999 cn2=1")
+    assert run(*ask, capsys=capsys) == (5, "")
+    pinned = reader / "aggregator.pub"
+    pinned.write_bytes(public_to_pem(signer_from_pem(new_private_pem())[0]))
+    event.write_text('{"event": {"id": "h-one/2/1"}}')
+    assert run(*ask, capsys=capsys) == (4, "")
 
 
 def assert_static_files(region: Region, host: Host, url: str) -> None:

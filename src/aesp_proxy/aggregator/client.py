@@ -41,23 +41,37 @@ def client_context(directory: Path) -> ssl.SSLContext:
 def ask_events(
     urls: Sequence[str], directory: Path, parameters: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Ask for one page of events, the aggregators in turn; return the JSON object of the first.
+    """Ask for one page of events; see :func:`ask`."""
+    return ask(urls, directory, "events", parameters)
+
+
+def ask_proof(urls: Sequence[str], directory: Path, event_id: str) -> tuple[dict[str, Any], bytes]:
+    """Ask for the proof of an event, and for the list of the log's keys; both unverified."""
+    proof = ask(urls, directory, "proof", {"id": event_id})
+    shown = ask(urls, directory, "log/proof", {"batch": "1", "since": "0"})
+    return proof, str(shown.get("keys", "")).encode()
+
+
+def ask(
+    urls: Sequence[str], directory: Path, route: str, parameters: Mapping[str, str]
+) -> dict[str, Any]:
+    """Ask a route of the aggregators in turn; return the JSON object of the first that answers.
 
     InputError when it refuses the question, UnavailableError when none can be
     reached, is who it should be and answers with what was asked for.
     """
     for url in urls[:-1]:
         with suppress(UnavailableError):
-            return _ask(url, directory, parameters)
-    return _ask(urls[-1], directory, parameters)
+            return _ask(url, directory, route, parameters)
+    return _ask(urls[-1], directory, route, parameters)
 
 
-def _ask(url: str, directory: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
+def _ask(url: str, directory: Path, route: str, parameters: Mapping[str, str]) -> dict[str, Any]:
     try:
         with httpx.Client(
             verify=client_context(directory), timeout=TIMEOUT_S, trust_env=False
         ) as client:
-            response = client.get(f"{url.rstrip('/')}/v1/events", params=dict(parameters))
+            response = client.get(f"{url.rstrip('/')}/v1/{route}", params=dict(parameters))
             answer = response.json() if len(response.content) <= ANSWER_BYTES_MAX else None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise UnavailableError(

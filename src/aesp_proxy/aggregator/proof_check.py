@@ -123,6 +123,17 @@ def verify_event_proof(
     )
 
 
+def check_names(proved: ProvedEvent, event_id: str, batch_no: int | None) -> None:
+    """Check that a proof is of the event that was asked for. TrustError when of another."""
+    if str(proved.record_id) != event_id:
+        raise TrustError(f"the proof is of {proved.record_id}", where=event_id)
+    if batch_no not in (None, proved.batch_no):
+        raise TrustError(
+            f"the record stands in batch {proved.batch_no}, the event says {batch_no}",
+            where=event_id,
+        )
+
+
 def _hex(text: object, name: str, size: int | None = None) -> bytes:
     try:
         data = bytes.fromhex(text) if isinstance(text, str) else None

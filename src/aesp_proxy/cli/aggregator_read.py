@@ -84,14 +84,43 @@ def extract(*, data: Path, out: Path, form: str, **filters: str | None) -> None:
 
 
 @click.command()
-@_DATA
-@click.argument("event_id", metavar="ORIGIN/EPOCH/SEQ")
-def proof(*, data: Path, event_id: str) -> None:
-    """Print the checked inclusion proof of an event, as JSON."""
-    from aesp_proxy.aggregator.identity import existing
-    from aesp_proxy.aggregator.proof import event_proof
+@click.option("--data", type=_DIR, metavar="DIR", help="Ask the data directory on this machine.")
+@click.option("--client", type=_DIR, metavar="DIR", help="Ask over HTTPS: what enroll wrote.")
+@click.option("--url", metavar="URL", help="With --client: another address than the one there.")
+@click.option(
+    "--event", type=_DIR, metavar="FILE", help="The event as a SIEM shows it; - for stdin."
+)
+@click.option("--key", type=_DIR, metavar="FILE", help="The host's public key, as you know it.")
+@click.argument("event_id", metavar="[ORIGIN/EPOCH/SEQ]", required=False)
+def proof(
+    *,
+    data: Path | None,
+    client: Path | None,
+    url: str | None,
+    event: Path | None,
+    key: Path | None,
+    event_id: str | None,
+) -> None:
+    """Print the checked inclusion proof of an event, as JSON.
 
-    click.echo(json.dumps(event_proof(existing(data), event_id), indent=2))
+    The event is named by its identity, or as it stands in a SIEM (OCSF, ECS, CIM, CEF, syslog).
+    Keep what is printed: `audit verify --proof` checks it again, anywhere.
+    """
+    from aesp_proxy.aggregator.proof_check import check_names
+    from aesp_proxy.cli.aggregator_proof import ask_server, ask_stores, read_event, tell
+
+    if (data is None) == (client is None):
+        raise click.UsageError("give one of --data and --client")
+    if (event is None) == (event_id is None):
+        raise click.UsageError("give an ORIGIN/EPOCH/SEQ, or --event")
+    wanted, batch_no = read_event(event) if event is not None else (event_id or "", None)
+    if data is not None:
+        said, proved = ask_stores(data, wanted, key)
+    else:
+        said, proved = ask_server(client or Path(), url, wanted, key)
+    check_names(proved, wanted, batch_no)
+    click.echo(json.dumps(said, indent=2))
+    tell(proved, key_is_pinned=key is not None)
 
 
 def _given(filters: dict[str, Any]) -> dict[str, str]:
