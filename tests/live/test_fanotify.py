@@ -286,6 +286,40 @@ def test_a_guard_that_is_killed_or_stands_still_lets_nothing_pass_and_comes_back
     assert _guards(lab) == set()
 
 
+def test_a_watch_of_its_own_that_is_killed_or_stands_still_lets_nothing_pass(lab):
+    lab.put(".env", "secret\n")
+    lab.put("other.txt", "other\n")
+    lab.put("fresh.txt", "fresh\n")
+    lab.begin()
+    assert lab.reads(".env") == "EPERM"
+    os.kill(lab.watch.pid, signal.SIGKILL)
+    # From the very next open on, and for as long as no other watch answers.
+    for _ in range(3):
+        assert lab.reads(".env") == lab.reads("other.txt") == "EPERM"
+    assert lab.reads(".env", uid=OTHER) == "secret"
+    assert lab.watch.wait(20) == -signal.SIGKILL
+    first = set(lab.processes())
+    assert len(first) == 1
+    lab.begin()
+    until(lambda: lab.reads("other.txt") == "other", "answers again")
+    assert lab.reads(".env") == "EPERM"
+    until(lambda: not first & set(lab.processes()), "the first watch lets go")
+    # The guard does nothing any more, and its listener is gone: nobody answers but its holder.
+    listener = lab.listener
+    os.kill(lab.watch.pid, signal.SIGSTOP)
+    os.kill(listener, signal.SIGKILL)
+    assert lab.reads(".env") == "EPERM"
+    assert lab.watch.wait(30) == -signal.SIGKILL
+    # What was found clean before is the kernel's own to let through; nothing else is.
+    assert lab.reads("fresh.txt") == "EPERM"
+    lab.begin()
+    until(lambda: lab.reads("fresh.txt") == "fresh", "answers again")
+    until(lambda: len(lab.processes()) == 2, "one watch")
+    assert lab.end() == 0
+    assert lab.reads(".env") == "secret"
+    assert lab.processes() == []
+
+
 def test_a_service_of_its_own_takes_the_policy_of_the_daemon(lab):
     lab.put(".env", "secret\n")
     lab.put("a.key", "key\n")

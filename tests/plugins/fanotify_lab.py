@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -136,12 +137,13 @@ class Lab:
     def begin(self, *settings: str, policy: str | None = None, wrapper: Sequence[str] = ()) -> None:
         """Start it as a service, and wait until the listener answers."""
         self.configure(policy)
+        answers = self.said.count("are answered by") if self.log.exists() else 0
         words = [word for each in settings for word in ("--set", each)]
         self._start(
             [*wrapper, str(PROGRAM), "files", "watch", "--config", str(self.config), *words]
         )
-        until(lambda: "are answered by" in self.said or self.watch.poll() is not None, "a watch",
-              s_max=_START_S)  # fmt: skip
+        until(lambda: self.said.count("are answered by") > answers
+              or self.watch.poll() is not None, "a watch", s_max=_START_S)  # fmt: skip
         assert self.watch.poll() is None, self.said
 
     def begin_daemon(self, *, by: str = "daemon") -> None:
@@ -193,6 +195,11 @@ class Lab:
         """Have the watch write its record on what it watches."""
         self.state_inside, self.state = self.tree / "state", self.inside / "state"
 
+    def processes(self) -> list[int]:
+        """The processes of `files watch` of this lab: guard and holder, and those left behind."""
+        mine = [*map(_pid, Path("/proc").iterdir())]
+        return [pid for pid in mine if pid and _runs(pid, f"watch\0--config\0{self.config}")]
+
     def end_of_child(self) -> int:
         """Stop a watch that a wrapper has started, in order."""
         assert self.watch is not None
@@ -205,7 +212,11 @@ class Lab:
             return 0
         if self.watch.poll() is None:
             self.watch.send_signal(signal.SIGTERM)
-        return self.watch.wait(20)
+        code = self.watch.wait(20)
+        for pid in self.processes() if code < 0 else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # what holds the watch of a killed one
+        return code
 
     def records(self) -> list[dict[str, Any]]:
         """What is in the record, oldest first."""
@@ -228,6 +239,10 @@ def _children(pid: int) -> list[int]:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def _pid(process: Path) -> int:
+    return int(process.name) if process.name.isdecimal() else 0
 
 
 def _runs(pid: int, module: str) -> bool:

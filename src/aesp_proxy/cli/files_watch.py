@@ -39,13 +39,15 @@ def watch(
     It needs CAP_SYS_ADMIN at its beginning. What it answers with has less: to read files,
     to see what they are opened for, and to hold off writers while it reads. The daemon of
     the same settings (files.watch.by: service) is told what happens, and its policy counts.
-    Without one SIGHUP has the policy read again. When this ends, in order or not, opens are
-    asked for no more.
+    Without one SIGHUP has the policy read again. When this is told to end, opens are asked
+    for no more. When it is killed, a second process of it refuses those who are watched
+    until another watch of the same users and directories answers.
     """
     from aesp_proxy.cli.flags import more_flags
     from aesp_proxy.daemon.config_load import load
     from aesp_proxy.daemon.service.notify import Notifier
     from aesp_proxy.daemon.service.run_dir import files_socket_in, run_dir_of
+    from aesp_proxy.daemon.state_dir import prepare_state_dir
     from aesp_proxy.daemon.watching import config_line, wish_word
     from aesp_proxy.launch.files import read_wish, watch_as_service
 
@@ -72,10 +74,14 @@ def watch(
             error_line(answers)
             notifier.ready(answers)
 
+    prepare_state_dir(settings.state_dir)
+    locks = settings.state_dir / "run"
+    locks.mkdir(mode=0o700, exist_ok=True)
     watch_as_service(
         read_wish(wish_word(settings)),
         files_socket_in(run_dir_of(settings, os.environ, is_root=is_root)),
         lambda serial: config_line(settings, session_id=session_id, serial=serial),
+        locks=locks,
         told=told,
         alive=lambda: notifier.say("WATCHDOG=1"),
     )

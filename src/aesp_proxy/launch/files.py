@@ -30,6 +30,7 @@ from aesp_proxy.intercept.fanotify.guard import Guard, GuardLimits
 from aesp_proxy.intercept.fanotify.handles import places_below
 from aesp_proxy.intercept.fanotify.holder import DESCRIPTORS_MAX, Holder
 from aesp_proxy.intercept.fanotify.marks import REMEDY, Groups, make_groups
+from aesp_proxy.intercept.fanotify.turn import LockTurn, PipeTurn, Turn, lock_name
 from aesp_proxy.intercept.fanotify.who import Watched, read_selection, selection_word
 from aesp_proxy.launch.isolation.capabilities import (
     CAP_DAC_READ_SEARCH,
@@ -44,6 +45,8 @@ _READ_BYTES: Final = 1 << 20
 _WAITING_MAX: Final = 100
 _LINK_S: Final = 1.0
 _PRIORITY: Final = -10
+# On top of what a listener may stand still: a guard looks twice a second.
+_STILL_S: Final = 10.0
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _LISTENER: Final = "aesp_proxy.daemon.file_listener"
 _SPAWNED: Final = "aesp_proxy.daemon.spawned"
@@ -63,6 +66,10 @@ class Wish:
         """Return it as one word of a command line."""
         word = {"chosen": selection_word(self.chosen), "trees": self.trees, "hung_s": self.hung_s}
         return json.dumps(word)
+
+    def subject(self) -> str:
+        """Return in one word who is watched and where: what a watch and its next have alike."""
+        return json.dumps([selection_word(self.chosen), self.trees])
 
 
 def read_wish(word: str) -> Wish:
@@ -96,7 +103,7 @@ def main() -> None:
         link = Link(None, daemon)
         over = lambda: link.sock is None  # noqa: E731
         try:
-            _watch(arguments.wish, link, over, lambda: b"", release=arguments.release_fd)
+            _watch(arguments.wish, link, over, lambda: b"", PipeTurn(arguments.release_fd))
         except AespError as error:
             code = _EXIT_CONFIG if isinstance(error, ConfigError) else _EXIT_RUNTIME
             link.tell({"type": "failed", "exit_code": code, "message": str(error)})
@@ -111,6 +118,7 @@ def watch_as_service(
     daemon: Path,
     config: Callable[[int], bytes],
     *,
+    locks: Path,
     told: Callable[[dict[str, object]], None],
     alive: Callable[[], None],
 ) -> None:
@@ -118,8 +126,9 @@ def watch_as_service(
 
     ``daemon`` is the socket of the daemon, whose policy counts as soon as it is there;
     until then ``config`` says what to decide by, by a number that grows with each SIGHUP,
-    which has the files of the policy read again. ``told`` takes what is told to it, and
-    ``alive`` is called at least every few seconds.
+    which has the files of the policy read again. In ``locks``, a directory, is the lock by
+    which a process that holds the watch of a killed one hears that this one answers.
+    ``told`` takes what is told to it, and ``alive`` is called at least every few seconds.
     """
     stopped: list[int] = []
     asked: list[int] = [signal.SIGHUP]
@@ -145,7 +154,7 @@ def watch_as_service(
         serial += 1
         return config(serial)
 
-    _watch(wish, link, over, again)
+    _watch(wish, link, over, again, LockTurn(locks / lock_name(wish.subject())))
 
 
 # both -----------------------------------------------------------------------------------
@@ -165,13 +174,14 @@ class Link:
     ) -> None:
         self._path, self.sock, self._also = path, sock, also
         self._waiting: deque[bytes] = deque(maxlen=_WAITING_MAX)
+        self.is_held = False
         self._buffer = b""
         self._tried_at = -_LINK_S
 
     def tell(self, said: dict[str, object]) -> None:
         """Tell it now, or when it is there."""
         self._also(said)
-        self._waiting.append(json.dumps(said).encode() + b"\n")
+        self._waiting.append(json.dumps({**said, "held": self.is_held}).encode() + b"\n")
         self.flush()
 
     def flush(self) -> None:
@@ -224,18 +234,18 @@ def _watch(
     link: Link,
     is_over: Callable[[], bool],
     config: Callable[[], bytes],
-    *,
-    release: int = -1,
+    turn: Turn,
 ) -> None:
     """Mark, give up what is needed no more, and see to it that somebody answers.
 
     ``config`` is asked again and again for what to decide by, nothing where that stays.
-    ``release`` is where a ``Holder`` hears that it is needed no more; without there is none.
+    ``turn`` is how a ``Holder`` hears that it is needed no more.
     """
     sys.excepthook = _end_without_reading
     places = places_below(wish.trees, _MOUNTS.read_text("utf-8", "replace"))
     watched, groups = Watched(wish.chosen), make_groups()
-    second = _Second(groups, watched, release)
+    second = _Second(groups, watched, turn, still_s_max=wish.hung_s + _STILL_S)
+    link.is_held = True
     command = (sys.executable, "-I", "-m", _SPAWNED, str(os.getpid()), str(int(signal.SIGKILL)))
     guard = Guard(
         groups,
@@ -260,12 +270,16 @@ def _watch(
             if guard.failed is not None:
                 raise _error(*guard.failed)
             second.keep()
+            if guard.answers:
+                turn.take()
             if line := config():
                 guard.policy(line)
             heard = [link.sock.fileno()] if link.sock is not None else []
             if guard.step(heard) and (line := link.hear()):
                 guard.policy(line)
         guard.stop()
+        link.is_held = False
+        link.tell({"type": "ending"})
     finally:
         guard.kill()
         second.done()
@@ -273,17 +287,31 @@ def _watch(
 
 
 class _Second:
-    """The second process that holds the groups, if there is to be one; always there."""
+    """The second process that holds the groups; always there."""
 
-    def __init__(self, groups: Groups, watched: Watched, release: int) -> None:
-        self._groups, self._watched, self._release = groups, watched, release
+    def __init__(self, groups: Groups, watched: Watched, turn: Turn, *, still_s_max: float) -> None:
+        self._groups, self._watched, self._turn = groups, watched, turn
+        self._still_s_max = still_s_max
         self._holder: Holder | None = None
         self.keep()
 
     def keep(self) -> None:
-        """Start it where it is not there."""
-        if self._release >= 0 and (self._holder is None or not self._holder.is_there):
-            self._holder = Holder(self._groups, self._watched, self._release, humble=give_up_all)
+        """Start it where it is not there, and show it that we live."""
+        if self._holder is None:
+            self._holder = self._start()
+            return  # it is not told yet: all is to be marked first
+        if not self._holder.is_there:
+            self._holder = self._start()
+        self._holder.live()
+
+    def _start(self) -> Holder:
+        return Holder(
+            self._groups,
+            self._watched,
+            self._turn,
+            still_s_max=self._still_s_max,
+            humble=give_up_all,
+        )
 
     def take(self, chosen: Selection) -> None:
         """Tell it who is watched now."""

@@ -73,6 +73,7 @@ class FilesSlot:
         # Our ends of what guards hold for us: closed, their second process lets go.
         self._releases: list[int] = []
         self.listener_pid = 0
+        self._is_held_outside = False
         self.serial = 0
         self.counts: dict[str, int] = {}
         self.figures: dict[str, object] = {}
@@ -226,7 +227,7 @@ class FilesSlot:
             return
         await self._listen(stream)
         if not self._stopping:
-            self._hear(_GONE)
+            self._hear(_HELD if self._is_held_outside else _GONE)
 
     # what is said -------------------------------------------------------------------
 
@@ -263,6 +264,7 @@ class FilesSlot:
         except ValueError:
             self._plan.notice("who watches files sent nonsense")
             return
+        self._is_held_outside = isinstance(said, dict) and said.get("held") is True
         match said:
             case {"type": "ready", "serial": int(serial), "pid": int(pid)}:
                 self.listener_pid, self.serial = pid, serial

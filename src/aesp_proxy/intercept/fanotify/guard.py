@@ -96,6 +96,11 @@ class Guard:
         self.failed: tuple[int, str] | None = None
 
     @property
+    def answers(self) -> bool:
+        """Whether a listener decides, by a policy."""
+        return self._child is not None and self._child.is_ready
+
+    @property
     def pid(self) -> int:
         """Process id of the listener, 0 while there is none."""
         return self._child.pid if self._child is not None else 0
