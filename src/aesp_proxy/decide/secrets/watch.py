@@ -140,7 +140,8 @@ class Watch:
         if self._lens is None:
             return found
         self._know(self._lens, found)
-        return self._with_views(found, self._lens.see(data))
+        through = self._lens.see(data)
+        return self._with_views(found, through) if through or self._account.cut else found
 
     def finish(self) -> Sequence[Candidate]:
         """End the stream and return the candidates that only its end decides."""

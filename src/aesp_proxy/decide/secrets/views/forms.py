@@ -18,10 +18,12 @@ from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.packed import MAGICS
 
-FORMS_EDITION = 10
+FORMS_EDITION = 11
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
+_DIGITS_MAX = 8
+"""So many digits are rare enough, and the engine compares eight bytes at once."""
 _RARE_CHARS_MIN = 4
 """A turned or shifted literal shorter than this also demands a token's length beside it."""
 _TOKEN = b"[A-Za-z0-9_\\-]{20}"
@@ -120,7 +122,7 @@ def _digits(text: bytes, before_bytes: int, width: int, alphabet: bytes) -> byte
         at += width
     if len(whole) < FORM_CHARS_MIN:
         return b""
-    form = quoted(bytes(alphabet[value] for value in whole))
+    form = quoted(bytes(alphabet[value] for value in whole[:_DIGITS_MAX]))
     if len(whole) > FORM_CHARS_MIN + 1:
         return form
     if first:

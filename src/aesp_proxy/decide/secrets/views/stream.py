@@ -93,6 +93,7 @@ class LensStream:
         "_run_packed",
         "_run_start",
         "_runs",
+        "hold_from",
     )
 
     def __init__(self, lens: Looker, account: Account, chain: tuple[str, ...]) -> None:
@@ -109,18 +110,7 @@ class LensStream:
         self._packed: list[Packed] = []
         self._run_packed: list[Packed] = []
         self._run_start = 0
-
-    @property
-    def hold_from(self) -> int:
-        """The offset of the first byte that still waits."""
-        first = self._base + len(self._buffer)
-        if self._regions:
-            first = min(first, self._regions.start)
-        if self._runs.is_open:
-            first = min(first, self._runs.hold_from, self._run_hold_from(first))
-        for one in self._packed:
-            first = min(first, one.hold_from)
-        return first
+        self.hold_from = 0
 
     def know(self, clear: Iterable[Candidate]) -> None:
         """Take note of what stands in clear: it needs no mending."""
@@ -145,6 +135,7 @@ class LensStream:
         for one in self._packed:
             found += one.finish()
         self._packed.clear()
+        self.hold_from = self._base + len(self._buffer)
         return found
 
     def close(self) -> None:
@@ -173,11 +164,23 @@ class LensStream:
             for look in self._regions.ready(self._buffer, self._base, is_last=False):
                 found += self._look(look)
         found += self._follow(total, is_last=False)
+        self.hold_from = self._first_waiting()
         spare = self.hold_from - BACK_BYTES - self._base
         if spare > 0:
             self._buffer = self._buffer[spare:]
             self._base += spare
         return found
+
+    def _first_waiting(self) -> int:
+        """Return the offset of the first byte that still waits."""
+        first = self._base + len(self._buffer)
+        if self._regions:
+            first = min(first, self._regions.start)
+        if self._runs.is_open:
+            first = min(first, self._runs.hold_from, self._run_hold_from(first))
+        for one in self._packed:
+            first = min(first, one.hold_from)
+        return first
 
     def _open(self, gates: GateLocator, text: bytes, total: int, low: int) -> list[tuple[str, int]]:
         """Note what gates open that end after the first ``low`` bytes of ``text``.
@@ -185,12 +188,13 @@ class LensStream:
         Return what begins there packed: its kind and where.
         """
         openings = gates.find(text)
+        if not openings:
+            return []
         if len(openings) >= OPENINGS_MAX:
             self._account.cut = True
-        if openings:
-            self._account.pay(len(openings))
-            if self._account.cut:
-                return []
+        self._account.pay(len(openings))
+        if self._account.cut:
+            return []
         begun = []
         high = len(text) - len(_PAD)
         for end, gate in openings:

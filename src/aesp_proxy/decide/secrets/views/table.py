@@ -106,6 +106,12 @@ _BARE_EQUALS = compile_re2(rb"=(?:[^0-9A-Fa-f\r\n]|[0-9A-Fa-f][^0-9A-Fa-f])")
 _FORM_BYTES = 40
 _QUOTED_BYTES = 32
 _RUN_LETTERS = _UPPER + _LOWER + _DIGITS + b"+/=_-"
+_UUID = compile_re2(
+    rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    rb"|[0-9A-F]{8}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{12}"
+)
+_UUID_BYTES = 36
+_UUID_DASHES = 4
 _HAS_WORDS = compile_re2(b"(?:[a-z]{3,8}[ ,]){8}")
 
 
@@ -164,7 +170,20 @@ def _value_in(show: Callable[[bytes], bytes]) -> Fits:
 
 def _token_in_text(around: bytes, at: int) -> bool:
     """Tell whether a token stands in text; names in programs are turned round by chance."""
-    return letters.is_text(around) and _holds_token(around) and not _is_amid_digits(around, at)
+    return (
+        not _is_in_uuid(around, at)
+        and letters.is_text(around)
+        and _holds_token(around)
+        and not _is_amid_digits(around, at)
+    )
+
+
+def _is_in_uuid(around: bytes, at: int) -> bool:
+    """Tell whether a gate ends in a UUID: its groups are no token, whichever way they are read."""
+    start = max(0, at - _UUID_BYTES)
+    near = around[start : at + _UUID_BYTES]
+    found = _UUID.search(near) if near.count(b"-") >= _UUID_DASHES else None
+    return found is not None and found.start() < at - start <= found.end()
 
 
 def _form(around: bytes, at: int) -> bool:
