@@ -99,7 +99,7 @@ def _answer_for(error: Exception, arguments: Sequence[str]) -> int:
         case _:
             place = write_crash(error, _state_dir(arguments))
             told = f"; the details are in {place}" if place else ""
-            error_line(f"a fault of ours stopped it: {type(error).__name__}: {error}{told}")
+            error_line(f"a fault of ours stopped it: {type(error).__name__}{told}")
             return ExitCode.RUNTIME
 
 

@@ -2,7 +2,8 @@
 
 Values from records and peers may hold terminal escapes; everything written here
 has its control characters escaped. No traceback is shown: one that escapes all nets
-goes to a file, and a line says where.
+goes to a file, and a line says where. Neither holds an exception's own text, which may quote
+a secret that was read: types and places only, and lines of our program.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -62,7 +64,7 @@ def error_line(text: str) -> None:
 def write_crash(error: BaseException, state_dir: Path) -> Path | None:
     """Write a traceback for the developers under ``state_dir``; return where, if anywhere."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
-    text = "".join(traceback.format_exception(error))
+    text = "\n".join(_traces(error))
     for directory in (state_dir / "crash", Path(tempfile.gettempdir()) / f"{PROGRAM}-crash"):
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,3 +76,14 @@ def write_crash(error: BaseException, state_dir: Path) -> Path | None:
             continue
         return place
     return None
+
+
+def _traces(error: BaseException) -> Iterator[str]:
+    """Yield types and places of an exception and of what led to it, without their texts."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield f"{type(cause).__name__} (its text is left out: it may quote what was read)"
+        yield "".join(traceback.format_tb(cause.__traceback__))
+        cause = cause.__cause__ or cause.__context__

@@ -98,14 +98,31 @@ def test_a_fault_of_ours_goes_to_a_file_and_a_line_says_where(invoke, tmp_path):
     assert said.count("\n") == 1
     (crash,) = (tmp_path / "crash").iterdir()
     assert str(crash) in said
-    assert "ZeroDivisionError: oh" in crash.read_text()
+    assert "ZeroDivisionError (" in crash.read_text()
     assert crash.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_fault_where_nothing_can_be_written_is_told_all_the_same(invoke, monkeypatch):
     monkeypatch.setattr(cli, "write_crash", lambda *_: None)
     code, said = invoke(raising(ZeroDivisionError("oh")), "--state", "/proc/nowhere")
-    assert (code, said) == (4, "aesp-proxy: a fault of ours stopped it: ZeroDivisionError: oh\n")
+    assert (code, said) == (4, "aesp-proxy: a fault of ours stopped it: ZeroDivisionError\n")
+
+
+def test_what_an_exception_says_of_what_was_read_is_neither_shown_nor_written(invoke, tmp_path):
+    secret = "tok-4f1f0c9e2b7d"
+    try:
+        try:
+            int(secret)
+        except ValueError as error:
+            error.add_note(secret)
+            raise KeyError(secret) from error
+    except KeyError as error:
+        _, said = invoke(raising(error), "--state", str(tmp_path))
+    (crash,) = (tmp_path / "crash").iterdir()
+    written = crash.read_text()
+    assert secret not in said + written
+    assert written.index("KeyError (") < written.index("test_cli_root.py")
+    assert written.index("KeyError (") < written.index("ValueError (")
 
 
 def test_the_state_directory_of_a_crash_is_not_read_from_the_commands_words(monkeypatch):
