@@ -247,7 +247,7 @@ def test_warnings_of_the_policy_go_to_standard_error(
         ),
         (
             WITH_SECRETS.replace("CORP-[", "CORP-("),
-            "{path}:11:50: pattern 'corp': RE2 refuses the regex: ",
+            "{path}:11:50: pattern 'corp': RE2 refuses the regex: missing )",
         ),
         (
             POLICY + "extends: base\n",
@@ -265,6 +265,27 @@ def test_a_bad_policy_exits_3_with_one_line(
     told = done.stderr
     assert told.startswith("aesp-proxy: " + message.format(path=path))
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("CORP-[A-Z]{8}", "corp-4f1f0c9e2b7d3a58("),
+        ("{name: corp", "{severity: corp-4f1f0c9e2b7d3a58, name: corp"),
+        ("{name: corp", "{corp-4f1f0c9e2b7d3a58: 1, name: corp"),
+        ("'CORP-[A-Z]{8}'", "{corp-4f1f0c9e2b7d3a58: x"),
+    ],
+    ids=["regex", "value", "key", "not YAML"],
+)
+def test_a_secret_that_a_bad_policy_holds_is_not_printed(
+    check: Callable[..., Done], tmp_path: Path, old: str, new: str
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(WITH_SECRETS.replace(old, new))
+    done = check("--policy", str(path), "--event", said("1", "file_read", path="/w/a"))
+    assert done.returncode == 3
+    assert f"{path}:" in done.stderr
+    assert "4f1f0c9e" not in done.stderr + done.stdout
 
 
 def test_a_missing_policy_exits_3(check: Callable[..., Done], tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from aesp_proxy.errors import ConfigError
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _FLAGS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _SHOWN_CHARS_MAX = 60
+_TOKEN_CHARS_MIN = 20
+_TOKEN_CHARS_SHOWN = 4
 _DIGITS_MAX = 16
 
 
@@ -266,13 +268,25 @@ def _shown(node: Node) -> str:
         case Mapping():
             return "keys and values"
         case Scalar(text=text, style=style):
-            shown = ascii(text[:_SHOWN_CHARS_MAX])
+            shown = _quoted(text)
             return shown if style == "plain" else f"the text {shown}"
+
+
+def _quoted(text: str) -> str:
+    """Return what stands there, in quotes; of what may be a token only how it begins."""
+    is_token = (
+        len(text) >= _TOKEN_CHARS_MIN
+        and not any(mark in text for mark in (" ", "://"))
+        and any(char.isdigit() for char in text)
+        and any(char.isalpha() for char in text)
+    )
+    return ascii(f"{text[:_TOKEN_CHARS_SHOWN]}..." if is_token else text[:_SHOWN_CHARS_MAX])
 
 
 def _unknown_key(key: Scalar, fields: MappingOf[str, Field], path: str) -> ConfigError:
     name = key.text[:_SHOWN_CHARS_MAX]
+    quoted = _quoted(key.text)
     near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
     remedy = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(fields))}"
     place = path or "the policy"
-    return ConfigError(f"unknown key {name!a} in {place}", where=at(key), remedy=remedy)
+    return ConfigError(f"unknown key {quoted} in {place}", where=at(key), remedy=remedy)

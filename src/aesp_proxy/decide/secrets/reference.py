@@ -110,7 +110,10 @@ class Pattern(Protocol):
 
 
 def compile_re2(expression: bytes) -> Pattern:
-    """Compile for bytes; ConfigError with RE2's reason."""
+    """Compile for bytes; ConfigError with RE2's reason, without what it quotes of the expression.
+
+    An expression of an operator may hold the secret that it is for.
+    """
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False
@@ -119,7 +122,7 @@ def compile_re2(expression: bytes) -> Pattern:
     except re2.error as error:
         words = error.args[0] if error.args else error
         reason = words.decode("latin-1") if isinstance(words, bytes) else str(words)
-        raise ConfigError(f"RE2 refuses the regex: {reason}") from error
+        raise ConfigError(f"RE2 refuses the regex: {reason.partition(': ')[0]}") from None
     return compiled
 
 
