@@ -76,8 +76,6 @@ class Asking:
     def opening(self, found: Found, actor: Actor, *, reads: bool, writes: bool) -> None:
         """Decide on an object that is to be opened; RefusedError when it may not."""
         self._keep_up()
-        if not writes and self._is_shown(found.path):
-            return
         if writes:
             self._writing(found, actor)
         elif not self._is_known(found):
@@ -137,17 +135,6 @@ class Asking:
                 self._refuse(operation, name, found.path, actor)
         if found.status.st_nlink > 1 and not found.is_directory and not _is_systems(found.path):
             self._other_names(operation, found, actor)
-
-    def _is_shown(self, path: str) -> bool:
-        """Whether a covered directory shows it: the proxy's certificates, which every agent needs.
-
-        A policy that forbids the names of keys (``**/*.pem``) does not mean these.
-        """
-        return any(
-            path.startswith(f"{target}/") and os.path.lexists(source + path[len(target) :])
-            for target, source in self._covers
-            if target != source
-        )
 
     def _spare_covers(self, path: str, actor: Actor, *, reads: bool) -> None:
         """Refuse what would show or change a path that is covered; also one above it."""
