@@ -6,13 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import file_attacks
 import pytest
 from drawn_secrets import drawn
 from fanotify_lab import OTHER, POLICY, PROGRAM, WATCHED, Lab, until, unusable
@@ -336,27 +334,6 @@ def test_a_service_of_its_own_takes_the_policy_of_the_daemon(lab):
     assert lab.reads("a.key") == "EPERM"
     watch.terminate()
     assert watch.wait(20) == 0
-
-
-ATTACKED = POLICY.replace('"**/.env", "**/.ssh/**", "**/caf\\u00e9.key"',
-                          ", ".join(f'"{each}"' for each in file_attacks.PATTERNS))  # fmt: skip
-
-
-def test_every_attack_is_stopped_but_those_that_the_table_says(lab):
-    file_attacks.build_all(lab.inside)
-    for path in (lab.inside, *lab.inside.rglob("*")):
-        os.lchown(path, WATCHED, WATCHED)
-    lab.begin(policy=ATTACKED)
-    ran = lab.run(WATCHED, sys.executable, "-I", file_attacks.__file__, str(lab.tree))
-    rows = list(file_attacks.lines_of(ran.stdout))
-    assert {one.name for one, _ in rows} == file_attacks.ATTACKS.keys(), ran.stderr
-    assert [line for _, line in rows if "broken" in line] == []
-    reached = {one.name for one, line in rows if file_attacks.harm(one, lab.inside, line)}
-    read = {one.name for one, line in rows if file_attacks.harm(one, lab.inside, line) == "read"}
-    assert read == {"status", "listed", "io_uring"}
-    named = {one.name for one in file_attacks.ATTACKS.values() if "fanotify" in one.except_for}
-    by_name = {one.name: (line, file_attacks.harm(one, lab.inside, line)) for one, line in rows}
-    assert reached == named, {name: by_name[name] for name in reached ^ named}
 
 
 def test_a_mount_of_its_own_gives_no_file_the_name_of_another(lab):

@@ -229,6 +229,13 @@ def _interpreted(folder: Path) -> bytes:
     return subprocess.run(words, capture_output=True, check=False).stdout
 
 
+@attack("run by the loader")
+def _loaded(folder: Path) -> bytes:
+    loader = "/lib/ld-linux-aarch64.so.1" if _ARM else "/lib64/ld-linux-x86-64.so.2"
+    words = [loader, folder / "secret" / "echo", SECRET]
+    return subprocess.run(words, capture_output=True, check=False).stdout
+
+
 # other names ----------------------------------------------------------------------
 
 attack("hard link that was there")(lambda folder: read(folder / "hl.txt"))
@@ -319,6 +326,17 @@ def _unshared_overlay(folder: Path) -> bytes:
     unshared()
     mount("none", "/mnt", "overlay", 0, f"lowerdir={folder}:{folder / 'sub'}")
     return read("/mnt/.env")
+
+
+@attack("namespaces of its own, covers taken off")
+def _unshared_uncovered(folder: Path) -> bytes:
+    unshared()
+    for place in (folder / ".env", folder, *folder.parents[:-1]):
+        try:
+            syscall(nr(166, 39), os.fsencode(place), 2)  # MNT_DETACH
+        except OSError:
+            continue
+    return read(folder / ".env")
 
 
 @attack("chroot")
@@ -544,6 +562,32 @@ attack("path rewritten while it is opened")(lambda folder: _racing_path(folder, 
 
 
 NEED_PRIVILEGE = frozenset({"bind mount", "chroot", "open_by_handle_at"})
+
+# who they are played as ----------------------------------------------------------------
+
+USERS = {
+    "root": "root",
+    "user": "an ordinary user",
+    "userns": "root of a user namespace",
+    "container": "root in a container",
+    "container-user": "a user in a container",
+}
+_NO_MOUNTS = "not to be had: no mounts there, and the run says so"
+PLAYED: dict[str, dict[str, str]] = {
+    "fuse": {"container": _NO_MOUNTS, "container-user": _NO_MOUNTS},
+    "stage": {"container": _NO_MOUNTS, "container-user": _NO_MOUNTS},
+    "notify": {},
+    "fanotify": {"root": "not watched", "container": "not watched"},
+}
+"""For each backend who it is not for, and why: all others have every attack played."""
+
+
+def reached(backend: str, user: str) -> set[str]:
+    """Return the attacks that a backend does not stop of this user."""
+    found = {one.name for one in ATTACKS.values() if backend in one.except_for}
+    # A container's own filter refuses it.
+    return found - {"io_uring"} if user.startswith("container") else found
+
 
 # playing them ------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """Run a program as in a container that refuses it something: a filter of system calls.
 
 ``without_namespaces.py NAMES PROGRAM ARGUMENT ...``: NAMES, joined by commas, are of
-``unshare``, ``filter`` (no further filter may be installed) and ``landlock``.
+``unshare``, ``filter`` (no further filter may be installed), ``landlock`` and ``docker``: no
+capability, and what Docker's own profile refuses who has none (mounts, namespaces by any
+call, handles, io_uring, fanotify ...).
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import os
 import struct
 import sys
 
-from aesp_proxy.launch.isolation import kernel, seccomp
+from aesp_proxy.launch.isolation import capabilities, kernel, seccomp
 
 _PRCTL = (157, 167)
 _SECCOMP = (317, 277)
 _LANDLOCK_CREATE_RULESET = 444
+_FANOTIFY_INIT = (300, 262)
+_CHROOT = "chroot"  # Docker lets it be
 
 
 def steps(names: set[str]) -> seccomp.Steps:
@@ -26,6 +30,14 @@ def steps(names: set[str]) -> seccomp.Steps:
     program = [seccomp.Step(0x20, 0, 0, 0)]
     if "unshare" in names:
         program += seccomp.when(seccomp.REFUSED["unshare"][architecture.column] or 0, refuse)
+    if "docker" in names:
+        column = architecture.column
+        program += seccomp.when(seccomp._CLONE[column] or 0, seccomp._clone_rule())
+        program += seccomp.when(_FANOTIFY_INIT[column], refuse)
+        for table, end in ((seccomp.REFUSED, refuse), (seccomp.ABSENT, seccomp.fail(errno.ENOSYS))):
+            for name, numbers in table.items():
+                if name != _CHROOT and (number := numbers[column]) is not None:
+                    program += seccomp.when(number, end)
     if "landlock" in names:
         program += seccomp.when(_LANDLOCK_CREATE_RULESET, refuse)
     if "filter" in names:
@@ -40,7 +52,10 @@ def steps(names: set[str]) -> seccomp.Steps:
 
 
 def main() -> None:
-    program = steps(set(sys.argv[1].split(",")))
+    names = set(sys.argv[1].split(","))
+    program = steps(names)
+    if "docker" in names:
+        capabilities.give_up_all()
     code = ctypes.create_string_buffer(seccomp.assemble(program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
