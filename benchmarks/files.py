@@ -1,29 +1,30 @@
 """What guarding files costs: programs inside ``run`` with each backend, beside the same outside.
 
-Every variant is a shell in a copy of one tree: 3,000 small files under git and one large.
-``native`` is outside; ``walls`` is ``run`` that leaves files alone (namespaces, Landlock,
-seccomp): the floor of the others. The same commands run in each, in turn, in one run. The
-first round warms caches, and what is scanned once is scanned there: it is told apart as
-``first_``. Peers of the FUSE view (pyfuse3, mfusepy) need libfuse3 on the machine, and a
-compiler; where that is not there they are named, and not measured.
+Every variant is a shell in a copy of one tree: 3,000 small files under git, a tar of 1,000,
+30 packages that npm installs, one large file. ``native`` is outside; ``walls`` is ``run``
+that leaves files alone (namespaces, Landlock, seccomp): the floor of the others;
+``landlock`` is Landlock alone. ``mfusepy`` and ``pyfuse3`` are file systems in Python that
+decide nothing (``file_peers``). ``fanotify`` is a watched user on a file system in memory,
+and ``memory`` the same where nobody watches: its native. The same work (``file_work``) is
+done in each, in turn, in one run. The first round warms caches, and what is scanned once is
+scanned there: it is told apart as ``first_``. What is not there is named, and not measured.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes.util
 import os
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
+from benchmarks import file_peers, file_work
+from benchmarks.file_work import BUSY_LOAD, COMMANDS, POLICY, Shell
 from benchmarks.harness import (
     BenchError,
     Budget,
@@ -36,196 +37,206 @@ from benchmarks.harness import (
     rounds_of,
     show,
 )
+from benchmarks.watch import WATCHED, Memory
 
 PROGRAM: Final = Path(sys.executable).parent / "aesp-proxy"
-POLICY: Final = """\
-version: "1.2.0"
-name: bench
-guards:
-  egress_allowlist: {default_action: block, allow: []}
-  forbidden_path:
-    enabled: true
-    patterns: ["**/.env", "**/.ssh/**", "**/secret/**", "**/*.pem", "**/.aws/**", "**/id_*"]
-  secret_leak: {enabled: true}
-"""
-BACKENDS: Final = {"walls": "none", "fuse": "fuse", "stage": "stage", "notify": "notify"}
-FILES: Final = 3000
-BUSY_LOAD: Final = 1.0
-# What is timed inside, as the time of many calls is not that of their shell.
-OPENS: Final = """
-import os, time
-path, least, status = "src/d0/f0.py", 9.0, 9.0
-for _ in range(5):
-    began = time.perf_counter()
-    for _ in range(2000): os.close(os.open(path, os.O_RDONLY))
-    least = min(least, (time.perf_counter() - began) / 2000)
-    began = time.perf_counter()
-    for _ in range(5000): os.stat(path)
-    status = min(status, (time.perf_counter() - began) / 5000)
-print("measured", least * 1e6, status * 1e6)
-"""
-COMMANDS: Final = {
-    "git_status_ms": "git status --short > /dev/null",
-    "grep_ms": "grep -r zzzz src > /dev/null || true",
-    "find_ms": "find . > /dev/null",
-    "tar_x_ms": "tar xf ../src.tar -C x",
-    "rm_ms": "rm -r x/*",
-    "read_ms": "cat large > /dev/null",
-    "write_ms": "dd if=/dev/zero of=written bs=1M count=32 2> /dev/null; rm -f written",
-}
+BACKENDS: Final = {
+    "walls": "none", "observe": "observe", "fuse": "fuse", "stage": "stage", "notify": "notify",
+}  # fmt: skip
+NATIVE: Final = {"fanotify": "memory"}
+KNOWN: Final = ("landlock", *BACKENDS, *file_peers.PINS, "fanotify")
+RUN_S: Final = 330.0
+"""No round but the first begins that would end later than this."""
 
 
-class Shell:
-    """One variant: a shell that is told what to do, line by line."""
+class Lab:
+    """The variants that this machine has, each in its own copy."""
 
-    def __init__(self, words: Sequence[str], tree: Path, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [*words, "sh"],
-            cwd=tree,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
+    def __init__(self, folder: Path, given: Options, stack: ExitStack) -> None:
+        self.notes: list[str] = []
+        self.shells: dict[str, Shell] = {}
+        self._folder, self._given, self._stack = folder, given, stack
+        self._policy, home = folder / "policy.yaml", folder / "home"
+        self._policy.write_text(POLICY)
+        home.mkdir()
+        self._home = home
+        self._environment = {**os.environ, "HOME": str(home)}
+        self._cache: Path | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate("exit\n", timeout=60)
-
-    def ask(self, line: str) -> tuple[float, list[str]]:
-        """Run a line; return its seconds and what it printed."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise BenchError("a shell without pipes")
-        began = time.perf_counter()
-        self._process.stdin.write(f"{line}\necho .\n")
-        said: list[str] = []
-        for text in self._process.stdout:
-            if text == ".\n":
-                return time.perf_counter() - began, said
-            said.append(text)
-        error = self._process.stderr.read() if self._process.stderr else ""
-        raise BenchError(f"a shell ended: {error.strip().splitlines()[-1:]}")
-
-
-def make_tree(folder: Path, large_bytes: int) -> Path:
-    """Make the tree of which each variant gets a copy."""
-    tree = folder / "tree"
-    for number in range(FILES):
-        place = tree / "src" / f"d{number // 50}"
-        place.mkdir(parents=True, exist_ok=True)
-        text = f"import os\n\n\ndef function_{number}():\n    return os.getpid() + {number}\n" * 8
-        (place / f"f{number}.py").write_text(text)
-    git = ["git", "-c", "user.name=n", "-c", "user.email=n@example", "-C", str(tree)]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"], ["gc", "-q"]):
-        subprocess.run([*git, *words], check=True)
-    subprocess.run(["tar", "cf", "src.tar", "-C", "tree", "src"], cwd=folder, check=True)
-    (tree / ".git" / "info" / "exclude").write_text("x/\nlarge\nwritten\n")
-    (tree / "x").mkdir()
-    with (tree / "large").open("wb") as file:
-        file.write(b"\0" * large_bytes)
-    return tree
-
-
-def shells(
-    folder: Path, tree: Path, notes: list[str], stack: ExitStack
-) -> Iterator[tuple[str, Shell]]:
-    """Start every variant that this machine has, each in its own copy."""
-    policy = folder / "policy.yaml"
-    policy.write_text(POLICY)
-    home = folder / "home"
-    home.mkdir()
-    environment = {**os.environ, "HOME": str(home)}
-    cache: Path | None = None
-    for name in ("native", *BACKENDS):
-        own = folder / name
-        own.mkdir()
-        shutil.copytree(tree, own / "tree", symlinks=True)
-        shutil.copy(folder / "src.tar", own)
-        words: list[str] = []
-        if name != "native":
-            state = own / "state"
-            if cache is not None and cache.exists():
-                shutil.copytree(cache, state / "cache")
-            words = [str(PROGRAM), "run", "--quiet", "--policy", str(policy), "--state", str(state)]
-            words += ["--files", BACKENDS[name], "--set", f"files.hide={home}", "--"]
-            cache = state / "cache"
-        shell = stack.enter_context(Shell(words, own / "tree", environment))
+    def start(self, name: str, words: Callable[[Path], Sequence[str]]) -> None:
+        """Start one; a note where that does not come off."""
+        own = self._folder / name
+        stack = self._stack.enter_context(ExitStack())
         try:
+            tree = file_work.copy(self._folder, own, link_large=name not in BACKENDS)
+            shell = stack.enter_context(Shell(words(own), tree, self._environment))
             shell.ask("true")
         except BenchError as error:
-            notes.append(f"{name} is not measured: {error}")
-            continue
-        yield name, shell
+            self.notes.append(f"{name} is not measured: {error}")
+            return
+        self.shells[name] = shell
+
+    def run(self, own: Path) -> list[str]:
+        """Return the words of ``run`` with a backend; compiled rules are taken along."""
+        state = own / "state"
+        if self._cache is not None and self._cache.exists():
+            import shutil
+
+            shutil.copytree(self._cache, state / "cache")
+        self._cache = state / "cache"
+        words = [str(PROGRAM), "run", "--quiet", "--policy", str(self._policy)]
+        words += ["--state", str(state), "--files", BACKENDS[own.name]]
+        return [*words, "--set", f"files.hide={self._home}", "--"]
+
+    def peer(self, own: Path) -> Sequence[str]:
+        """Mount a peer's view; return the words that work in it."""
+        if why := file_peers.missing(
+            own.name, install=self._given.install and not self._given.quick
+        ):
+            raise BenchError(why)
+        return self._stack.enter_context(file_peers.shown(own.name, own))
+
+    def start_watched(self) -> None:
+        """Start what is watched, and the same in memory where nobody watches."""
+        if os.geteuid():
+            self.notes.append("fanotify is not measured: it needs root")
+            return
+        try:
+            memory = Memory(self._folder, self._stack)
+            words = {
+                "memory": memory.put("memory", "free", WATCHED),
+                "fanotify": memory.put("fanotify", "held", WATCHED),
+            }
+            memory.watch(self._stack)
+        except BenchError as error:
+            self.notes.append(f"fanotify is not measured: {error}")
+            return
+        environment = {**os.environ, "HOME": "/nonexistent"}
+        for name, each in words.items():
+            self.shells[name] = self._stack.enter_context(Shell(each, Path("/"), environment))
+
+    def measure(self, name: str, large: int) -> Figures:
+        """Measure one once; what it does not do is a note."""
+        said = lambda what: self.notes.append(f"{name}: {what}")  # noqa: E731
+        return file_work.measure(self.shells[name], large, said)
 
 
-def measure(shell: Shell) -> Figures:
-    """Run every command once, and many openings."""
-    found = {name: shell.ask(line)[0] * 1e3 for name, line in COMMANDS.items()}
-    _, said = shell.ask(f"{sys.executable} -I -c '{OPENS}'")
-    _, opens, status = said[-1].split()
-    return {**found, "open_us": float(opens), "stat_us": float(status)}
+def start_all(lab: Lab, only: Sequence[str]) -> None:
+    """Start every variant, or those that are asked for; ``native`` always."""
+    lab.start("native", lambda _: [])
+    words = {"landlock": file_peers.landlock, **dict.fromkeys(BACKENDS, lab.run)}
+    words |= dict.fromkeys(file_peers.PINS, lab.peer)
+    for name, make in words.items():
+        if not only or name in only:
+            lab.start(name, make)
+    if not only or "fanotify" in only:
+        lab.start_watched()
 
 
-def judge(result: Result) -> None:
+def judge(result: Result, only: Sequence[str] = ()) -> None:
     """Work out the ratios, and hold the budgets against them."""
     figures = result.figures
     for name in figures:
+        native = NATIVE.get(name, "native")
         for figure in figures[name]:
-            if name != "native" and (value := ratio(figures, figure, name, "native")) is not None:
+            value = ratio(figures, figure, name, native)
+            if name not in ("native", "memory") and value is not None:
                 result.ratios[f"{name} {figure}"] = value
 
     def times(name: str, figure: str, limit: float) -> Budget:
-        value = ratio(figures, figure, name, "native")
+        value = ratio(figures, figure, name, NATIVE.get(name, "native"))
         return Budget(name=f"{name}: {figure}, times native", value=value, limit=limit)
 
-    def opens(name: str) -> float | None:
+    def opens(name: str, limit: float) -> Budget:
         ours, native = figures.get(name), figures.get("native")
-        return ours["open_us"] - native["open_us"] if ours and native else None
+        value = ours["open_us"] - native["open_us"] if ours and native else None
+        return Budget(name=f"{name}: open, us over native", value=value, limit=limit)
 
     reading = ratio(figures, "read_ms", "native", "fuse")
     result.budgets = [
-        Budget(name="fuse: open, us over native", value=opens("fuse"), limit=3.0),
+        opens("fuse", 3.0),
         times("fuse", "grep_ms", 2.0),
         times("fuse", "git_status_ms", 5.0),
         Budget(name="fuse: sequential read", value=reading, limit=0.9, at_least=True),
-        *(times("stage", figure, 1.3) for figure in ("grep_ms", "git_status_ms", "tar_x_ms")),
-        Budget(name="notify: open, us over native", value=opens("notify"), limit=25.0),
+        *(times("fanotify", each, 1.3) for each in ("open_us", "grep_ms", "git_status_ms")),
+        *(times("stage", each, 1.3) for each in ("open_us", *COMMANDS)),
+        opens("notify", 25.0),
         times("notify", "tar_x_ms", 1.5),
     ]
+    if only:
+        result.budgets = [each for each in result.budgets if each.name.split(":")[0] in only]
 
 
-def run(given: Options) -> Result:
-    """Measure everything."""
+def run(given: Options, only: Sequence[str] = ()) -> Result:
+    """Measure everything, or the variants that are asked for."""
+    began = time.monotonic()
     result = Result(name="files", run={"seed": given.seed, "rounds": given.rounds})
-    if ctypes.util.find_library("fuse3") is None:
-        result.notes.append("pyfuse3 and mfusepy are not measured: there is no libfuse3 here")
     if (load := os.getloadavg()[0]) > BUSY_LOAD:
         result.notes.append(f"the machine was busy (load {load:.1f}): questions to a process wait")
-    large = (128 if given.quick else 1024) << 20
+    large, files = (64 << 20, 600) if given.quick else (1 << 30, file_work.FILES)
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name, ExitStack() as stack:
         folder = Path(name)
-        started = dict(shells(folder, make_tree(folder, large), result.notes, stack))
-        for variant, shell in started.items():
-            first = measure(shell)
-            result.figures[variant] = {f"first_{key}": value for key, value in first.items()}
-        variants = {key: (lambda shell=shell: measure(shell)) for key, shell in started.items()}
-        order = random.Random(given.seed)
-        taken = rounds_of(variants, rounds=given.rounds, order=order, summary=median_of)
-        for variant, figures in taken.items():
-            result.figures[variant] |= figures
-    judge(result)
+        _say("making the tree")
+        file_work.make_tree(folder, large, files=files)
+        lab = Lab(folder, given, stack)
+        start_all(lab, only)
+        firsts, *taken = rounds(lab, large, given, began)
+    result.notes += dict.fromkeys(lab.notes)
+    for variant, first in firsts.items():
+        later = median_of([each[variant] for each in taken]) if taken else first
+        result.figures[variant] = {f"first_{key}": value for key, value in first.items()} | later
+    if len(taken) < given.rounds:
+        result.notes.append(f"{len(taken)} rounds of {given.rounds}: more would take too long")
+    judge(result, only)
     return result
+
+
+def variants_of(lab: Lab, large: int) -> dict[str, Callable[[], Figures]]:
+    """Return what measures each variant."""
+    return {name: (lambda name=name: lab.measure(name, large)) for name in lab.shells}
+
+
+def rounds(lab: Lab, large: int, given: Options, began: float) -> Iterator[dict[str, Figures]]:
+    """Measure a first round and the others, while there is time for one like the last."""
+    order = random.Random(given.seed)
+    for number in range(given.rounds + 1):
+        start = time.monotonic()
+        _say(f"round {number} of {given.rounds}, {start - began:.0f} s")
+        yield rounds_of(variants_of(lab, large), rounds=1, order=order, progress=_say)
+        now = time.monotonic()
+        if now - began + (now - start) > RUN_S:
+            return
+
+
+def _say(what: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"files: {what}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, judge, print; 1 when a budget is missed."""
-    given = options("files", rounds=5, seconds=1.0, arguments=arguments or sys.argv[1:])
-    return show(run(given), as_json=given.json)
+    words = list(arguments or sys.argv[1:])
+    only = [word for word in words if not word.startswith("-") and word in KNOWN]
+    rest = [word for word in words if word not in only]
+    given = options("files", rounds=5, seconds=1.0, arguments=rest)
+    result = run(given, only)
+    if not given.json:
+        sys.stdout.write("\n".join(table(result)) + "\n")
+    return show(result, as_json=given.json)
+
+
+def table(result: Result) -> Iterator[str]:
+    """Yield what each variant takes, and how many times its native that is."""
+    names = list(result.figures)
+    yield f"{'':<14}" + "".join(f"{name:>17}" for name in names)
+    for figure in (*COMMANDS, "open_us", "stat_us"):
+        cells = []
+        for name in names:
+            value = result.figures[name].get(figure)
+            times = result.ratios.get(f"{name} {figure}")
+            said = "-" if value is None else f"{value:.4g}"
+            cells.append(said + (f" x{times:.2f}" if times is not None else ""))
+        yield f"{figure:<14}" + "".join(f"{cell:>17}" for cell in cells)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks.files import BUSY_LOAD, COMMANDS, OPENS, POLICY, Shell, make_tree
+from benchmarks import file_work
+from benchmarks.file_work import BUSY_LOAD, POLICY, PYTHON, Shell
 from benchmarks.harness import (
     BenchError,
     Budget,
@@ -39,8 +39,6 @@ from benchmarks.harness import (
 PROGRAM: Final = Path(sys.executable).parent / "aesp-proxy"
 WATCHED, OTHER = 4242, 4343
 START_S: Final = 90
-# The interpreter of this environment may lie where other users may not look.
-PYTHON: Final = "/usr/bin/python3"
 REOPENS: Final = """
 import os, time
 path, taken = "reopened", 0.0
@@ -59,14 +57,44 @@ done && echo held && cat
 """
 
 
-def measure(shell: Shell) -> Figures:
+def measure(shell: Shell, large_bytes: int) -> Figures:
     """Run every command once, and many openings."""
-    found = {name: shell.ask(line)[0] * 1e3 for name, line in COMMANDS.items()}
-    _, said = shell.ask(f"{PYTHON} -I -c '{OPENS}'")
-    _, opens, status = said[-1].split()
+
+    def fails(what: str) -> None:
+        raise BenchError(what)
+
+    found = file_work.measure(shell, large_bytes, fails)
     _, said = shell.ask(f"{PYTHON} -I -c '{REOPENS}'")
-    reopens = float(said[-1].split()[1])
-    return {**found, "open_us": float(opens), "stat_us": float(status), "reopen_us": reopens}
+    return {**found, "reopen_us": float(said[-1].split()[1])}
+
+
+class Memory:
+    """Two file systems in memory in a mount namespace of their own: ``free`` and ``held``."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        folder.chmod(0o755)
+        words = ["unshare", "--mount", "sh", "-c", HOLD, str(folder)]
+        holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        stack.enter_context(holder)
+        stack.callback(holder.kill)
+        if holder.stdout is None or holder.stdout.readline() != b"held\n":
+            raise BenchError("no file systems of its own could be mounted")
+        self._enter = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt"]
+        self._inside = Path(f"/proc/{holder.pid}/root{folder}")
+
+    def put(self, name: str, place: str, uid: int) -> list[str]:
+        """Give a user a copy of the tree in there; return the words that work in it."""
+        own = self._inside / place / name
+        file_work.copy(self._folder, own)
+        subprocess.run(["chown", "-R", f"{uid}:{uid}", str(own)], check=True)
+        user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        move = ["sh", "-c", f'cd {self._folder}/{place}/{name}/tree && exec "$@"', "sh"]
+        return [*self._enter, *user, *move]
+
+    def watch(self, stack: ExitStack) -> None:
+        """Have what is ``held`` watched for a while."""
+        watch(self._enter, self._folder, stack)
 
 
 def watch(enter: Sequence[str], folder: Path, stack: ExitStack) -> None:
@@ -113,43 +141,28 @@ def run(given: Options) -> Result:
     large = (64 if given.quick else 256) << 20
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        folder.chmod(0o755)
-        holder = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", HOLD, name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        stack.enter_context(holder)
-        stack.callback(holder.kill)
-        if holder.stdout is None or holder.stdout.readline() != b"held\n":
-            raise BenchError("no file systems of its own could be mounted")
-        enter = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt"]
-        inside = Path(f"/proc/{holder.pid}/root{name}")
-        tree = make_tree(folder, large)
-        started = {}
-        for variant, place, uid in (
-            ("native", "free", WATCHED),
-            ("watched", "held", WATCHED),
-            ("others", "held", OTHER),
-        ):
-            own = inside / place / variant
-            own.mkdir()
-            shutil.copytree(tree, own / "tree", symlinks=True)
-            shutil.copy(folder / "src.tar", own)
-            subprocess.run(["chown", "-R", f"{uid}:{uid}", str(own)], check=True)
-            user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-            move = ["sh", "-c", f'cd {name}/{place}/{variant}/tree && exec "$@"', "sh"]
-            started[variant] = [*enter, *user, *move]
-        watch(enter, folder, stack)
+        memory = Memory(folder, stack)
+        file_work.make_tree(folder, large)
+        started = {
+            variant: memory.put(variant, place, uid)
+            for variant, place, uid in (
+                ("native", "free", WATCHED),
+                ("watched", "held", WATCHED),
+                ("others", "held", OTHER),
+            )
+        }
+        memory.watch(stack)
         environment = {**os.environ, "HOME": "/nonexistent"}
         shells = {
             variant: stack.enter_context(Shell(words, Path("/"), environment))
             for variant, words in started.items()
         }
         for variant, shell in shells.items():
-            first = measure(shell)
+            first = measure(shell, large)
             result.figures[variant] = {f"first_{key}": value for key, value in first.items()}
-        variants = {key: (lambda shell=shell: measure(shell)) for key, shell in shells.items()}
+        variants = {
+            key: (lambda shell=shell: measure(shell, large)) for key, shell in shells.items()
+        }
         order = random.Random(given.seed)
         taken = rounds_of(variants, rounds=given.rounds, order=order, summary=median_of)
         for variant, figures in taken.items():
