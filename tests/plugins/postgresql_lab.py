@@ -34,7 +34,8 @@ needs_postgresql = pytest.mark.skipif(BIN is None, reason="PostgreSQL's server i
 class Cluster:
     """One server: ``url(NAME)`` for a new database on its socket, ``port`` on loopback."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        """Make its files below ``folder``; ``options`` are more of initdb's."""
         assert BIN is not None
         self.folder = folder
         self.port = _free_port()
@@ -49,6 +50,7 @@ class Cluster:
             *("-D", folder / "data", "-U", "aesp", "--no-instructions", "--locale=C"),
             *("--encoding=UTF8", "--auth-local=trust", "--auth-host=scram-sha-256"),
             f"--pwfile={folder / 'password'}",
+            *options,
         )
 
     def start(self, *settings: str) -> None:
@@ -103,6 +105,20 @@ class Cluster:
         """Start it again after :meth:`kill`."""
         self.start()
 
+    def revive(self) -> None:
+        """Wait until it answers again; one that has ended is started, as its supervisor would."""
+        end_s = time.monotonic() + WAIT_S
+        while True:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                self.start()
+                return
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(self.url("postgres")).close()
+                return
+            assert time.monotonic() < end_s
+            select.select([], [], [], 0.02)
+
     def stop(self) -> None:
         """End it at once."""
         if self._process is not None:
@@ -155,19 +171,47 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """Give a server that runs; stop and remove it."""
+def running_cluster(*options: str, small: str = "", small_mb: int = 0) -> Iterator[Cluster]:
+    """Give a server that runs; stop and remove it.
+
+    ``options`` are initdb's. What ``small`` names (``data``: all of it, ``wal``: its log) lies on
+    a disk of its own, of ``small_mb``, at ``folder/disk``.
+    """
     # Not pytest's folder: the server's user could not reach it, and a socket's path is short.
     folder = Path(tempfile.mkdtemp(prefix="aesp-pg-"))
-    try:
-        cluster = Cluster(folder)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        if small:
+            stack.enter_context(_small_disk(folder, small, small_mb))
+        if small == "wal":
+            options = (*options, f"--waldir={folder / 'disk' / small}")
+        cluster = Cluster(folder, *options)
         try:
             cluster.start()
             yield cluster
         finally:
             cluster.stop()
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path, name: str, size_mb: int) -> Iterator[None]:
+    """Have ``folder/NAME`` lie on a file system of its own, taken away again."""
+    disk = folder / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=755", "aesp-test", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
+    try:
+        (disk / name).mkdir(mode=0o700)
+        user = _ordinary_user()
+        os.chown(disk / name, int(user["user"]), int(user["group"]))
+        (folder / name).symlink_to(disk / name)
+        yield
     finally:
-        shutil.rmtree(folder)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def _ordinary_user() -> dict[str, Any]:
