@@ -30,8 +30,8 @@ long: setup ## Compare with other engines, play many histories of the record and
 	@sh .ci/packages.sh
 	@$(PY) -m pytest -q -rP -n auto --maxprocesses=4 -m long tests/differential tests/faults tests/soak/test_soak.py
 
-soak: setup ## Ten minutes in which nothing may grow, 5,000 idle connections, 100 uploads of 100 MB
-	@SOAK_S=600 LOAD=full $(PY) -m pytest -q -s -m long tests/soak
+soak: setup ## Ten minutes in which nothing may grow, 5,000 idle connections, 100 uploads of 100 MB, 100,000 files
+	@SOAK_S=600 LOAD=full $(PY) -m pytest -q -s -m long tests/soak tests/live/test_many_files.py
 
 fuzz: setup ## Run a fuzz target led by coverage (FUZZ="fuzz_http -max_total_time=60")
 	@.uv/bin/uv run -q --with atheris tests/fuzz/run.py $(FUZZ)

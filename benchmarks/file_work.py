@@ -60,6 +60,8 @@ COMMANDS: Final = {
     "read_ms": "cat large > /dev/null",
     "write_ms": "for n in $(seq {parts}); do dd if=../part of=x/$n bs=1M status=none; done",
 }
+# These are short and change nothing: the least of three is told.
+AGAIN: Final = ("git_status_ms", "grep_ms", "find_ms", "read_ms")
 # What is not timed, and leaves the tree as it was.
 AFTER: Final = "rm -rf x/* app/.npm app/node_modules app/package-lock.json"
 PART_BYTES: Final = 32 << 20  # what is written is vetted whole: files, not one of 1 GiB
@@ -180,7 +182,8 @@ def measure(shell: Shell, large_bytes: int, failed: Callable[[str], None]) -> Fi
             continue
         whole = line.replace("{parts}", str(large_bytes // PART_BYTES))
         try:
-            found[name] = shell.ask(whole)[0] * 1e3
+            times = 3 if name in AGAIN else 1
+            found[name] = min(shell.ask(whole)[0] for _ in range(times)) * 1e3
         except FailedError as error:
             failed(f"{name.rpartition('_')[0]} fails: {error}")
     _, said = shell.ask(f"{PYTHON} -I -c '{OPENS}'")

@@ -15,11 +15,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -76,7 +78,7 @@ class Lab:
             return
         self.shells[name] = shell
 
-    def run(self, own: Path) -> list[str]:
+    def run(self, own: Path) -> Sequence[str]:
         """Return the words of ``run`` with a backend; compiled rules are taken along."""
         state = own / "state"
         if self._cache is not None and self._cache.exists():
@@ -108,23 +110,32 @@ class Lab:
                 "fanotify": memory.put("fanotify", "held", WATCHED),
             }
             memory.watch(self._stack)
-        except BenchError as error:
-            self.notes.append(f"fanotify is not measured: {error}")
+        except (BenchError, OSError) as error:
+            self.notes.append(f"fanotify is not measured: {str(error)[:200]}")
             return
         environment = {**os.environ, "HOME": "/nonexistent"}
         for name, each in words.items():
             self.shells[name] = self._stack.enter_context(Shell(each, Path("/"), environment))
 
     def measure(self, name: str, large: int) -> Figures:
-        """Measure one once; what it does not do is a note."""
-        said = lambda what: self.notes.append(f"{name}: {what}")  # noqa: E731
-        return file_work.measure(self.shells[name], large, said)
+        """Measure one once; what it does not do is a note, and so is that it has ended."""
+
+        def failed(what: str) -> None:
+            self.notes.append(f"{name}: {what}")
+
+        try:
+            return file_work.measure(self.shells[name], large, failed)
+        except BenchError as error:
+            failed(str(error))
+            del self.shells[name]
+            return {}
 
 
 def start_all(lab: Lab, only: Sequence[str]) -> None:
     """Start every variant, or those that are asked for; ``native`` always."""
     lab.start("native", lambda _: [])
-    words = {"landlock": file_peers.landlock, **dict.fromkeys(BACKENDS, lab.run)}
+    words: dict[str, Callable[[Path], Sequence[str]]] = {"landlock": file_peers.landlock}
+    words |= dict.fromkeys(BACKENDS, lab.run)
     words |= dict.fromkeys(file_peers.PINS, lab.peer)
     for name, make in words.items():
         if not only or name in only:
@@ -148,8 +159,8 @@ def judge(result: Result, only: Sequence[str] = ()) -> None:
         return Budget(name=f"{name}: {figure}, times native", value=value, limit=limit)
 
     def opens(name: str, limit: float) -> Budget:
-        ours, native = figures.get(name), figures.get("native")
-        value = ours["open_us"] - native["open_us"] if ours and native else None
+        taken = [figures.get(each, {}).get("open_us") for each in (name, "native")]
+        value = None if None in taken else taken[0] - taken[1]  # type: ignore[operator]
         return Budget(name=f"{name}: open, us over native", value=value, limit=limit)
 
     reading = ratio(figures, "read_ms", "native", "fuse")
@@ -159,7 +170,7 @@ def judge(result: Result, only: Sequence[str] = ()) -> None:
         times("fuse", "git_status_ms", 5.0),
         Budget(name="fuse: sequential read", value=reading, limit=0.9, at_least=True),
         *(times("fanotify", each, 1.3) for each in ("open_us", "grep_ms", "git_status_ms")),
-        *(times("stage", each, 1.3) for each in ("open_us", *COMMANDS)),
+        *(times("stage", each, 1.3) for each in COMMANDS),
         opens("notify", 25.0),
         times("notify", "tar_x_ms", 1.5),
     ]
@@ -173,6 +184,10 @@ def run(given: Options, only: Sequence[str] = ()) -> Result:
     result = Result(name="files", run={"seed": given.seed, "rounds": given.rounds})
     if (load := os.getloadavg()[0]) > BUSY_LOAD:
         result.notes.append(f"the machine was busy (load {load:.1f}): questions to a process wait")
+    if shutil.which("npm") is None:
+        result.notes.append(
+            "npm_ms is not measured: there is no npm here (Debian: apt install npm)"
+        )
     large, files = (64 << 20, 600) if given.quick else (1 << 30, file_work.FILES)
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name, ExitStack() as stack:
         folder = Path(name)
@@ -183,7 +198,7 @@ def run(given: Options, only: Sequence[str] = ()) -> Result:
         firsts, *taken = rounds(lab, large, given, began)
     result.notes += dict.fromkeys(lab.notes)
     for variant, first in firsts.items():
-        later = median_of([each[variant] for each in taken]) if taken else first
+        later = median_of([each[variant] for each in taken if variant in each]) or first
         result.figures[variant] = {f"first_{key}": value for key, value in first.items()} | later
     if len(taken) < given.rounds:
         result.notes.append(f"{len(taken)} rounds of {given.rounds}: more would take too long")
@@ -193,7 +208,7 @@ def run(given: Options, only: Sequence[str] = ()) -> Result:
 
 def variants_of(lab: Lab, large: int) -> dict[str, Callable[[], Figures]]:
     """Return what measures each variant."""
-    return {name: (lambda name=name: lab.measure(name, large)) for name in lab.shells}
+    return {name: partial(lab.measure, name, large) for name in lab.shells}
 
 
 def rounds(lab: Lab, large: int, given: Options, began: float) -> Iterator[dict[str, Figures]]:

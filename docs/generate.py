@@ -222,7 +222,8 @@ def clients_page() -> str:
 def file_attacks_page() -> str:
     """What each backend for files does about each attack, by the table that tests play."""
     attacks = module_of(HERE.parent / "tests/plugins/file_attacks.py")
-    return str(module_of(HERE / "generate_file_attacks.py").page(NOTE, attacks))
+    honest = module_of(HERE.parent / "tests/plugins/honest_files.py")
+    return str(module_of(HERE / "generate_file_attacks.py").page(NOTE, attacks, honest))
 
 
 def reference_page() -> str:

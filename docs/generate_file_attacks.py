@@ -31,7 +31,18 @@ tree is as it was; what the agent made of its stage is refused when it is to be 
 """
 
 
-def page(note: str, attacks: ModuleType) -> str:
+HONEST = """
+## Honest programs
+
+What must go on as it does without us, nothing of it refused: each of these is played with each
+backend ({tests}), and 100,000 small files are unpacked, read and kept with each
+(`tests/live/test_many_files.py`).
+
+{programs}
+"""
+
+
+def page(note: str, attacks: ModuleType, honest: ModuleType) -> str:
     """Write the page."""
     backends = tuple(attacks.PLAYED)
     lines = _table("attack", backends)
@@ -40,7 +51,10 @@ def page(note: str, attacks: ModuleType) -> str:
         cells = (f"**not stopped**: {why}" if why else "stopped" for why in told)
         lines.append(f"| {one.name} | {' | '.join(cells)} |")
     users = "\n".join(_users(attacks, backends))
-    return INTRODUCTION.format(note=note, users=users) + "\n".join(lines) + "\n"
+    tests = ", ".join(f"`{backend}`: `{test}`" for backend, test in honest.PLAYED.items())
+    programs = "\n".join(f"- {name}" for name in honest.HONEST)
+    written = INTRODUCTION.format(note=note, users=users) + "\n".join(lines) + "\n"
+    return written + HONEST.format(tests=tests, programs=programs)
 
 
 def _users(attacks: ModuleType, backends: tuple[str, ...]) -> Iterator[str]:

@@ -12,6 +12,15 @@ export HOME=$PWD GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_NAME=n GIT_AUTHOR_EMAIL=n@exam
 export GIT_COMMITTER_NAME=n GIT_COMMITTER_EMAIL=n@example
 """
 
+PLAYED = {
+    "fuse": "tests/live/test_fuse.py",
+    "notify": "tests/live/test_notify.py",
+    "fanotify": "tests/live/test_fanotify.py",
+    "stage": "tests/live/test_honest_runs.py",
+    "observe": "tests/live/test_honest_runs.py",
+}
+"""What plays all of them with each backend."""
+
 HONEST: dict[str, tuple[str, str]] = {
     "git commits, rebases, stashes, packs and clones": (
         "git",
@@ -96,6 +105,18 @@ ln f twin; echo four > f; test "$(cat twin)" = four
 mv f f.bak; echo five > f; rm f.bak; test "$(cat f)" = five; test "$(cat twin)" = four
 echo a > log; (exec 3>>log; echo b >&3; echo c >&3); test "$(echo $(cat log))" = "a b c"
 echo hi | tee -a log | cat; cat log log > both; test "$(wc -l < both)" = 8
+""",
+    ),
+    "vim saves by a rename, in place and with a backup": (
+        "vim",
+        """
+for how in "backupcopy=no" "backupcopy=yes" "nowritebackup" "backup"; do
+    echo one > f; chmod 640 f
+    vim -Nu NONE -es -c "set backupskip= $how" -c '%s/one/two/' -c wq f
+    test "$(cat f)" = two; test "$(stat -c %a f)" = 640
+done
+test "$(cat f~)" = one; test "$(ls)" = "f
+f~"
 """,
     ),
     "a shared mapping is written, and what it writes after the close": (
