@@ -109,6 +109,13 @@ def plant(place, s):
         case "user": talk(*socks("plain.example", s, s))
         case "name": resolve(f"{s}.example")
         case "wildname": resolve(f"{s}.wild.example")
+def answered():
+    # The command may be there before the rules are: its first request waits for them.
+    with socket.create_connection((where.hostname, where.port), 60) as sock:
+        sock.sendall(get("/", "Connection: close\r\n").encode())
+        while sock.recv(65536):
+            pass
+answered()
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
     list(pool.map(plant, plants, plants.values()))
 print(json.dumps({"done": len(plants)}))

@@ -57,12 +57,18 @@ class HelperProcess:
         self._log = log
         self._pass_fds = tuple(pass_fds)
         self._has_stdin = has_stdin
+        self._stdin: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
         """Process id, 0 before it is started."""
         return self._process.pid if self._process else 0
+
+    @property
+    def stdin(self) -> socket.socket | None:
+        """Our end of its standard input, on which it says that it is ready, if it has one."""
+        return self._stdin
 
     @property
     def exit_code(self) -> int | None:
@@ -73,16 +79,22 @@ class HelperProcess:
         """Start it; UnavailableError when the system does not let us."""
         self.close_stdin()
         try:
-            with self._log.open("ab") as output:
+            with ExitStack() as stack:
+                output = stack.enter_context(self._log.open("ab"))
+                stdin = subprocess.DEVNULL
+                if self._has_stdin:
+                    self._stdin, theirs = socket.socketpair()
+                    stdin = stack.enter_context(theirs).fileno()
                 self._process = subprocess.Popen(
                     self._command,
-                    stdin=subprocess.PIPE if self._has_stdin else subprocess.DEVNULL,
+                    stdin=stdin,
                     stdout=output,
                     stderr=output,
                     pass_fds=self._pass_fds,
                     start_new_session=True,
                 )
         except OSError as error:
+            self.close_stdin()
             raise UnavailableError(f"cannot start it: {error.strerror}", where=self.name) from error
 
     def hand_over(self, channel: socket.socket, given: Sequence[tuple[str, socket.socket]]) -> None:
@@ -96,9 +108,9 @@ class HelperProcess:
             ) from error
 
     def close_stdin(self) -> None:
-        """Close the pipe to it, which tells it to finish."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        """Close our end of its standard input, which tells it to finish."""
+        if self._stdin is not None:
+            self._stdin.close()
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""

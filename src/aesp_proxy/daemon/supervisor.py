@@ -67,6 +67,7 @@ class _Run:
     files: Guarding | None = None
     decoder: control.FrameDecoder = field(default_factory=control.FrameDecoder)
     checked: trio.Event = field(default_factory=trio.Event)
+    can_seal: trio.Event = field(default_factory=trio.Event)
     ready: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
     child_ended: trio.Event = field(default_factory=trio.Event)
@@ -86,7 +87,8 @@ class _Run:
     @property
     def is_checked(self) -> bool:
         """Whether all that decides has what it needs, and will be ready."""
-        return self.checked.is_set() and (self.files is None or self.files.checked.is_set())
+        has_files = self.files is None or self.files.checked.is_set()
+        return self.checked.is_set() and self.can_seal.is_set() and has_files
 
     async def wait_ready(self) -> None:
         """Wait until all that decides does."""
@@ -171,6 +173,7 @@ async def _let_child_run(run: _Run) -> None:
     late = trio.current_time() + run.plan.start_s_max
     with trio.move_on_at(late):
         await run.checked.wait()
+        await run.can_seal.wait()
         if run.files is not None:
             await run.files.checked.wait()
     if run.over.is_set():
@@ -301,7 +304,10 @@ def _take(run: _Run, message: control.FromWorker) -> None:
 async def _watch_sealer(run: _Run) -> None:
     died_at = -math.inf
     while True:
-        await gone(run.sealer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hear_sealer, run)
+            await gone(run.sealer)
+            nursery.cancel_scope.cancel()
         if run.sealer.exit_code == _EXIT_CONFIG:
             run.finish(Ended.SEALER_FAILED, _EXIT_CONFIG, run.sealer.last_words())
             return
@@ -315,6 +321,16 @@ async def _watch_sealer(run: _Run) -> None:
             break
     message = f"the sealer {run.sealer.ended()} twice: {run.sealer.last_words()}"
     run.finish(Ended.SEALER_DIED, 4, message)
+
+
+async def _hear_sealer(run: _Run) -> None:
+    """Wait until it can seal: a command whose record nobody can sign is not begun."""
+    stdin = run.sealer.stdin
+    if stdin is not None:
+        await trio.lowlevel.wait_readable(stdin)
+        with suppress(ConnectionResetError):  # it has died, which is seen elsewhere
+            if stdin.recv(1):
+                run.can_seal.set()
 
 
 async def _take_signals(

@@ -1,6 +1,7 @@
 """The process that holds the signing key: seals until it is told to stop, then seals the rest.
 
-``python -m aesp_proxy.record.sealer_process --state DIR``. It ends when its
+``python -m aesp_proxy.record.sealer_process --state DIR``. It writes a byte to its
+standard input, where that is a socket, when it has what it needs. It ends when its
 standard input closes (its parent is gone or wants it to end) or on SIGTERM,
 after sealing everything. SIGINT is the agent's, not ours. It has no network:
 with ``--forward DIR`` it starts the shipper as a process of its own, which
@@ -15,6 +16,7 @@ import contextlib
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +40,7 @@ TICK_S: Final = 0.25
 STATUS_S: Final = 2.0
 RETRY_S: Final = 1.0
 STOP_S_MAX: Final = 15.0
+READY: Final = b"\x01"
 
 
 class Stop(Protocol):
@@ -61,6 +64,12 @@ class ControlStop:
     def _on_signal(self, *_: object) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._signalled, b"\x00")
+
+    def tell_ready(self) -> None:
+        """Tell the other end of the control stream that the key and the state can be used."""
+        with contextlib.suppress(OSError):  # its other end has gone, which the next wait sees
+            if stat.S_ISSOCK(os.fstat(self._descriptor).st_mode):
+                os.write(self._descriptor, READY)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the end of the control stream or a signal."""
@@ -229,6 +238,8 @@ def main(argv: Sequence[str]) -> int:
         with ShipperProcess(arguments.state, place, waits_for_enrolment=waits) as shipper:
             options = _options(arguments, forwards=shipper.forwards)
             loop = SealerLoop(paths, origin, options, stop=stop, on_sealed=shipper.kick)
+
+            stop.tell_ready()
 
             def tend() -> None:
                 shipper.tend()

@@ -76,10 +76,10 @@ REFUSED = {
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
 def test_an_expression_made_to_hurt_is_refused_at_once(text: str):
     read("true")
-    begin = time.perf_counter()
+    begin = time.thread_time()
     with pytest.raises(ConfigError) as caught:
         read(text)
-    assert time.perf_counter() - begin < _SECONDS_MAX
+    assert time.thread_time() - begin < _SECONDS_MAX
     assert len(str(caught.value)) < 1_000
     assert "\n" not in str(caught.value)
 
@@ -164,10 +164,10 @@ HEAVY = {
 @pytest.mark.parametrize(("text", "facts"), HEAVY.values(), ids=HEAVY)
 def test_an_evaluation_ends_in_bounded_time_and_memory(text: str, facts: dict[str, object]):
     tracemalloc.start()
-    begin = time.perf_counter()
+    begin = time.thread_time()
     with contextlib.suppress(EvaluationError):
         ask(text, **facts)
-    took, (_, peak) = time.perf_counter() - begin, tracemalloc.get_traced_memory()
+    took, (_, peak) = time.thread_time() - begin, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert took < _SECONDS_MAX
     assert peak < _BYTES_MAX
