@@ -713,3 +713,40 @@ def test_who_joins_knows_the_hosts_and_signs_with_the_same_keys(home: Any):
         assert stat.S_IMODE(getattr(two, name).stat().st_mode) == 0o600
     assert two.origin_public(chain.origin).is_file()
     assert not two.server_key.exists()
+
+
+def test_an_aggregator_moves_into_the_database_and_back_and_goes_on_there(
+    cluster: Cluster, database: str, tmp_path: Path
+) -> None:
+    copies = unit_module("aggregator/test_copying")
+    cluster.emptied(database)
+    old = copies.make_aggregator(tmp_path / "old")
+    rows, proof = copies.rows_of(old), copies.event_proof(old, "h-one/1/8")
+    root = copies.elsewhere(tmp_path / "new")
+    with (root / "stores.yaml").open("a") as settings:
+        settings.write(f"database: {database}\n")
+    new = copies.copied(root, old)
+    copies.assert_same(old, rows, new, proof)
+    # What counts up by itself goes on behind what came.
+    assert (
+        cluster.execute("SELECT last FROM aesp_proxy.positions", url=database)[0][0]
+        == copies.BATCHES
+    )
+    letter = DeadLetter(position=9, row=0, event="h-one/1/9", reason="no")
+    with contextlib.closing(open_exports(new)) as exports:
+        exports.advance("soc", "live", Cursor(position=9), delivered=1, refused=[letter], now_ns=1)
+        first, second = exports.dead_letters("soc", limit=9)
+    assert second.id > first.id
+    twice = copies.DataDir(tmp_path / "twice")
+    twice.root.mkdir()
+    twice.store_settings.write_bytes(new.store_settings.read_bytes())
+    with pytest.raises(ConfigError, match="the database is that of"):
+        copies.copied(twice.root, new)
+    rows = copies.rows_of(new)
+    with contextlib.closing(open_leases(new)) as leases:
+        lease = leases.take("log")  # as an aggregator with another directory has it
+        assert lease
+        with pytest.raises(UnavailableError, match="serves this database"):
+            copies.copied(tmp_path / "back", new)
+        lease.release()
+    copies.assert_same(new, rows, copies.copied(tmp_path / "back", new), proof)

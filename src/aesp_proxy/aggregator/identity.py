@@ -162,6 +162,11 @@ class DataDir:
         return self.root / "export.lock"
 
     @property
+    def moved(self) -> Path:
+        """Where this aggregator was copied to; then it serves no more."""
+        return self.root / "moved"
+
+    @property
     def serve_lock(self) -> Path:
         """Held by the one serving process."""
         return self.root / "serve.lock"
@@ -268,6 +273,18 @@ def existing(root: Path) -> DataDir:
             "is not an aggregator's data directory",
             where=str(root),
             remedy=f"run aesp-proxy aggregator serve --data {root} once",
+        )
+    return data
+
+
+def living(root: Path) -> DataDir:
+    """As :func:`existing`, of an aggregator that was not copied away: its stores may be changed."""
+    data = existing(root)
+    if data.moved.exists():
+        raise ConfigError(
+            f"was copied away, as {data.moved} says: what is changed here changes nothing there",
+            where=str(root),
+            remedy="use the copy; remove that file only if the copy will never be served",
         )
     return data
 

@@ -52,6 +52,22 @@ def join(root: Path, source: Path, *, now: datetime) -> int:
     return keep_public_keys(ours)
 
 
+def copy_keys(theirs: DataDir, ours: DataDir) -> None:
+    """Copy what hosts have pinned and the operator's settings, but the authority's certificate.
+
+    Where the stores are is not among it. ConfigError where something else is there.
+    """
+    public = tuple(name for name in _PUBLIC if name != "store_settings")
+    _check_ours(theirs, ours, public)
+    for directory in (ours.root, ours.ca.parent, ours.server.parent, ours.receipt_key.parent):
+        keys.make_private_dir(directory)
+    for name in _PRIVATE:
+        _copy(theirs, ours, name, mode=0o600)
+    for name in (*public, *_WHERE_THERE):
+        if name in public or getattr(theirs, name).is_file():
+            _copy(theirs, ours, name, mode=0o644)
+
+
 def keep_public_keys(data: DataDir) -> int:
     """Write the first public key of every host that others have enrolled; return how many."""
     control = open_control(data)
@@ -76,8 +92,8 @@ def _check_shared(theirs: DataDir) -> None:
         )
 
 
-def _check_ours(theirs: DataDir, ours: DataDir) -> None:
-    for name in (*_PRIVATE, *_PUBLIC, "ca"):
+def _check_ours(theirs: DataDir, ours: DataDir, public: tuple[str, ...] = _PUBLIC) -> None:
+    for name in (*_PRIVATE, *public, "ca"):
         path: Path = getattr(ours, name)
         if path.exists() and keys.read_bounded(path) != keys.read_bounded(getattr(theirs, name)):
             raise ConfigError(

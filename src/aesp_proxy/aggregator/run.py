@@ -20,6 +20,7 @@ import structlog
 
 from aesp_proxy import keys
 from aesp_proxy.aggregator.api import Parts, build_app
+from aesp_proxy.aggregator.copying import check_may_serve
 from aesp_proxy.aggregator.enrol_api import EnrolmentApi
 from aesp_proxy.aggregator.export.settings import load_settings
 from aesp_proxy.aggregator.identity import (
@@ -91,6 +92,7 @@ def serve(options: ServeOptions, *, announce: Callable[[str], None]) -> None:
     ConfigError for what the operator must mend, UnavailableError when another
     server has this data directory.
     """
+    check_may_serve(options.data)
     data = prepare(options.data, now=datetime.now(UTC))
     with ExitStack() as stack:
         lock = FileLock(data.serve_lock)

@@ -16,12 +16,12 @@ from aesp_proxy.aggregator.databases import database_server, open_database
 from aesp_proxy.aggregator.index_socket import IndexService, NobodyAnswersError, SocketIndexReader
 from aesp_proxy.aggregator.store.clickhouse import QUERY_S_MAX, ClickHouseIndex
 from aesp_proxy.aggregator.store.clickhouse_embedded import EmbeddedClickHouse, check_library
-from aesp_proxy.aggregator.store.control import Control, SqliteControl
-from aesp_proxy.aggregator.store.exports import Exports, SqliteExports
+from aesp_proxy.aggregator.store.control import Control, SqliteControl, open_control_rows
+from aesp_proxy.aggregator.store.exports import Exports, SqliteExports, open_exports_rows
 from aesp_proxy.aggregator.store.fences import Fence
 from aesp_proxy.aggregator.store.index import SqliteIndex, SqliteIndexReader
 from aesp_proxy.aggregator.store.leases import FileLeases
-from aesp_proxy.aggregator.store.ledger import LedgerReader, SqliteLedger
+from aesp_proxy.aggregator.store.ledger import LedgerReader, SqliteLedger, open_ledger_rows
 from aesp_proxy.aggregator.store.ledger import open_ledger_reader as open_sqlite_reader
 from aesp_proxy.aggregator.store.objects import DirectoryObjects
 from aesp_proxy.aggregator.store_settings import load_store_settings
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from aesp_proxy.aggregator.store.clickhouse_http import ClickHouseServer
     from aesp_proxy.aggregator.store.clickhouse_settings import ClickHouseSettings
+    from aesp_proxy.aggregator.store.database import Database
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,27 @@ def open_exports(data: DataDir) -> Exports:
     if server := database_server(data):
         return Exports(open_database(server, "exports"))
     return SqliteExports(data.exports)
+
+
+def open_rows(data: DataDir, store: str) -> Database:
+    """Open the rows of ``ledger``, ``control`` or ``exports`` as they are, to be copied.
+
+    Made where there are none.
+    """
+    if server := database_server(data):
+        return open_database(server, store)
+    match store:
+        case "ledger":
+            return open_ledger_rows(data.ledger)
+        case "control":
+            return open_control_rows(data.control)
+        case _:
+            return open_exports_rows(data.exports)
+
+
+def has_shared_rows(data: DataDir) -> bool:
+    """Whether rows are in a database that others may reach too."""
+    return bool(database_server(data))
 
 
 def has_exports(data: DataDir) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from aesp_proxy.cli.aggregator_copy import copy
 from aesp_proxy.cli.aggregator_export import export_group
 from aesp_proxy.cli.aggregator_join import join
 from aesp_proxy.cli.aggregator_log import log_group
@@ -52,6 +53,7 @@ def aggregator() -> None:
 
 
 aggregator.add_command(join)
+aggregator.add_command(copy)
 aggregator.add_command(token)
 aggregator.add_command(trust)
 aggregator.add_command(export_group)
@@ -155,7 +157,7 @@ def enroll(
     aggregator enrols itself with a token: `aggregator token`, `aesp-proxy enroll`.
     """
     from aesp_proxy.aggregator import enrolment
-    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.identity import living
 
     ways = [state is not None, origin is not None or key is not None, reader is not None]
     if sum(ways) != 1:
@@ -163,7 +165,7 @@ def enroll(
     place = state / "forward" if state is not None and out is None else out
     if place is None:
         raise click.UsageError("give --out DIR")
-    home = existing(data)
+    home = living(data)
     url = url or "\n".join(enrolment.served_urls(home))
     where = " ".join(url.split())
     now = datetime.now(UTC)
@@ -252,10 +254,10 @@ def origins(*, data: Path, form: str) -> None:
 @click.argument("origin")
 def release(*, data: Path, origin: str) -> None:
     """End the quarantine of ORIGIN; the evidence is kept."""
-    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.identity import living
     from aesp_proxy.aggregator.stores import open_control
 
-    control = open_control(existing(data))
+    control = open_control(living(data))
     try:
         if not control.release(origin):
             raise ConfigError("is not in quarantine", where=origin)
@@ -270,12 +272,12 @@ def release(*, data: Path, origin: str) -> None:
 @click.option("--reader", is_flag=True, help="NAME is a reader, not an origin.")
 def revoke(*, data: Path, name: str, reader: bool) -> None:
     """Shut out the certificate of NAME at once; enroll again to let it back in."""
-    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.identity import living
     from aesp_proxy.aggregator.ports import Identity, Role
     from aesp_proxy.aggregator.stores import open_control
 
     identity = Identity(role=Role.READER if reader else Role.HOST, name=name)
-    control = open_control(existing(data))
+    control = open_control(living(data))
     try:
         if not control.revoke(identity, now_ns=time.time_ns()):
             raise ConfigError("has no certificate that is open", where=name)

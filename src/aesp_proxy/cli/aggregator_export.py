@@ -202,9 +202,9 @@ def drop(
 
 def _load(data: Path, settings: Path | None) -> tuple[DataDir, ExportSettings]:
     from aesp_proxy.aggregator.export.settings import load_settings
-    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.identity import living
 
-    home = existing(data)
+    home = living(data)
     path = settings or home.export_settings
     if not path.is_file():
         raise ConfigError("does not exist", where=str(path), remedy="write it: see docs/siem.md")

@@ -61,12 +61,12 @@ def keys(*, data: Path, rotate: bool, retire: bool) -> None:
     To change the key: --rotate, start the aggregator again, give the new key to all who
     verify, then --retire and start it again.
     """
-    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.identity import existing, living
     from aesp_proxy.aggregator.log import keys as log_keys
 
     if rotate and retire:
         raise click.UsageError("first --rotate; --retire when everyone has the new key")
-    home = existing(data)
+    home = living(data) if rotate or retire else existing(data)
     if rotate:
         found = log_keys.rotate(home)
     elif retire:

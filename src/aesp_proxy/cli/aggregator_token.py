@@ -52,9 +52,9 @@ def token(
     It is printed on standard output and is nowhere else: here only its hash is kept.
     """
     from aesp_proxy.aggregator import admission
-    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.identity import living
 
-    home = existing(data)
+    home = living(data)
     if is_list:
         _show(home, as_json=as_json)
         return
@@ -94,9 +94,9 @@ def trust(*, data: Path, ca_file: Path) -> None:
     with it.
     """
     from aesp_proxy.aggregator import admission
-    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.identity import living
 
-    admission.trust(existing(data), ca_file, now=datetime.now(UTC))
+    admission.trust(living(data), ca_file, now=datetime.now(UTC))
     line("aggregator: trusted from the next start on")
 
 

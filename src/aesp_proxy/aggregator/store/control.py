@@ -325,17 +325,19 @@ class SqliteControl(Control):
     """The embedded one: a SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            SqliteDatabase(
-                open_database(
-                    path,
-                    schema=_SCHEMA + TOKENS_SCHEMA,
-                    version=VERSION,
-                    durability="FULL",
-                    upgrades={1: TOKENS_SCHEMA},
-                )
-            )
-        )
+        super().__init__(open_control_rows(path))
+
+
+def open_control_rows(path: Path) -> SqliteDatabase:
+    """Open the file; its rows as they are, to be copied."""
+    connection = open_database(
+        path,
+        schema=_SCHEMA + TOKENS_SCHEMA,
+        version=VERSION,
+        durability="FULL",
+        upgrades={1: TOKENS_SCHEMA},
+    )
+    return SqliteDatabase(connection)
 
 
 _ADD_TENANT: Final = "INSERT INTO origin_tenants VALUES (?, ?) ON CONFLICT DO NOTHING"

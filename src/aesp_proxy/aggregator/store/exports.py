@@ -309,10 +309,15 @@ class SqliteExports(Exports):
     """The embedded one: a SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        connection = open_database(
-            path, schema=_SCHEMA, version=VERSION, durability="FULL", upgrades=_UPGRADES
-        )
-        super().__init__(SqliteDatabase(connection))
+        super().__init__(open_exports_rows(path))
+
+
+def open_exports_rows(path: Path) -> SqliteDatabase:
+    """Open the file; its rows as they are, to be copied."""
+    connection = open_database(
+        path, schema=_SCHEMA, version=VERSION, durability="FULL", upgrades=_UPGRADES
+    )
+    return SqliteDatabase(connection)
 
 
 _KNOW_SINK: Final = "INSERT INTO health (sink) VALUES (?) ON CONFLICT DO NOTHING"

@@ -195,6 +195,11 @@ def stored_head(origin: str, head: bytes) -> Head:
         ) from error
 
 
+def open_ledger_rows(path: Path) -> SqliteDatabase:
+    """Open the rows as they are, to be copied."""
+    return SqliteDatabase(open_database(path, schema=_SCHEMA, version=VERSION, durability="FULL"))
+
+
 class SqliteLedger(LedgerReader):
     """The writing side; one in the whole data directory (the caller holds the lock)."""
 
