@@ -34,6 +34,10 @@ WORDS = {
         b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 407 Wants\r\n", b"Proxy-Authenticate: NTLM, Basic\r\n",
         b"\r\n", b"\n", b"\x05\x00", b"\x05\x00\x00\x01\x7f\0\0\1\0\x50", b"\x05\xff", b"\x05\x02",
     ],
+    "fuzz_secret_forms": [
+        b"k=v&a=", b"%41", b"\\", b'{"a": "', b"\n", b"-----BEGIN ", b"tokn_", b"--x\r\n", b"+",
+        b"PK\3\4", b"\x1f\x8b", b"a" * 70, b"0123456789abcdef" * 4, b".label.", b"= \n",
+    ],
     "fuzz_views": [
         b"Z2hwXzAxMjM0NTY3ODk=", b"6768705f30", b"%67%68%70", b"\\u0067\\x68", b"&#103;&#x68;",
         b"g h p _ 0", b'"ghp_" + "0123"', b"=67=\n", b"\xef\xbd\x87", b"g\0h\0p\0", b"PK\3\4",

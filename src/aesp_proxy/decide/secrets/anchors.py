@@ -61,6 +61,7 @@ def literals_in(expression: bytes) -> tuple[Literal, ...]:
         return ()
     any_case = b"(?i" in expression
     texts = {text.lower() if any_case else text for text in found}
+    texts = {text for text in texts if not any(one in text for one in texts - {text})}
     cut = sorted({text[:LITERAL_CHARS_MAX] for text in texts})
     return tuple(Literal(text=text, any_case=any_case) for text in cut)
 

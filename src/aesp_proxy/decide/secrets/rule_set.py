@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from aesp_proxy.decide.secrets.boundary import behind_escapes
 from aesp_proxy.decide.secrets.hyperscan import refusals
 from aesp_proxy.decide.secrets.rule import RuleSet
 from aesp_proxy.errors import ConfigError
@@ -56,7 +57,8 @@ def for_the_wire(rules: RuleSet, *, strict: bool = False) -> RuleSet:
     """Return the rules as they hold for bytes that flow.
 
     Names of files are not asked, keywords neither (they may come later), allowlists
-    only for the exact secret (``allow``). A rule for names alone, or that requires
+    only for the exact secret (``allow``). A border at the beginning stands behind escapes
+    too (``boundary``). A rule for names alone, or that requires
     others near by, is left out: what must stand there may leave another way. With
     ``strict``, ConfigError for the first such rule.
     """
@@ -71,7 +73,7 @@ def for_the_wire(rules: RuleSet, *, strict: bool = False) -> RuleSet:
     return replace(
         kept,
         rules=tuple(
-            replace(rule, path=b"", keywords=(), allow=rules.allow + rule.allow)
+            behind_escapes(replace(rule, path=b"", keywords=(), allow=rules.allow + rule.allow))
             for rule in kept.rules
             if rule.report
         ),

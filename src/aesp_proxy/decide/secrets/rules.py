@@ -18,6 +18,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 
+from aesp_proxy.decide.secrets.boundary import behind_escapes
 from aesp_proxy.decide.secrets.hyperscan import refusals
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rule_table import read_rule
@@ -64,7 +65,7 @@ def _pack_rule(table: Mapping[str, object], where: str) -> Rule:
     for key in _NOT_IN_PACKS:
         if key in table:
             raise ConfigError(f"{key} has no place in a pack: bytes that flow have no such thing")
-    return read_rule(table, where)
+    return behind_escapes(read_rule(table, where))
 
 
 def read_toml(text: str, where: str) -> dict[str, object]:
@@ -113,6 +114,7 @@ def rule_from_policy(
         rule = read_rule(table, where, severity=severity)
     except ConfigError as error:
         raise ConfigError(f"pattern {name!r}: {error.message}", where=where) from error
+    rule = behind_escapes(rule)
     check_each([rule])
     return rule
 

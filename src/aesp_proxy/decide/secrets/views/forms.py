@@ -18,7 +18,7 @@ from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.packed import MAGICS
 
-FORMS_EDITION = 11
+FORMS_EDITION = 12
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
