@@ -8,13 +8,13 @@ when it has told.
 
 What is told are the pieces themselves, which every worker has in its memory anyway, and of
 registered values their fingerprint and which bytes were said. A queue that is full (its
-worker is dead, or stuck) loses what comes.
+worker is stuck) loses what comes, and that is counted and told.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,13 +38,20 @@ class Said:
 class PieceQueues:
     """Queues between workers: ``inbox`` is this one's, ``others`` lead to those of the others.
 
-    Sockets of SOCK_SEQPACKET. ``is_over`` once nobody is left to tell anything.
+    Sockets of SOCK_SEQPACKET. ``is_over`` once nobody is left to tell anything. ``lose`` is
+    called for each piece that a full queue did not take.
     """
 
-    __slots__ = ("_inbox", "_others", "is_over")
+    __slots__ = ("_inbox", "_lose", "_others", "is_over")
 
-    def __init__(self, inbox: socket.socket, others: Sequence[socket.socket]) -> None:
+    def __init__(
+        self,
+        inbox: socket.socket,
+        others: Sequence[socket.socket],
+        lose: Callable[[], None] = lambda: None,
+    ) -> None:
         self.is_over = False
+        self._lose = lose
         self._inbox, self._others = inbox, tuple(others)
         for sock in (inbox, *self._others):
             sock.setblocking(False)
@@ -57,8 +64,10 @@ class PieceQueues:
         for sock in self._others:
             try:
                 sock.send(packed)
-            except (BlockingIOError, ConnectionError):
-                continue  # full, or nobody there; what cannot be said at all refuses the request
+            except BlockingIOError:
+                self._lose()
+            except ConnectionError:
+                continue  # nobody there; what cannot be said at all refuses the request
 
     def heard(self) -> Iterator[tuple[str, Unit | Said]]:
         """Yield what others have told, each with the principal it is of; never waits.

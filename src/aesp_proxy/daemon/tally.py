@@ -46,12 +46,15 @@ class Durations:
 class Tally:
     """The figures of one worker since it started."""
 
-    __slots__ = ("_appends", "_decisions", "_exchanges", "_lost", "_refusals", "_unrecorded")
+    __slots__ = (
+        "_appends", "_decisions", "_exchanges", "_lost", "_refusals", "_unrecorded", "_untold",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._decisions: dict[str, int] = {}
         self._refusals: dict[str, int] = {}
         self._unrecorded = 0
+        self._untold = 0
         self._lost: dict[str, int] = {}
         self._appends = Durations(APPEND_BOUNDS_US)
         self._exchanges = Durations(BOUNDS_US)
@@ -74,12 +77,18 @@ class Tally:
         """Count a record that could not be written."""
         self._unrecorded += 1
 
+    def untold(self) -> int:
+        """Count a piece of what may be a secret that another worker did not take; return all."""
+        self._untold += 1
+        return self._untold
+
     def figures(self) -> dict[str, object]:
         """Return all as plain values, for the supervisor."""
         return {
             "decisions": dict(self._decisions),
             "refusals": dict(self._refusals),
             "unrecorded": self._unrecorded,
+            "untold": self._untold,
             "lost": dict(self._lost),
             "appends": [*self._appends.buckets, self._appends.total_us],
             "exchanges": [*self._exchanges.buckets, self._exchanges.total_us],

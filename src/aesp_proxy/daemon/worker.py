@@ -244,7 +244,12 @@ def _share_pieces(pipeline: Pipeline, sockets: Sockets) -> None:
     inbox = sockets.pieces_in
     if inbox is None:
         return
-    queues, loop = PieceQueues(inbox, sockets.pieces_out), asyncio.get_running_loop()
+
+    def lose() -> None:
+        if pipeline.tally.untold() == 1:
+            log.warning("a worker is stuck: what leaves in pieces may be found no more")
+
+    queues, loop = PieceQueues(inbox, sockets.pieces_out, lose), asyncio.get_running_loop()
     pieces = pipeline.pieces = SessionPieces(queues)
 
     def hear() -> None:

@@ -361,6 +361,23 @@ def workers() -> Iterator[list[SessionPieces]]:
             sock.close()
 
 
+def test_what_a_stuck_workers_full_queue_does_not_take_is_counted() -> None:
+    lost: list[int] = []
+    given = queues_of("pieces", 2)
+    queues = PieceQueues(given[0][0][1], [given[0][1][1]], lambda: lost.append(1))
+    other = PieceQueues(given[1][0][1], [given[1][1][1]])
+    told = 0
+    while not lost:
+        told += 1
+        assert told < 1_000_000
+        queues.tell("p", Said(fingerprint="f", bits=1 << 400_000))
+    assert len(list(other.heard())) == told - len(lost)
+    queues.tell("p", Said(fingerprint="f", bits=1))
+    assert (len(lost), len(list(other.heard()))) == (1, 1)
+    for _, sock in (*given[0], *given[1]):
+        sock.close()
+
+
 @pytest.mark.parametrize("secret", [TOKEN, VALUE], ids=["rule", "registered"])
 @pytest.mark.parametrize("place", ["segment", "hosts in turn", "field", "cookie", "json"])
 def test_pieces_that_reach_several_workers_in_turn_are_put_together(

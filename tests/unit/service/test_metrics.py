@@ -39,6 +39,7 @@ def tallied() -> Tally:
     tally.recorded(ended, append_us=1)
     tally.recorded(replace(DENIED, verdict="evil\n", reason='x"} 1'), append_us=1)
     tally.unrecorded()
+    tally.untold()
     tally.lost(replace(DENIED, verdict="allow", outcome=Outcome.SUCCESS))
     tally.lost(DENIED)
     return tally
@@ -96,6 +97,7 @@ def test_figures_are_read_by_prometheus_own_parser():
     assert found["aesp_decisions_total{allow}{1}"] == 1
     assert found["aesp_refusals_total{host_blocked}{1}"] == 3
     assert found["aesp_records_unwritten_total{1}"] == 1
+    assert found["aesp_pieces_untold_total{1}"] == 1
     assert found["aesp_records_lost_total{requests}{1}"] == 1
     assert found["aesp_policy_serial{1}"] == 5
     assert found["aesp_connections{1}"] == 9

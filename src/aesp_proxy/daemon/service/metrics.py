@@ -109,12 +109,14 @@ def _workers(workers: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
             for word, count in sorted(found.get(field, {}).items()):
                 family.add_metric([number, word], count)
         yield family
-    unrecorded = CounterMetricFamily(
-        "aesp_records_unwritten", "Records that could not be written.", labels=["worker"]
-    )
-    for number, found in figures:
-        unrecorded.add_metric([number], found.get("unrecorded", 0))
-    yield unrecorded
+    for field, name, text in (
+        ("unrecorded", "aesp_records_unwritten", "Records that could not be written."),
+        ("untold", "aesp_pieces_untold", "Pieces that another worker, stuck, did not take."),
+    ):
+        counted = CounterMetricFamily(name, text, labels=["worker"])
+        for number, found in figures:
+            counted.add_metric([number], found.get(field, 0))
+        yield counted
     for field, bounds, name, text in (
         ("appends", APPEND_BOUNDS_US, "aesp_record_append_seconds", "To write one record."),
         ("exchanges", BOUNDS_US, "aesp_exchange_seconds", "From a decision to its outcome."),
