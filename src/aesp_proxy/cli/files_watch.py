@@ -58,16 +58,14 @@ def watch(
         "files.watch.trees": trees,
         "policy": policy,
     }
-    flags = {name: value for name, value in named.items() if value is not None}
+    flags = {name: value for name, value in named.items() if value is not None} | more_flags(more)
     is_root = os.geteuid() == 0
-    flags |= more_flags(more)
     settings = load(environ=os.environ, is_root=is_root, flags=flags, file=config)
     session_id = f"files-{os.getpid()}"
     notifier = Notifier.take(os.environ)
 
     def told(said: dict[str, object]) -> None:
-        message = str(said.get("message", ""))
-        if message:
+        if message := str(said.get("message", "")):
             error_line(message)
         if said.get("type") == "ready":
             answers = f"opens of files are answered by process {said.get('pid')}"
