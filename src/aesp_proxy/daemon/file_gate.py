@@ -92,12 +92,12 @@ class JudgedFileGate:
         sole = sole_guard(judge)
         self._sole_patterns: PathGlobs | None = sole.patterns if sole else None
         self._sole_exceptions: PathGlobs | None = sole.exceptions if sole else None
-        self._is_lasting = is_lasting(judge)
+        self.is_lasting = is_lasting(judge)
 
     @property
     def generation(self) -> int:
         """Grows with each policy, and each minute where an answer may change by itself."""
-        if self._is_lasting:
+        if self.is_lasting:
             return self._swaps
         return self._swaps + time.monotonic_ns() // _MINUTE_NS
 
@@ -125,7 +125,7 @@ class JudgedFileGate:
                 known = not decide(event, self._judge.snapshot).verdict.passes
             except Exception:  # noqa: BLE001 - net 3: what cannot be decided is not there
                 return True
-            if self._is_lasting:
+            if self.is_lasting:
                 if len(self._hidden) >= _KEPT_MAX:
                     self._hidden.clear()
                 self._hidden[path] = known
@@ -156,7 +156,7 @@ class JudgedFileGate:
         """Decide one access by its name; see ``file_port``."""
         key = (operation, path, resolved)
         is_told = key in self._allowed
-        if is_told and self._is_lasting:
+        if is_told and self.is_lasting:
             return None
         judge = self._judge
         denial = self._answer(

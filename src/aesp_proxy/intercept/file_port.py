@@ -64,6 +64,10 @@ class FileGate(FileWitness, Protocol):
         Answers kept from before count no more.
         """
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether what is allowed by its name stays so as long as the generation does."""
+
     content_bytes_max: int
     """More bytes of one file than these are not read: hand over None for the content."""
 

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aesp_proxy.intercept.fuse.protocol import ROOT_ID
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_MAX: Final = 2048
+_AGAIN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 type Inode = tuple[int, int]
 type Signature = tuple[int, int, int, int]
@@ -37,6 +38,17 @@ def stale(what: str) -> OSError:
     return OSError(errno.ESTALE, what)
 
 
+class Known(NamedTuple):
+    """An opening that was decided, by name and by content, and recorded.
+
+    ``generation`` is the gate's, ``path`` that of the node then.
+    """
+
+    generation: int
+    path: str
+    mark: Signature
+
+
 class Node:
     """One file, directory or link. ``fd`` is a directory's own descriptor, or -1.
 
@@ -45,12 +57,13 @@ class Node:
     of it may be changed, and the policy is not asked. ``refused``: the error number with
     which what was last written was refused. ``told`` is the file that the kernel was told of.
     ``target`` is the file itself, open for writing as long as there are ``writers``.
+    ``known`` is what an opening to read was last allowed as.
     """
 
     __slots__ = (
         "aliases", "backed", "backing", "cached", "draft", "fd", "gone", "inode", "is_new", "kind",
-        "listings", "lookups", "name", "number", "parent", "path_at", "path_text", "pending",
-        "refused", "sealed", "seen", "target", "told", "watch", "writers",
+        "known", "listings", "lookups", "name", "number", "parent", "path_at", "path_text",
+        "pending", "refused", "sealed", "seen", "target", "told", "watch", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +90,7 @@ class Node:
         self.seen: Signature | None = None
         self.told: Signature | None = None
         self.watch = -1
+        self.known: Known | None = None
         self.listings: dict[int, list[Entry]] = {}
         self.aliases: set[tuple[int, str]] = set()
         self.path_at = -1
@@ -136,6 +150,17 @@ class Nodes:
             node.path_text = f"{self.path(node.parent)}/{node.name}"
             node.path_at = self._moves
         return node.path_text
+
+    def is_at(self, node: Node, path: str) -> bool:
+        """Tell whether a node surely has this path still, and its directory is at hand."""
+        above = node.parent
+        return (
+            node.path_at == self._moves
+            and node.path_text == path
+            and not node.gone
+            and above is not None
+            and above.fd >= 0
+        )
 
     def paths(self, node: Node) -> list[str]:
         """Return the paths that a node is known by, the newest first."""
@@ -285,10 +310,34 @@ class Nodes:
         except FileNotFoundError:
             raise stale("gone") from None
         found = os.fstat(fd)
-        if (found.st_dev, found.st_ino) != node.inode:
+        # The number of a file that is gone may be that of a pipe now.
+        is_other = (found.st_dev, found.st_ino) != node.inode
+        if is_other or stat.S_IFMT(found.st_mode) != node.kind:
             os.close(fd)
             raise stale("another file")
         return fd, found
+
+    def open_again(self, node: Node, mark: Signature) -> int:
+        """Open to read what ``is_at`` its path; -1 unless it is the file of the mark, unchanged.
+
+        And unless it has one name: others are looked for.
+        """
+        above = node.parent
+        if above is None:
+            return -1
+        try:
+            fd = os.open(node.name, _AGAIN, dir_fd=above.fd)
+        except OSError:
+            return -1
+        found = os.fstat(fd)
+        if (
+            found.st_dev == node.inode[0]
+            and found.st_nlink == 1
+            and mark == (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        ):
+            return fd
+        os.close(fd)
+        return -1
 
     def forget(self, number: int, lookups: int) -> Node | None:
         """Count lookups down; return the node when the kernel knows it no more."""

@@ -167,10 +167,10 @@ def header(request: Body) -> Header:
     """Read the header; InputError unless the request is as long as it says."""
     if len(request) < HEADER.size:
         raise InputError("a request without a header")
-    found = Header._make(HEADER.unpack_from(request))
-    if found.length != len(request):
+    fields = HEADER.unpack_from(request)
+    if fields[0] != len(request):
         raise InputError("a request of another length than it says")
-    return found
+    return tuple.__new__(Header, fields)  # as ``_make``, without its check: of each request
 
 
 def _fields(layout: struct.Struct, body: Body) -> tuple[int, ...]:
@@ -189,7 +189,10 @@ def names(body: Body, count: int) -> list[str]:
 
 def name(body: Body) -> str:
     """Read one name of a directory entry; InputError for what is none."""
-    return entry_name(names(body, 1)[0])
+    raw = bytes(body)
+    if raw.find(b"\0") != len(raw) - 1:
+        raise InputError("not one name")
+    return entry_name(os.fsdecode(raw[:-1]))
 
 
 def entry_name(text: str) -> str:

@@ -90,7 +90,7 @@ def status_of(found: os.stat_result) -> Status:
 
 
 def _words(status: Status) -> tuple[int, ...]:
-    inode, size, blocks, atime_ns, mtime_ns, ctime_ns, mode, links, *owner, device, unit = status
+    inode, size, blocks, atime_ns, mtime_ns, ctime_ns, mode, links, uid, gid, device, unit = status
     atime, atime_rest = divmod(atime_ns, _SECOND)
     mtime, mtime_rest = divmod(mtime_ns, _SECOND)
     ctime, ctime_rest = divmod(ctime_ns, _SECOND)
@@ -106,7 +106,8 @@ def _words(status: Status) -> tuple[int, ...]:
         ctime_rest,
         mode,
         links,
-        *owner,
+        uid,
+        gid,
         device & 0xFFFFFFFF,
         unit,
         0,

@@ -96,16 +96,21 @@ class Session:
 
         The device does not block. Requests come in rows (one end of a file, the opening of
         the next): to look for one more costs less than to wait for it. Others of the loop
-        have their turn after some.
+        have their turn after some. A policy changes only in the turn of others.
         """
+        self.refresh()
         for _ in range(_AT_ONCE):
-            is_served = self.step()
+            is_served = self._serve_next()
             if not is_served:
                 return is_served is not None
         return True
 
     def step(self) -> bool | None:
         """Serve one request; False when there is none, None when the session is over."""
+        self.refresh()
+        return self._serve_next()
+
+    def _serve_next(self) -> bool | None:
         try:
             size = os.readv(self.device, (self._buffer,))
         except (InterruptedError, BlockingIOError):
@@ -116,7 +121,6 @@ class Session:
             if error.errno == errno.ENOENT:
                 return True  # taken back before it was read
             raise
-        self.refresh()
         self._serve(self._view[:size])
         return True
 

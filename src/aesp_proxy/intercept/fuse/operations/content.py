@@ -5,19 +5,20 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from typing import Final
+from typing import Final, cast
 
 from aesp_proxy.intercept.file_port import Actor
 from aesp_proxy.intercept.fuse import protocol, replies
 from aesp_proxy.intercept.fuse.backing import close_backing, open_backing
 from aesp_proxy.intercept.fuse.drafts import Draft
-from aesp_proxy.intercept.fuse.nodes import Node, stale
+from aesp_proxy.intercept.fuse.nodes import Known, Node, Signature, stale
 from aesp_proxy.intercept.fuse.operations.attributes import cut_off, must_be_changeable
 from aesp_proxy.intercept.fuse.protocol import FMODE_EXEC, Body, Header
 from aesp_proxy.intercept.fuse.tree import Handle, Tree
 from aesp_proxy.intercept.fuse.writing import begin, refuse, settle
 from aesp_proxy.model.event import FileOperation
 
+_MORE_THAN_READING: Final = os.O_ACCMODE | os.O_TRUNC | FMODE_EXEC
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _READ_BYTES_MAX: Final = 1 << 20
 _KEEP_SIZE: Final = 1
@@ -28,9 +29,47 @@ def open_(tree: Tree, head: Header, body: Body) -> bytes:
     """OPEN: decided by name, and for reading by content."""
     flags = protocol.open_flags(body)
     node = tree.nodes.get(head.node)
-    actor = Actor(head.pid, head.uid)
-    handle = opened(tree, node, flags, actor)
-    return replies.opened(tree.add(handle), *how(tree, handle))
+    reads_only = not flags & _MORE_THAN_READING
+    if reads_only and node.known is not None:
+        known = _known(tree, node, node.known)
+        if known is not None:
+            return known
+    handle = opened(tree, node, flags, Actor(head.pid, head.uid))
+    answer = replies.opened(tree.add(handle), *how(tree, handle))
+    if reads_only and tree.gate.is_lasting and _is_plain(handle):
+        path = tree.nodes.path(node)
+        node.known = Known(tree.gate.generation, path, cast("Signature", handle.mark))
+    return answer
+
+
+def _is_plain(handle: Handle) -> bool:
+    """Whether it reads a file as it is on disk, which the policy was asked about."""
+    return handle.mark is not None and not handle.backed and not handle.node.sealed
+
+
+def _known(tree: Tree, node: Node, known: Known) -> bytes | None:
+    """Open again what was opened before: nothing of it has changed; None where that is not so.
+
+    The policy, the path, the file and its content are those that were decided on: the file
+    is opened by its name and looked at, whoever may have changed it.
+    """
+    generation, path, mark = known
+    nodes = tree.nodes
+    if (
+        generation != tree.gate.generation
+        or node.draft is not None
+        or node.pending
+        or node.seen != mark
+        or not nodes.is_at(node, path)
+    ):
+        return None
+    fd = nodes.open_again(node, mark)
+    if fd < 0:
+        return None
+    handle = Handle(node, fd, writes=False)
+    handle.mark = mark
+    node.cached += 1
+    return replies.opened(tree.add(handle), replies.OPEN_NO_FLUSH | replies.OPEN_KEEP_CACHE)
 
 
 def opened(tree: Tree, node: Node, flags: int, actor: Actor) -> Handle:
@@ -199,6 +238,12 @@ def release(tree: Tree, head: Header, body: Body) -> bytes:
     number = protocol.handle(body)
     handle = tree.handle(number)
     node = handle.node
+    if not handle.writes and not handle.backed:
+        del tree.handles[number]
+        if handle.fd >= 0:
+            os.close(handle.fd)
+        node.cached -= 1
+        return b""
     try:
         if handle.writes:
             settle(tree, node, Actor(head.pid, head.uid))
