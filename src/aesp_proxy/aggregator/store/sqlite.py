@@ -9,7 +9,7 @@ Source: https://www.sqlite.org/pragma.html, https://www.sqlite.org/wal.html.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aesp_proxy.errors import ConfigError, RecordError, UnavailableError
@@ -70,14 +70,17 @@ def open_reader(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise ConfigError("does not exist", where=str(path), remedy="start the aggregator once")
     try:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        with ExitStack() as stack:
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            stack.callback(connection.close)
+            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            stack.pop_all()
     except sqlite3.Error as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
     return connection
