@@ -27,7 +27,7 @@ from aesp_proxy.aggregator import enrolment
 from aesp_proxy.aggregator.client import client_context
 from aesp_proxy.aggregator.identity import DataDir, FileLock
 from aesp_proxy.cli.aggregator import aggregator
-from aesp_proxy.errors import ConfigError, UnavailableError
+from aesp_proxy.errors import ConfigError, InputError, UnavailableError
 from aesp_proxy.forward.transport import HttpsTransport, load_destination
 from aesp_proxy.model.record import Outcome, Record, RecordKind
 from aesp_proxy.record.batch import encode_batch
@@ -303,6 +303,12 @@ def assert_readers_see_it(data: DataDir, url: str, tmp_path: Path) -> None:
         assert client.get("/healthz").status_code == 200
         assert client.get("/v1/stats", params={"by": "; DROP"}).status_code == 400
         assert client.get("/v1/proof", params={"id": "h-one/1/99"}).status_code == 400
+    words = ["stats", "--client", str(reader), "--by", "verdict", "--verdict", "deny"]
+    assert CliRunner().invoke(aggregator, words).output.split() == ["11", "deny"]
+    shut = CliRunner().invoke(aggregator, ["revoke", "--data", str(data.root), "soc", "--reader"])
+    assert shut.exit_code == 0
+    with pytest.raises(InputError, match="enroll --reader` lets it in again"):
+        aggregator.main(words, standalone_mode=False)
     host = client_context(tmp_path / "out")
     with httpx.Client(base_url=url, verify=host, trust_env=False) as client:
         assert client.get("/metrics").status_code == 403

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 TIMEOUT_S: Final = 15.0
+_SHUT_OUT: Final = "revoked or ended? `aesp-proxy aggregator enroll --reader` lets it in again"
 
 
 def client_context(directory: Path) -> ssl.SSLContext:
@@ -82,6 +83,7 @@ def _ask(url: str, directory: Path, route: str, parameters: Mapping[str, str]) -
     if response.status_code != httpx.codes.OK:
         detail = str(answer.get("detail", response.status_code))
         if response.is_client_error:
-            raise InputError(detail, where=url)
+            is_shut_out = answer.get("code") == "unknown_certificate"
+            raise InputError(detail, where=url, remedy=_SHUT_OUT if is_shut_out else "")
         raise UnavailableError(detail, where=url)
     return answer

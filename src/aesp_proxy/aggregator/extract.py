@@ -134,8 +134,9 @@ def _new_file(out: Path) -> Iterator[Path]:
         # A link and not a rename: what is there is not written over.
         os.link(part, out)
     except OSError as error:
+        remedy = "name a new file" if isinstance(error, FileExistsError) else "make room there"
         raise ConfigError(
-            f"cannot be written: {error.strerror}", where=str(out), remedy="name a new file"
+            f"cannot be written: {error.strerror}", where=str(out), remedy=remedy
         ) from error
     finally:
         with suppress(FileNotFoundError):

@@ -7,9 +7,11 @@ person here and nowhere else, as one line, with the exit codes of ``exits``.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -59,6 +61,9 @@ _COMMANDS: Final[Table] = {
 }
 
 
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
 class _Program(LazyGroup):
     """The whole program: errors become one line and an exit code here, and nowhere else."""
 
@@ -93,14 +98,23 @@ def _answer_for(error: Exception, arguments: Sequence[str]) -> int:
             error_line(_usage(error))
             return ExitCode.USAGE
         case BrokenPipeError():
-            # Nobody reads what we write; the flush at exit must not complain of it again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return ExitCode.PIPE_CLOSED
+        case OSError() if error.errno in _NO_ROOM:
+            _drop_output()
+            error_line(f"cannot write: {error.strerror} (make room, and run it again)")
+            return ExitCode.RUNTIME
         case _:
             place = write_crash(error, _state_dir(arguments))
             told = f"; the details are in {place}" if place else ""
             error_line(f"a fault of ours stopped it: {type(error).__name__}{told}")
             return ExitCode.RUNTIME
+
+
+def _drop_output() -> None:
+    """Let what is left in standard output go: the flush at exit must not complain of it again."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.ClickException) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aesp_proxy.cli.output import line, printable
+from aesp_proxy.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,19 +40,23 @@ def _filtered[**P, R](command: Callable[P, R]) -> Callable[P, R]:
 
 
 @click.command()
-@_DATA
+@click.option("--data", type=_DIR, metavar="DIR", help="Ask the data directory on this machine.")
+@click.option("--client", type=_DIR, metavar="DIR", help="Ask over HTTPS: what enroll wrote.")
+@click.option("--url", metavar="URL", help="With --client: another address than the one there.")
 @_filtered
 @click.option("--by", metavar="WORDS", help="What to count by, with commas: hour,guard,reason.")
 @click.option("--top", metavar="N", help="Lines, 1 to 1000; default 20.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
-def stats(*, data: Path, form: str, **filters: str | None) -> None:
+def stats(
+    *, data: Path | None, client: Path | None, url: str | None, form: str, **filters: str | None
+) -> None:
     """Count events, most first; by reason and guard where nothing is said."""
-    from aesp_proxy.aggregator.identity import existing
-    from aesp_proxy.aggregator.local import count_events
-    from aesp_proxy.aggregator.query import count_json, parse_count
-
-    query, by = parse_count(_given(filters), now_ns=time.time_ns())
-    shown = [count_json(count, by) for count in count_events(existing(data), query, by)]
+    if (data is None) == (client is None):
+        raise click.UsageError("give one of --data and --client")
+    if data is not None:
+        shown = _count_here(data, _given(filters))
+    else:
+        shown = _count_there(client or Path(), url, _given(filters))
     if form == "json":
         click.echo(json.dumps(shown, indent=2))
         return
@@ -61,6 +66,25 @@ def stats(*, data: Path, form: str, **filters: str | None) -> None:
         count = item.pop("count")
         cells = [printable(str(value)) or "-" for value in item.values()]
         click.echo("  ".join([f"{count:>10}", *cells]))
+
+
+def _count_here(data: Path, parameters: dict[str, str]) -> list[dict[str, Any]]:
+    from aesp_proxy.aggregator.identity import existing
+    from aesp_proxy.aggregator.local import count_events
+    from aesp_proxy.aggregator.query import count_json, parse_count
+
+    query, by = parse_count(parameters, now_ns=time.time_ns())
+    return [count_json(count, by) for count in count_events(existing(data), query, by)]
+
+
+def _count_there(client: Path, url: str | None, parameters: dict[str, str]) -> list[dict[str, Any]]:
+    from aesp_proxy.aggregator.client import ask
+    from aesp_proxy.forward.transport import urls
+
+    counts = ask(urls(client) if url is None else (url,), client, "stats", parameters).get("counts")
+    if not isinstance(counts, list) or not all(isinstance(item, dict) for item in counts):
+        raise InputError("the answer is not what was asked for", where=str(client))
+    return counts
 
 
 @click.command()

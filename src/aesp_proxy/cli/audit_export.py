@@ -9,6 +9,7 @@ is there is not written over.
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import sys
@@ -90,5 +91,13 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
         raise ConfigError(
             f"cannot be written: {error.strerror}", where=str(out), remedy="name a new file"
         ) from error
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-        yield stream
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+    except BaseException as error:
+        out.unlink(missing_ok=True)  # half an export would be taken for a whole one
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise ConfigError(
+                f"cannot be written: {error.strerror}", where=str(out), remedy="make room"
+            ) from error
+        raise

@@ -80,7 +80,9 @@ class Shipper:
         if answer.status in {403, 409, 413, 422}:
             kind = _KINDS.get(code, Fault.CHANGED)
             raise ChainError(
-                kind, f"the aggregator refuses batch {number}: {code or answer.status}"
+                kind,
+                f"the aggregator refuses batch {number}: {code or answer.status}"
+                + _REMEDIES.get(code, ""),
             )
         raise UnavailableError(
             f"the aggregator answers {answer.status}", remedy="batches wait in the spool"
@@ -100,6 +102,12 @@ class Shipper:
         return resume_from
 
 
+_REMEDIES: Final = {
+    "unknown_certificate": ": revoked or ended? enrol this host again (aesp-proxy enroll --help)",
+    "unknown_origin": ": enrol this host again (aesp-proxy enroll --help)",
+    "quarantined": ": it forked before; who keeps the aggregator releases it",
+    "fork": ": two histories of this host; was its state restored from a copy?",
+}
 _KINDS: Final = {
     "fork": Fault.FORKED,
     "quarantined": Fault.FORKED,

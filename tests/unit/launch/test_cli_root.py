@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -100,6 +101,22 @@ def test_a_fault_of_ours_goes_to_a_file_and_a_line_says_where(invoke, tmp_path):
     assert str(crash) in said
     assert "ZeroDivisionError (" in crash.read_text()
     assert crash.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_fault_of_ours(invoke, tmp_path, number: int):
+    code, said = invoke(raising(OSError(number, os.strerror(number))), "--state", str(tmp_path))
+    told = f"aesp-proxy: cannot write: {os.strerror(number)} (make room, and run it again)\n"
+    assert (code, said) == (4, told)
+    assert not (tmp_path / "crash").exists()
+
+
+def test_standard_output_on_a_full_disk_is_one_line_and_exit_4():
+    command = [sys.executable, "-c", "from aesp_proxy.cli import main; main(['--help'])"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "No space left" in done.stderr
 
 
 def test_a_fault_where_nothing_can_be_written_is_told_all_the_same(invoke, monkeypatch):

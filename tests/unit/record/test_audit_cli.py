@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aesp_proxy.cli import main
+from aesp_proxy.cli import audit_export, main
 from aesp_proxy.record.files import OS_FILES
 from aesp_proxy.record.keys import load_signing_key, make_key, set_current
 from aesp_proxy.record.losses import Losable
@@ -341,3 +342,19 @@ def test_an_export_is_cut_by_time_and_writes_over_nothing(audit, sealed, tmp_pat
     code, _, err = audit(*arguments)
     assert (code, "File exists" in err) == (3, True)
     assert audit("export", "--state", sealed.directory, "--since", "when")[0] == 5
+
+
+def test_an_export_that_does_not_fit_says_so_and_leaves_no_half(
+    audit, sealed, tmp_path, monkeypatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = tmp_path / "out.jsonl"
+    monkeypatch.setattr(audit_export, "record_dict", full)
+    code, _, err = audit("export", "--state", sealed.directory, "--out", place)
+    assert code == 3
+    assert err == f"aesp-proxy: {place}: cannot be written: No space left on device (make room)\n"
+    assert not place.exists()
+    monkeypatch.undo()
+    assert audit("export", "--state", sealed.directory, "--out", place)[0] == 0
