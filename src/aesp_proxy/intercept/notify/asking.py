@@ -80,7 +80,8 @@ class Asking:
             self._writing(found, actor)
         elif not self._is_known(found):
             self._reading(found, actor)
-        if reads and stat.S_ISREG(found.status.st_mode) and found.has_name:
+        is_file = stat.S_ISREG(found.status.st_mode) and found.has_name
+        if reads and is_file and not self._is_shown(found.path):
             self._content(found, actor)
 
     def executing(self, found: Found, actor: Actor) -> None:
@@ -104,7 +105,7 @@ class Asking:
             return
         self._names(FileOperation.OPEN, found, actor)
         is_file = stat.S_ISREG(found.status.st_mode)
-        if is_file and not _is_systems(found.path):
+        if is_file and not _is_systems(found.path) and not self._is_shown(found.path):
             self._access(FileOperation.OPEN, found.named, found.path, actor)
         if len(self._opened) >= _KEPT_MAX:
             self._opened.clear()
@@ -131,8 +132,10 @@ class Asking:
         """Refuse what nobody may open, under the name, a link on the way, or another name."""
         self._spare_covers(found.path, actor, reads=operation in _READING)
         for name in (found.path, found.named, *found.links):
-            if self._gate.hides(name):
+            if self._gate.hides(name) and not (operation in _READING and self._is_shown(name)):
                 self._refuse(operation, name, found.path, actor)
+        if operation in _READING and self._is_shown(found.path):
+            return
         if found.status.st_nlink > 1 and not found.is_directory and not _is_systems(found.path):
             self._other_names(operation, found, actor)
 
@@ -144,6 +147,15 @@ class Asking:
                 continue
             if inside or (not reads and target.startswith(f"{path}/")):
                 self.refuse_unsupported(path, "it is the proxy's own, or its policy", actor)
+
+    def _is_shown(self, path: str) -> bool:
+        """Tell whether a path was made for the agent to read, in place of another."""
+        return any(
+            source != target
+            and path.startswith(f"{target}/")
+            and os.path.lexists(source + path[len(target) :])
+            for target, source in self._covers
+        )
 
     def _other_names(self, operation: FileOperation, found: Found, actor: Actor) -> None:
         try:
