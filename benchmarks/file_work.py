@@ -104,9 +104,7 @@ class Shell:
         for text in self._process.stdout:
             if text.startswith(". "):
                 if text != ". 0\n":
-                    raise BenchError(
-                        f"{line.split(maxsplit=1)[0]} failed with exit code {text[2:-1]}"
-                    )
+                    raise FailedError(f"exit code {text[2:-1]}")
                 return time.perf_counter() - began, said
             said.append(text)
         error = self._process.stderr.read() if self._process.stderr else ""

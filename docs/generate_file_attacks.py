@@ -16,9 +16,9 @@ Small programs that try to read or change what the policy forbids. What the back
 Every attack is played in whole runs, by every backend and as every kind of user
 (`tests/live/test_file_attacks.py`, as root; `tests/e2e/test_notify.py` without), with real files:
 each number below is asserted, attack by attack, and so is that a run which a backend is not to be
-had for ends before the command begins. Played without us each attack succeeds, but for what the
-kernel asks privilege for. *In a container*: without capabilities, behind what Docker's own filter
-refuses (mounts, namespaces, handles, io_uring ...).
+had for ends before the command begins. Beside each attack an allowed file is read. Played without
+us each attack succeeds, but for what the kernel asks privilege for. *In a container*: without
+capabilities, behind what Docker's own filter refuses (mounts, namespaces, handles, io_uring ...).
 
 {users}
 
@@ -34,9 +34,8 @@ tree is as it was; what the agent made of its stage is refused when it is to be 
 HONEST = """
 ## Honest programs
 
-What must go on as it does without us, nothing of it refused: each of these is played with each
-backend ({tests}), and 100,000 small files are unpacked, read and kept with each
-(`tests/live/test_many_files.py`).
+What must go on as it does without us, nothing of it refused. What plays them stands above each
+column; `tests/live/test_many_files.py` unpacks, reads and keeps 100,000 small files with each.
 
 {programs}
 """
@@ -51,10 +50,11 @@ def page(note: str, attacks: ModuleType, honest: ModuleType) -> str:
         cells = (f"**not stopped**: {why}" if why else "stopped" for why in told)
         lines.append(f"| {one.name} | {' | '.join(cells)} |")
     users = "\n".join(_users(attacks, backends))
-    tests = ", ".join(f"`{backend}`: `{test}`" for backend, test in honest.PLAYED.items())
-    programs = "\n".join(f"- {name}" for name in honest.HONEST)
+    columns = [f"{backend}: `{test}`" for backend, test in honest.PLAYED.items()]
+    rows = [f"| {name} |{' unbroken |' * len(columns)}" for name in honest.HONEST]
+    programs = "\n".join([*_table("program", tuple(columns)), *rows])
     written = INTRODUCTION.format(note=note, users=users) + "\n".join(lines) + "\n"
-    return written + HONEST.format(tests=tests, programs=programs)
+    return written + HONEST.format(programs=programs)
 
 
 def _users(attacks: ModuleType, backends: tuple[str, ...]) -> Iterator[str]:

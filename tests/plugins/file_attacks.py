@@ -603,6 +603,16 @@ def build_all(tree: Path) -> None:
         build(folder_of(tree, name))
 
 
+def _control(folder: Path) -> None:
+    """Read what is allowed: a place where nothing can be opened stops every attack."""
+    try:
+        found = read(folder / "ok.txt")
+    except OSError as error:
+        raise RuntimeError("what is allowed cannot be read") from error
+    if found != b"allowed\n":
+        raise RuntimeError("what is allowed reads as something else")
+
+
 def _played(one: Attack, folder: Path) -> dict[str, str]:
     """Run one attack in a process of its own, which may do with itself what it likes."""
     read_end, write_end = os.pipe()
@@ -611,6 +621,7 @@ def _played(one: Attack, folder: Path) -> dict[str, str]:
         os.close(read_end)
         try:
             os.chdir(folder)
+            _control(folder)
             found = one.tries(folder)
             line = {"read": found.decode("latin-1") if isinstance(found, bytes) else ""}
         except OSError as error:
