@@ -53,8 +53,9 @@ class Node:
     """One file, directory or link. ``fd`` is a directory's own descriptor, or -1.
 
     ``pending``: it has no name on disk yet, and its content is ``draft``. ``gone``: the
-    name it had was taken away. ``is_new``: who made it has it open still. ``sealed``: nothing
-    of it may be changed, and the policy is not asked. ``refused``: the error number with
+    name it had was taken away; ``removed``, for a directory, by the agent. ``is_new``: who
+    made it has it open still. ``sealed``: nothing of it may be changed, and the policy is
+    not asked. ``refused``: the error number with
     which what was last written was refused. ``told`` is the file that the kernel was told of.
     ``target`` is the file itself, open for writing as long as there are ``writers``.
     ``known`` is what an opening to read was last allowed as.
@@ -63,7 +64,7 @@ class Node:
     __slots__ = (
         "aliases", "backed", "backing", "cached", "draft", "fd", "gone", "inode", "is_new", "kind",
         "known", "listings", "lookups", "name", "number", "parent", "path_at", "path_text",
-        "pending", "refused", "sealed", "seen", "target", "told", "watch", "writers",
+        "pending", "refused", "removed", "sealed", "seen", "target", "told", "watch", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,7 @@ class Node:
         self.fd = -1
         self.pending = False
         self.gone = False
+        self.removed = False
         self.is_new = False
         self.sealed: bool = parent is not None and parent.sealed
         self.refused = 0
@@ -261,6 +263,9 @@ class Nodes:
 
     def place(self, node: Node) -> tuple[int, str]:
         """Return the directory and name by which a node is reached; ESTALE without one."""
+        if node.removed:
+            # Not another one by now: to look its name up again would find nothing.
+            raise FileNotFoundError(errno.ENOENT, "removed")
         if node.parent is None or node.gone:
             raise stale("no name")
         return self.directory(node.parent), node.name

@@ -161,7 +161,7 @@ class Tree:
         """Return what the kernel is told of a node."""
         draft = node.draft
         if draft is None:
-            found = on_disk or self.nodes.status(node)
+            found = on_disk or self._on_disk(node)
             node.told = signature(found)
             return status_of(found)
         if node.pending:
@@ -174,6 +174,23 @@ class Tree:
         return status_of(found)._replace(
             size=now.st_size, blocks=now.st_blocks, mtime_ns=now.st_mtime_ns
         )
+
+    def _on_disk(self, node: Node) -> os.stat_result:
+        """Return what a node is on disk; of a file whose name is gone, by whoever has it open."""
+        try:
+            return self.nodes.status(node)
+        except OSError:
+            held = self.held(node)
+            if held < 0:
+                raise
+            return os.fstat(held)
+
+    def held(self, node: Node) -> int:
+        """Return a descriptor by which somebody has a file open, -1 for none."""
+        if node.target >= 0:
+            return node.target
+        open_ones = (each.fd for each in self.handles.values() if each.node is node)
+        return max(open_ones, default=-1)
 
     # decisions --------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ def begin(tree: Tree, node: Node, actor: Actor, *, empty: bool = False) -> Draft
     """Return the draft of a file that is written to; ``empty`` when it is cut off first."""
     draft = node.draft
     if draft is None:
-        above, _ = tree.nodes.place(node)
+        # Of a file whose name is gone nobody will ever see it: it may lie anywhere.
+        above = tree.nodes.root.fd if node.gone else tree.nodes.place(node)[0]
         draft = Draft(above, stat.S_IMODE(os.fstat(node.target).st_mode) | 0o600)
         node.draft = draft
     if empty:

@@ -125,6 +125,9 @@ def _reached(tree: Tree, node: Node) -> Iterator[str]:
     if node.pending and node.draft is not None:
         yield f"/proc/self/fd/{node.draft.fd}"
         return
+    if node.gone and (held := tree.held(node)) >= 0:
+        yield f"/proc/self/fd/{held}"
+        return
     fd = tree.nodes.open(node, os.O_PATH)
     try:
         yield f"/proc/self/fd/{fd}"

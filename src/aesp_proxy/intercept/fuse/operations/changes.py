@@ -186,6 +186,7 @@ def rmdir(tree: Tree, head: Header, body: Body) -> bytes:
         raise OSError(errno.ENOTEMPTY, "not empty")
     os.rmdir(name, dir_fd=tree.nodes.directory(parent))
     tree.nodes.remove(parent, name)
+    node.removed = True
     return b""
 
 
