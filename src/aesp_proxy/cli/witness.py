@@ -71,7 +71,9 @@ def serve(
             ready_file=ready_file,
             ready_fd=ready_fd,
         ),
-        announce=lambda url, logs: line(f"witness: {url} cosigns for {logs} logs"),
+        announce=lambda url, logs: line(
+            f"witness: {url} cosigns for {logs} log{'' if logs == 1 else 's'}"
+        ),
     )
     line("witness: stopped")
 

@@ -286,3 +286,21 @@ def test_what_changes_meanwhile_is_noticed_and_the_next_try_has_it(
         copied(root, old)
     monkeypatch.setattr(copying, "replace_tables", real)
     assert rows_of(copied(root, old))["certificates"][0][-1] == 3
+
+
+def test_what_changes_while_it_is_proved_is_noticed_too(
+    old: DataDir, tmp_path: Path, monkeypatch
+) -> None:
+    root = elsewhere(tmp_path / "new")
+    real = copying._prove
+
+    def changes(source: Any, *more: Any) -> Any:
+        found = real(source, *more)
+        with source.rows["control"].transaction():
+            source.rows["control"].run("UPDATE certificates SET revoked_ns = 3")
+        return found
+
+    monkeypatch.setattr(copying, "_prove", changes)
+    with pytest.raises(AespError, match="certificates"):
+        copied(root, old)
+    assert not old.moved.exists()
