@@ -323,7 +323,7 @@ class BatchLedger(BatchSource, Protocol):
 class EventIndex(Protocol):
     """Events by time, agent, host and so on. Derived: may be thrown away and rebuilt."""
 
-    def add(self, batches: Sequence[tuple[BatchPlace, Sequence[Sequence[Any]]]]) -> int:
+    def add(self, batches: Iterable[tuple[BatchPlace, Sequence[Sequence[Any]]]]) -> int:
         """Add batches with their rows (values of ``canonical.FIELDS``), once each."""
 
     def position(self) -> int:

@@ -28,7 +28,7 @@ from aesp_proxy.aggregator.store.clickhouse_block import Block
 from aesp_proxy.errors import ConfigError, RecordError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from aesp_proxy.aggregator.ports import BatchPlace, EventQuery
     from aesp_proxy.aggregator.store.clickhouse_sql import Statement
@@ -95,7 +95,7 @@ class ClickHouseIndex:
         """Return the position up to which batches are indexed."""
         return int(self._ask(sql.Statement(text=sql.POSITION), self._end_s())[0][0])
 
-    def add(self, batches: Sequence[tuple[BatchPlace, Sequence[Sequence[Any]]]]) -> int:
+    def add(self, batches: Iterable[tuple[BatchPlace, Sequence[Sequence[Any]]]]) -> int:
         """Add batches in order of position; return rows added.
 
         Each row holds the values of ``record.canonical.FIELDS``. Batches at or before the

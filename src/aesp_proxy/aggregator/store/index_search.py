@@ -25,6 +25,8 @@ ROW_BITS: Final = 20
 HOUR_NS: Final = 3_600_000_000_000
 # What is counted by hour.
 ROLLED: Final = ("kind", "verdict", "reason", "guard", "action", "outcome", "tenant")
+# What a row has by its shape.
+SHAPED: Final = ("status", *ROLLED)
 Keep = Callable[[EventRow], bool]
 # The rarest first: the first that is asked for drives the walk.
 _FILTERS: Final = ("session", "agent", "host", "tenant", "reason", "verdict", "kind")
@@ -42,8 +44,8 @@ _SHOWN: Final = (
 )
 _ROWS_SQL: Final = (
     "SELECT offset_ns, id, status, kind, agent, host, verdict, reason, guard, action, outcome,"
-    " session, tenant FROM events WHERE id BETWEEN ? AND ? AND (offset_ns, id) < (?, ?)"
-    " AND offset_ns >= ?"
+    " session, tenant FROM events e CROSS JOIN shapes s ON s.shape = e.shape"
+    " WHERE id BETWEEN ? AND ? AND (offset_ns, id) < (?, ?) AND offset_ns >= ?"
 )
 _ORDER_SQL: Final = " ORDER BY offset_ns DESC, id DESC LIMIT ?"
 

@@ -17,6 +17,7 @@ from aesp_proxy.aggregator.store.index_search import (
     HOUR_NS,
     ROLLED,
     ROW_BITS,
+    SHAPED,
     event_bounds,
     filter_terms,
 )
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
     from aesp_proxy.aggregator.ports import EventQuery
 
-_TEXTS: Final = (*ROLLED, "agent", "host", "session")
 GROUPS: Final[dict[str, str]] = {
-    **{name: f"e.{name}" for name in _TEXTS},
+    **{name: f"s.{name}" for name in ROLLED},
+    **{name: f"e.{name}" for name in ("agent", "host", "session")},
     "origin": "b.origin",
     "hour": f"(b.first_ns + e.offset_ns) / {HOUR_NS}",
     "day": f"(b.first_ns + e.offset_ns) / {HOUR_NS * 24}",
@@ -119,6 +120,8 @@ def _scan(
     columns = [GROUPS[name] for name in by]
     sql = ["SELECT count(*)", *(f", {column}" for column in columns)]
     sql.append("FROM batches b CROSS JOIN events e")
+    if not {*by, *(name for name, _ in terms)}.isdisjoint(SHAPED):
+        sql.append("CROSS JOIN shapes s ON s.shape = e.shape")
     sql.append("WHERE b.count > 0 AND b.last_ns >= ? AND b.first_ns <= ?")
     values: list[object] = [since_ns, before_ns]
     if query.origin:
@@ -135,7 +138,7 @@ def _scan(
     for name, number in terms:
         # "+": else SQLite makes an index of the column for this question, and walks all of
         # its entries in each batch. The name is one of the filters, never input.
-        sql.append(f"AND +e.{name} = ?")
+        sql.append(f"AND +{GROUPS[name]} = ?")
         values.append(number)
     if by:
         sql.append("GROUP BY " + ", ".join(columns))

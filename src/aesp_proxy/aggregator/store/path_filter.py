@@ -7,14 +7,11 @@ vain. Who makes paths that collide only makes that search slower.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from zlib import crc32
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
 _BITS_A_PATH: Final = 8
-_SEEDS: Final = (0, 0x9E3779B9)
+_SPREAD: Final = 0x9E3779B1
 
 
 def path_bits(paths: set[str]) -> bytes:
@@ -24,22 +21,18 @@ def path_bits(paths: set[str]) -> bytes:
     size_bits = 64
     while size_bits < len(paths) * _BITS_A_PATH:
         size_bits *= 2
-    bits = bytearray(size_bits // 8)
-    for place in _places(paths, size_bits - 1):
-        bits[place >> 3] |= 1 << (place & 7)
-    return bytes(bits)
+    # A digit a bit, made a number at the end: that costs half of setting bits of bytes.
+    digits, mask = bytearray(b"0" * size_bits), size_bits - 1
+    for path in paths:
+        number = crc32(path.encode("utf-8", "surrogatepass"))
+        digits[number & mask] = digits[(number * _SPREAD >> 20) & mask] = 49
+    return int(digits, 2).to_bytes(size_bits // 8, "big")
 
 
 def may_hold(bits: bytes, path: str) -> bool:
     """Whether ``path`` may be among those that ``bits`` were made of."""
     if not bits:
         return False
-    places = _places((path,), len(bits) * 8 - 1)
-    return all(bits[place >> 3] >> (place & 7) & 1 for place in places)
-
-
-def _places(paths: Iterable[str], mask: int) -> Iterator[int]:
-    for path in paths:
-        data = path.encode("utf-8", "surrogatepass")
-        for seed in _SEEDS:
-            yield crc32(data, seed) & mask
+    number, mask = crc32(path.encode("utf-8", "surrogatepass")), len(bits) * 8 - 1
+    places = (number & mask, (number * _SPREAD >> 20) & mask)
+    return all(bits[place >> 3] >> (7 - (place & 7)) & 1 for place in places)
