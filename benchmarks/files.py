@@ -236,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(arguments or sys.argv[1:])
     only = [word for word in words if not word.startswith("-") and word in KNOWN]
     rest = [word for word in words if word not in only]
-    given = options("files", rounds=5, seconds=1.0, arguments=rest)
+    epilog = f"Names of variants measure these beside native only: {', '.join(KNOWN)}."
+    given = options("files", rounds=5, seconds=1.0, arguments=rest, epilog=epilog)
     result = run(given, only)
     if not given.json:
         sys.stdout.write("\n".join(table(result)) + "\n")

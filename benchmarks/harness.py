@@ -161,9 +161,11 @@ class Options:
     install: bool
 
 
-def options(name: str, *, rounds: int, seconds: float, arguments: Sequence[str]) -> Options:
-    """Read the command line that all benchmarks share."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+def options(
+    name: str, *, rounds: int, seconds: float, arguments: Sequence[str], epilog: str = ""
+) -> Options:
+    """Read the command line that all benchmarks share; ``epilog`` ends its help."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", epilog=epilog)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--rounds", type=int, help=f"rounds a figure ({rounds})")
