@@ -6,7 +6,6 @@ stands around. The rest alone, damaged or not, is read as names, targets and fie
 
 from __future__ import annotations
 
-import base64
 import bz2
 import gzip
 import hashlib
@@ -99,7 +98,6 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "xz": lzma.compress,
     "zstd file": zstandard.ZstdCompressor().compress,
     "tar.gz": lambda data: gzip.compress(_tar(data)),
-    "base64 of gzip": lambda data: base64.b64encode(gzip.compress(data)),
 }
 CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
