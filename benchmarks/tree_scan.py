@@ -22,6 +22,8 @@ from benchmarks.secret_peers import Peer, Told, peers
 
 ROUNDS_MAX = 3
 SMALL_BYTES = MB
+SMALL_BYTES_QUICK = MB // 5
+SOURCE_SHARE_QUICK = 0.2
 SLOW = ("detect-secrets", "CredSweeper")
 PROGRAM = Path(sys.executable).with_name("aesp-proxy")
 
@@ -53,14 +55,18 @@ def measure_trees(
     found: dict[str, Peer] = {"aesp-proxy scan": ours, **peers(install=options.install)}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        sizes = _write(place, llm)
+        sizes = _write(place, llm, quick=options.quick)
+        ours(place / "empty")  # its rules are compiled by the first command that needs them
         return {
             f"{who}, files": _rates(place, sizes, who, peer, rounds, progress)
             for who, peer in found.items()
         }
 
 
-def _write(place: Path, llm: tuple[bytes, int]) -> dict[str, int]:
+def _write(place: Path, llm: tuple[bytes, int], *, quick: bool) -> dict[str, int]:
+    small_bytes = SMALL_BYTES_QUICK if quick else SMALL_BYTES
+    share = SOURCE_SHARE_QUICK if quick else 1.0
+    kinds = ("python library", "packages", "npm tree")
     for folder in ("empty", "small", "source", "llm"):
         (place / folder).mkdir()
     text, times = llm
@@ -68,9 +74,9 @@ def _write(place: Path, llm: tuple[bytes, int]) -> dict[str, int]:
         for _ in range(times):
             file.write(text)
     sizes = {"empty": 0, "small": 0, "source": 0, "llm": len(text) * times}
-    for number, document in enumerate(documents(kinds=("python library", "packages", "npm tree"))):
+    for number, document in enumerate(documents(share=share, kinds=kinds)):
         name = f"{number}{Path(document.name).suffix or '.txt'}"
-        for folder in ("source", *(["small"] if sizes["small"] < SMALL_BYTES else [])):
+        for folder in ("source", *(["small"] if sizes["small"] < small_bytes else [])):
             data = document.data if folder == "source" else document.data[: 16 * 1024]
             (place / folder / name).write_bytes(data)
             sizes[folder] += len(data)

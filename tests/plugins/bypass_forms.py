@@ -14,6 +14,7 @@ import bz2
 import codecs
 import gzip
 import io
+import json
 import lzma
 import zipfile
 import zlib
@@ -68,6 +69,12 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "letter-by-letter": lambda s: b" ".join(base64.b64encode(bytes((c,))) for c in s),
     "columns": lambda s: b"\n".join(b"%d,%c" % (i, c) for i, c in enumerate(s)),
     "tagged": lambda s: b"<b></b>".join(bytes((c,)) for c in s),
+    "buffer": lambda s: json.dumps(
+        {"type": "Buffer", "data": list(s)}, separators=(",", ":")
+    ).encode(),
+    "braille-json": lambda s: json.dumps("".join(chr(0x2800 + c) for c in s)).encode(),
+    "tag-characters": lambda s: "".join(chr(0xE0000 + c) for c in s).encode(),
+    "tag-characters-json": lambda s: json.dumps("".join(chr(0xE0000 + c) for c in s)).encode(),
     "braille": lambda s: "".join(chr(0x2800 + c) for c in s).encode(),
     "first": lambda s: s[:HALF],
     "second": lambda s: s[HALF:],

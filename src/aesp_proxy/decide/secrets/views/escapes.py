@@ -49,7 +49,7 @@ def form_decoded(text: bytes) -> bytes:
 
 
 _UNCOMMON = compile_re2(
-    rb"""\x00|\\(?:x|[0-7]|U|[abefv'`\n]|u(?:\{|00|0[34]|20[026]|[fF]|d835|D835))"""
+    rb"""\x00|\\(?:x|[0-7]|U|[abefv'`\n]|u(?:\{|00|0[34]|20[026]|28|[fF]|d835|D835|[dD][bB]40))"""
 )
 _COMMON = (
     (rb"\\", b"\0"), (rb"\"", b'"'), (rb"\n", b"\n"), (rb"\t", b"\t"), (rb"\r", b"\r"),

@@ -18,7 +18,7 @@ from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.packed import MAGICS
 
-FORMS_EDITION = 12
+FORMS_EDITION = 13
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -31,6 +31,7 @@ _SPACED_CHARS = 3
 _HEX_CHARS = 4
 _WIDE_CHARS = 5
 _SPACES = (b" ", b".", b"-", b",", b'","', b'", "', b"\n", b"\\n")
+_BETWEEN_NUMBERS = (b", ", b",", b" ")
 _HEX_SPACES = (b":", b"-", b", 0x", b",0x")
 _LITERAL_CHARS = b"\\x0123456789abcdef"
 _BASE85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
@@ -211,6 +212,12 @@ def _spaced(text: bytes) -> Iterator[bytes]:
         yield quoted(space.join(bytes((byte,)) for byte in few))
 
 
+def _numbers(text: bytes) -> Iterator[bytes]:
+    """Return the forms of a list of decimal numbers, as JSON and programs write bytes."""
+    for space in _BETWEEN_NUMBERS:
+        yield quoted(space.join(b"%d" % byte for byte in text[:_SPACED_CHARS]))
+
+
 def _beside(literal: Literal) -> Iterator[tuple[str, bytes]]:
     """Return what shows that something stands before the literal, or soon behind it."""
     text = quoted(literal.text)
@@ -271,6 +278,7 @@ _ALWAYS: tuple[tuple[str, bytes], ...] = (
     ("escapes", rb"[A-Za-z0-9_]\\u(?:" + _UNSEEN_ESCAPED + b")"),
     ("escapes", rb"[^\\][A-Za-z0-9_]\\u0(?:4[0-5]|3[89a-cA-C])[0-9a-fA-F]"),
     ("escapes", rb"\\u[dD]835\\u"),
+    ("escapes", rb"(?:\\u28[2-7][0-9a-fA-F]|\\u[dD][bB]40\\u[dD][cC][2-7][0-9a-fA-F]){4}"),
     (
         "joined",
         rb"[A-Za-z0-9_+/=.\-](?:\" ?\+ ?\"|' ?\+ ?'|` ?\+ ?`|\\\" ?\+ ?\\\")[A-Za-z0-9_+/=.\-]",
@@ -311,6 +319,7 @@ _FORMS_OF_TOKENS: _Forms = (
     ("reversed", _reversed),
     ("rot13", _rot13),
     ("spaced", _spaced),
+    ("numbers", _numbers),
 )
 """Not for names beside a value, which are common words in any case: too many, for too little."""
 
@@ -328,17 +337,19 @@ _ALIKE = (
     rb"|\xcf[\x81\x84\x85]|\xd5[\x8d\x95\xb8\xbd]|\xd6\x85|\xea\x93[\x90-\xbf])"
 )
 WIDE_GATES = tuple(
-    Gate(view="look-alikes", expression=expression)
-    for expression in (
-        _WORD + UNSEEN + b"{1,8}" + _WORD,
-        _FULL_WIDTH + b"{3}",
-        _WORD + _FULL_WIDTH,
-        _FULL_WIDTH + _WORD,
-        _WORD + _ALIKE,
-        _ALIKE + _WORD,
-        rb"\xf0\x9d[\x90-\x9f]",
-        rb"\xe2(?:\x92[\xb6-\xbf]|\x93[\x80-\xa9])",
-        rb"\xe1(?:\xb4[\xac-\xbf]|\xb5[\x80-\xaa])",
+    Gate(view=view, expression=expression)
+    for view, expression in (
+        ("look-alikes", _WORD + UNSEEN + b"{1,8}" + _WORD),
+        ("look-alikes", _FULL_WIDTH + b"{3}"),
+        ("look-alikes", _WORD + _FULL_WIDTH),
+        ("look-alikes", _FULL_WIDTH + _WORD),
+        ("look-alikes", _WORD + _ALIKE),
+        ("look-alikes", _ALIKE + _WORD),
+        ("look-alikes", rb"\xf0\x9d[\x90-\x9f]"),
+        ("look-alikes", rb"\xe2(?:\x92[\xb6-\xbf]|\x93[\x80-\xa9])"),
+        ("look-alikes", rb"\xe1(?:\xb4[\xac-\xbf]|\xb5[\x80-\xaa])"),
+        ("signs", rb"(?:\xe2[\xa0\xa1][\x80-\xbf]){8}"),
+        ("signs", rb"(?:\xf3\xa0[\x80\x81][\x80-\xbf]){8}"),
     )
 )
 """Gates that only bytes above 0x7f can open: what is all ASCII is not asked."""

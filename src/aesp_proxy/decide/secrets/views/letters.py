@@ -1,4 +1,4 @@
-"""Undo what is done to letters: turned round, shifted, spread, widened, hidden, replaced.
+"""Undo what is done to letters: turned round, shifted, spread, hidden, replaced, numbered.
 
 Rules:
 
@@ -34,6 +34,11 @@ _SPREAD = tuple(
     (space, compile_re2(b"(?:[A-Za-z0-9_-]" + quoted(space) + b"){6}")) for space in _SPACES
 )
 _NOT_CONTROLS = bytes(byte for byte in range(256) if byte >= 32 or byte in b"\t\n\r")
+_IN_LISTS = bytes(
+    byte if byte in b"0123456789" else 32 if byte in b", \t\r\n" else 124 for byte in range(256)
+)
+_BYTE_DIGITS = 3
+_SIGNS = {first + code: code for first in (0x2800, 0xE0000) for code in range(32, 127)}
 _LOST_PART = 16
 """Of so many bytes one may belong to no character of UTF-8: else it is no text."""
 
@@ -63,6 +68,20 @@ def unwrapped(region: bytes) -> bytes:
 def narrow(region: bytes) -> bytes:
     """Return ``region`` without NUL: UTF-16 and UTF-32 of ASCII, either byte order."""
     return region.replace(b"\0", b"")
+
+
+def from_numbers(region: bytes) -> bytes:
+    """Return the bytes that lists of decimal numbers are; what stands between is a new line."""
+    lists = region.translate(_IN_LISTS).split(b"|")
+    return b"\n".join(
+        bytes(int(word) & 0xFF for word in one.split() if len(word) <= _BYTE_DIGITS)
+        for one in lists
+    )
+
+
+def from_signs(region: bytes) -> bytes:
+    """Return ``region`` with tag characters and signs of Braille as the bytes they number."""
+    return region.decode("utf-8", "ignore").translate(_SIGNS).encode("utf-8", "replace")
 
 
 def is_text(around: bytes) -> bool:

@@ -168,6 +168,12 @@ def _value_in(show: Callable[[bytes], bytes]) -> Fits:
     return lambda around, _: _holds_value(show(around))
 
 
+def _escaped(around: bytes, _: int) -> bool:
+    """Tell whether escapes show a value, or signs that are one."""
+    shown = escapes.unescaped(around)
+    return _holds_value(shown) or (not shown.isascii() and _holds_value(letters.from_signs(shown)))
+
+
 def _token_in_text(around: bytes, at: int) -> bool:
     """Tell whether a token stands in text; names in programs are turned round by chance."""
     return (
@@ -270,7 +276,7 @@ _ALL = (
     View(
         name="escapes",
         show=escapes.unescaped,
-        fits=_value_in(escapes.unescaped),
+        fits=_escaped,
         near_bytes=128,
         back_bytes=800,
         ahead_bytes=3_000,
@@ -320,6 +326,22 @@ _ALL = (
         mends=True,
         back_bytes=400,
         ahead_bytes=1_600,
+    ),
+    View(
+        name="numbers",
+        show=letters.from_numbers,
+        fits=_value_in(letters.from_numbers),
+        near_bytes=128,
+        back_bytes=64,
+        ahead_bytes=1_200,
+    ),
+    View(
+        name="signs",
+        show=letters.from_signs,
+        fits=_value_in(letters.from_signs),
+        near_bytes=128,
+        back_bytes=400,
+        ahead_bytes=1_200,
     ),
     View(
         name="message",

@@ -100,5 +100,7 @@ PROMISES = (
     rb"(?:[\x20-\x7e]\x00){10}",
     rb"(?:[!-~]\xe2\x80[\x80-\xbf]){4}",
     rb"(?:\xef[\xbc\xbd][\x80-\xbf]){6}",
+    rb"(?:\xe2[\xa0\xa1][\x80-\xbf]){8}",
+    rb"(?:\xf3\xa0[\x80\x81][\x80-\xbf]){8}",
 )
 """Where a token can stand in what a view shows: most of what is no digits is noise."""
