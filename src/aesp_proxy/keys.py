@@ -224,7 +224,13 @@ def check_pair(
     try:
         cert = x509.load_pem_x509_certificate(cert_pem)
         constraints = cert.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except x509.ExtensionNotFound as error:
+        raise ConfigError(
+            "does not say whether it is an authority (X.509 v3, basic constraints)",
+            where=where,
+            remedy="have it issued anew with them; `openssl x509 -req` needs -extfile",
+        ) from error
+    except (ValueError, x509.DuplicateExtension) as error:
         raise ConfigError("holds no readable certificate", where=where, remedy=_REMEDY) from error
     key = _load_private(key_pem, where)
     if key.public_key() != cert.public_key():

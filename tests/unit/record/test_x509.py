@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.keys import (
@@ -179,3 +183,13 @@ def test_a_write_replaces_the_whole_file_and_leaves_no_draft(tmp_path: Path) -> 
     write_atomic(file, b"second")
     assert file.read_bytes() == b"second"
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_certificate_without_basic_constraints_is_told_apart_from_noise() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "h-one")])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1)
+    made = made.public_key(key.public_key()).not_valid_before(NOW)
+    pem = made.not_valid_after(NOW + timedelta(days=1)).sign(key, SHA256())
+    with pytest.raises(ConfigError, match="basic constraints"):
+        check_pair(pem.public_bytes(Encoding.PEM), b"", now=NOW, where="--certificate")
