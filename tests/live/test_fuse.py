@@ -166,6 +166,39 @@ def test_a_new_policy_bites_at_once_whatever_the_kernel_keeps(lab: FuseLab):
         assert "over\n" in iter(shell.stdout.readline, "")
 
 
+def test_a_policy_that_changes_while_many_open_refuses_from_then_on_and_breaks_nothing(
+    lab: FuseLab,
+):
+    script = """
+import errno, threading
+told, go = [], threading.Event()
+def one():
+    last = "read"
+    while not go.is_set() or last == "read":
+        try:
+            with open("good") as file: now = file.read().replace("good\\n", "read")
+        except OSError as error:
+            now = errno.errorcode[error.errno]
+        if (last, now) != (last, last): told.append((last, now))
+        last = now
+threads = [threading.Thread(target=one) for _ in range(20)]
+for each in threads: each.start()
+print("go", flush=True)
+input()
+go.set()
+for each in threads: each.join()
+print(len(told), {each[0] for each in told}, {each[1] for each in told} <= {"ENOENT", "EACCES"})
+"""
+    with lab.start([sys.executable, "-c", script], stdin=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "go\n"
+        policy = PLAIN.replace('"**/.env"', '"**/.env", "**/good"')
+        Path(f"{lab.records}.policy").write_text(policy)
+        lab.server.send_signal(signal.SIGUSR1)
+        out, err = running.communicate("\n", timeout=60)
+    assert out == "20 {'read'} True\n", err
+
+
 def test_two_hundred_openers_at_once_are_all_served(lab: FuseLab):
     script = """
 import os, threading

@@ -150,6 +150,42 @@ def test_what_the_host_changed_meanwhile_is_not_overwritten(place):
     assert place.tree()["src/a.py"] == "person\n"
 
 
+FULL = """
+mkdir -m 700 -p "$1/stage" && mount -t tmpfs -o size=1m none "$1/stage" || exit 9
+shift
+"$@" run --stage -- sh -c '
+    echo two >> kept; dd if=/dev/zero of=big bs=1M count=4 2> /dev/null || echo full
+    echo three >> other || echo full; cat kept'
+echo "ran $?: $(cat kept)"
+"$PROGRAM" stage diff --state "$STATE" > diff.txt; echo "shown $?"
+"$PROGRAM" stage publish --state "$STATE" > /dev/null; echo "published $?: $(echo $(cat kept))"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a small file system")
+def test_a_full_stage_is_an_error_to_the_command_and_nothing_of_the_tree_is_lost(place):
+    (place.project / "kept").write_text("one\n")
+    (place.project / "big").write_text("was here\n")
+    place.state.mkdir(mode=0o700)
+    script = FULL.replace('"$@" run', f'"$@" run {" ".join(place.options)}')
+    words = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "-"]
+    ran = subprocess.run(
+        [*words, str(place.state), str(PROGRAM)],
+        cwd=place.project,
+        env={**os.environ, "HOME": str(place.home), "PROGRAM": str(PROGRAM),
+             "STATE": str(place.state)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIME_S,
+        check=False,
+    )  # fmt: skip
+    lines = ran.stdout.splitlines()
+    assert "full" in lines, ran.stderr
+    assert "ran 0: one" in lines
+    assert lines[-1] == "published 0: one two", ran.stderr
+
+
 def test_the_layers_cannot_be_reached_from_inside(place):
     script = (
         f"ls -A {place.state}; ls {place.state}/stage 2>&1; "

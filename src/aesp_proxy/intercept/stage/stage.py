@@ -9,6 +9,7 @@ mounted: the kernel then shows nothing, with no process of ours in the path.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +28,8 @@ from aesp_proxy.intercept.stage.survey import Survey
 _VERSION: Final = 1
 _FILE: Final = "stage.json"
 _LOCK: Final = "lock"
+_ROOM: Final = "room"
+_ROOM_BYTES: Final = 1 << 16
 _ID_BYTES: Final = 6
 
 
@@ -166,6 +169,7 @@ def make_stage(
         policy=policy,
     )
     _write(stage)
+    _keep_room(stage)
     return stage
 
 
@@ -242,17 +246,38 @@ def _write(stage: Stage) -> None:
         ],
     }
     path = stage.folder / _FILE
-    new = path.with_suffix(".new")
-    with new.open("w", encoding="ascii") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    data = json.dumps(value).encode("ascii")
+    try:
+        _replace(path, data)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # The command has filled it: what was kept free for this moment is enough.
+        (stage.folder / _ROOM).unlink(missing_ok=True)
+        _replace(path, data)
     directory = os.open(stage.folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _keep_room(stage: Stage) -> None:
+    """Take the room that it needs to be ended, shown and published when it is full.
+
+    Bytes that no file system can make fewer of.
+    """
+    needed = (stage.folder / _FILE).stat().st_size
+    _replace(stage.folder / _ROOM, secrets.token_bytes(2 * needed + _ROOM_BYTES))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    new = path.with_suffix(".new")
+    with new.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def _read(own: Path) -> Stage:
