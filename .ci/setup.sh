@@ -2,12 +2,13 @@
 # Make .venv ready: find Python 3.12 or 3.13, bring uv if there is none, install what uv.lock says.
 #
 # Needs nothing but a Python of those versions, and the package registry. Quick when
-# done before: a stamp in .venv is newer than pyproject.toml and uv.lock. With --find it
-# only prints the interpreter that it would take.
+# done before: a stamp in .venv is newer than pyproject.toml, uv.lock and what is compiled. With
+# --find it only prints the interpreter that it would take.
 set -eu
 cd "$(dirname "$0")/.."
 
 stamp=.venv/.setup-done
+marks=src/aesp_proxy/decide/secrets/_marks.c
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
@@ -93,6 +94,7 @@ if [ "${1:-}" = --bench ]; then
 fi
 
 if [ "${1:-}" != --find ] && [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! uv.lock -nt "$stamp" ] &&
+    [ ! "$marks" -nt "$stamp" ] && [ ! hatch_build.py -nt "$stamp" ] &&
     .venv/bin/python -I -c "import aesp_proxy$also" >/dev/null 2>&1; then
     exit 0
 fi
@@ -121,5 +123,7 @@ errors=$(install 2>&1) ||
     exit 4
 }
 .venv/bin/python -I -c 'import aesp_proxy, pytest'
+.venv/bin/python -I -c 'import aesp_proxy.decide.secrets._marks' 2>/dev/null ||
+    say "no C compiler or no headers of Python: registered values are searched for by numpy, more slowly"
 : >"$stamp"
 say "ready: .venv/bin/aesp-proxy"

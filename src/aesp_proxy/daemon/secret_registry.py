@@ -136,10 +136,10 @@ def forget_frame(name: str) -> bytes:
 
 def _packed(one: Entry) -> list[object]:
     spellings = [
-        [each.wrapping, each.length, each.window, list(each.grams), each.digest]
+        [each.wrapping, each.length, each.window, each.grams, each.digest, each.is_parted]
         for each in one.spellings
     ]
-    return [one.name, one.source, one.fingerprint, spellings, list(one.parts)]
+    return [one.name, one.source, one.fingerprint, spellings, one.parts]
 
 
 def entries_of(frame: dict[str, object]) -> list[Entry]:
@@ -152,13 +152,13 @@ def entries_of(frame: dict[str, object]) -> list[Entry]:
 
 def _unpacked(one: object) -> Entry:
     match one:
-        case [str(name), str(source), str(fingerprint), [*spellings], [*parts]]:
+        case [str(name), str(source), str(fingerprint), [*spellings], bytes(parts)]:
             return Entry(
                 name=name,
                 source=source,
                 fingerprint=fingerprint,
                 spellings=tuple(_spelling(each) for each in spellings),
-                parts=tuple(part for part in parts if isinstance(part, int)),
+                parts=parts,
             )
         case _:
             raise InputError("the supervisor registers what is no entry")
@@ -166,15 +166,14 @@ def _unpacked(one: object) -> Entry:
 
 def _spelling(one: object) -> Spelling:
     match one:
-        case [str(wrapping), int(length), int(window), [*grams], bytes(digest)] if all(
-            isinstance(gram, int) for gram in grams
-        ):
+        case [str(wrapping), int(length), int(window), bytes(grams), bytes(digest), bool(parted)]:
             return Spelling(
                 wrapping=wrapping,
                 length=length,
                 window=window,
-                grams=tuple(gram for gram in grams if isinstance(gram, int)),
+                grams=grams,
                 digest=digest,
+                is_parted=parted,
             )
         case _:
             raise InputError("the supervisor registers what is no spelling")

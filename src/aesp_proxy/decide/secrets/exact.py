@@ -17,15 +17,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aesp_proxy.decide.secrets.reference import Candidate
-from aesp_proxy.decide.secrets.registered import PARTS, TIERS, Entry, Hasher
+from aesp_proxy.decide.secrets.registered import (
+    PARTS,
+    SEPARATOR,
+    TIERS,
+    Entry,
+    Hasher,
+    Spelling,
+    Tier,
+)
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.model.decision import Severity
 
 if TYPE_CHECKING:
     from aesp_proxy.decide.secrets.grams import GramTable, Place
 
-_BEFORE_BYTES: Final = 32
-"""A window of every tier that ends in new bytes begins at most so far before them."""
 _CONFIRMS_FREE: Final = 4_096
 _CONFIRM_BYTES: Final = 64
 _PENDING_MAX: Final = 1_024
@@ -69,7 +75,7 @@ class ExactIndex:
         self._hasher = Hasher(key)
         self._by_digest: dict[bytes, list[_Known]] = {}
         self._named: dict[str, _Named] = {}
-        self._tables: tuple[GramTable, ...] = ()
+        self._tables: dict[tuple[Tier, bytes], GramTable] = {}
         self._parts: GramTable | None = None
         self._wholes: list[Whole] = []
 
@@ -82,18 +88,10 @@ class ExactIndex:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Register ``entries``; a name that is there already gets another value."""
-        grams: list[list[tuple[int, int, int]]] = [[] for _ in TIERS]
         entries = list(entries)
         for entry in entries:
             self._add(entry)
-            for spelling in entry.spellings:
-                number = next(i for i, t in enumerate(TIERS) if spelling.length >= t.length_min)
-                grams[number] += [
-                    (gram, spelling.window + offset, spelling.length)
-                    for offset, gram in enumerate(spelling.grams)
-                ]
-        if any(grams):
-            self._mark(grams)
+        self._mark([one for entry in entries for one in entry.spellings])
         self._add_parts([entry for entry in entries if entry.parts])
 
     def _add(self, entry: Entry) -> None:
@@ -108,13 +106,18 @@ class ExactIndex:
                 ones.append(known)
             named.digests.add(spelling.digest)
 
-    def _mark(self, grams: list[list[tuple[int, int, int]]]) -> None:
+    def _mark(self, spellings: Sequence[Spelling]) -> None:
         from aesp_proxy.decide.secrets.grams import GramTable  # noqa: PLC0415 - numpy: 100 ms
 
-        tables = self._tables or tuple(GramTable(tier, self._hasher.multiplier) for tier in TIERS)
-        for table, each in zip(tables, grams, strict=True):
-            table.add(each)
-        self._tables = tables
+        grams: dict[tuple[Tier, bytes], list[tuple[bytes, int, int]]] = {}
+        for one in spellings:
+            tier = next(tier for tier in TIERS if one.length >= tier.length_min)
+            kind = tier, b"" if one.is_parted else SEPARATOR
+            grams.setdefault(kind, []).append((one.grams, one.window, one.length))
+        for kind, each in grams.items():
+            if kind not in self._tables:
+                self._tables[kind] = GramTable(kind[0], self._hasher.multiplier, kind[1])
+            self._tables[kind].add(each)
 
     def _add_parts(self, entries: list[Entry]) -> None:
         known = {(one.name, one.fingerprint) for one in self._wholes}
@@ -131,15 +134,11 @@ class ExactIndex:
                 name=one.name,
                 rule=_rule_of(one),
                 fingerprint=one.fingerprint,
-                size=len(one.parts) + PARTS.gram_bytes - 1,
+                size=len(one.parts) // 8 + PARTS.gram_bytes - 1,
             )
             for one in fresh
         ]
-        self._parts.add(
-            (part, at, number)
-            for number, one in enumerate(fresh, first)
-            for at, part in enumerate(one.parts)
-        )
+        self._parts.add((one.parts, 0, number) for number, one in enumerate(fresh, first))
 
     @property
     def has_parts(self) -> bool:
@@ -158,7 +157,7 @@ class ExactIndex:
         all are.
         """
         table = self._parts
-        found = [] if table is None else table.marks(data, stride)
+        found = [] if table is None else table.marks(data, stride=stride)
         if table is not None and stride > 1 and found:
             width = PARTS.gram_bytes + stride
             around = [data[max(0, at - stride) : at + width] for at, _, _ in found]
@@ -194,11 +193,14 @@ class ExactIndex:
         """Return a watch over a new stream."""
         return ExactWatch(self)
 
-    def places(self, near: bytes) -> list[Place]:
-        """Return where in ``near`` a registered spelling may stand, unconfirmed."""
+    def places(self, data: bytes, before: bytes = b"") -> list[Place]:
+        """Return where a registered spelling may begin, from the start of ``data``, unconfirmed.
+
+        ``before`` is what stands before it.
+        """
         if not self._named:
             return []
-        return [place for table in self._tables if not table.is_empty for place in table.find(near)]
+        return [place for table in self._tables.values() for place in table.find(data, before)]
 
     def confirmed(self, text: bytes, start: int) -> list[Candidate]:
         """Return the candidates of a spelling that is ``text`` and begins at ``start``."""
@@ -231,12 +233,10 @@ class ExactWatch:
         ``tail`` is what stands before it, as much of it as a spelling is long. What ends
         in later bytes is noted, and looked at again when they are there.
         """
-        near = tail[-_BEFORE_BYTES:] + data
-        places = self._index.places(near)
+        places = self._index.places(data, tail)
         if not places and not self._pending:
             return []
-        shift = base + len(data) - len(near)
-        places = [(start + shift, length) for start, length in places]
+        places = [(base + start, length) for start, length in places]
         return self._look(places, tail + data, base + len(data))
 
     def _look(self, places: list[Place], text: bytes, total: int) -> list[Candidate]:

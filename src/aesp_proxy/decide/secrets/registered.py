@@ -3,8 +3,9 @@
 Rules:
 
 - Nothing here holds the value once ``entry`` has returned, and no byte of it stands in an
-  ``Entry``. What stands there are digests, and hashes of eight bytes cut to 40 bits (of
-  four bytes cut to 24, for values under 15 bytes), all by a key that is never written.
+  ``Entry``. What stands there are digests, and hashes of eight bytes (of five, in spellings
+  under 23) cut to 40 bits, all by a key that is never written, and whether a separator is
+  in a window.
 - A long value is known by pieces of ``PIECE_BYTES``, each of which alone is a leak: half
   of a token is found too. Pieces that read like text, and the parts of keys and tokens
   that all of them share (PEM and DER heads, JWT heads), are not taken.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import pack
 from typing import Final
 
 from aesp_proxy.decide.secrets.measure import entropy
@@ -39,38 +41,52 @@ _PEM_LINES_SHARED: Final = 2
 _PEM_LINES_MIN: Final = 5
 
 
+KEPT_BITS: Final = 40
+"""Of the hash of a gram so many bits are kept."""
+SEPARATOR: Final = b" "
+"""What stands between the words of texts and in few secrets: grams that hold it need no look
+where none was registered."""
+_WORD_MASK: Final = (1 << 64) - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
     """How spellings of ``length_min`` bytes and more are found.
 
-    Every ``stride``-th position of the data is read as a gram of ``gram_bytes``; of its
-    hash the upper ``kept_bits`` count.
+    Every ``stride``-th position of the data is read as a gram of ``gram_bytes``, at most 8.
     """
 
     length_min: int
     gram_bytes: int
     stride: int
-    kept_bits: int
 
     @property
     def window_bytes(self) -> int:
         """Bytes of a spelling that hold a gram at each position modulo the stride."""
         return self.gram_bytes + self.stride - 1
 
-    def hash(self, gram: bytes, multiplier: int) -> int:
-        """Return the hash of one gram: the upper bits of a product (see ``Hasher``)."""
-        bits = self.gram_bytes * 8
-        product = int.from_bytes(gram, "little") * multiplier
-        return (product & ((1 << bits) - 1)) >> (bits - self.kept_bits)
+    def hashes(self, text: bytes, multiplier: int) -> bytes:
+        """Return the hash of each gram in ``text``, a number of eight bytes each.
+
+        The upper bits of a product (see ``Hasher``).
+        """
+        width = self.gram_bytes
+        count = len(text) - width + 1
+        whole, mask = int.from_bytes(text, "little"), (1 << 8 * width) - 1
+        kept = [
+            ((whole >> at & mask) * multiplier & _WORD_MASK) >> 64 - KEPT_BITS
+            for at in range(0, 8 * count, 8)
+        ]
+        return pack(f"<{count}Q", *kept)
 
 
 TIERS: Final = (
-    Tier(length_min=23, gram_bytes=8, stride=16, kept_bits=40),
-    Tier(length_min=7, gram_bytes=4, stride=4, kept_bits=24),
+    Tier(length_min=23, gram_bytes=8, stride=16),
+    Tier(length_min=8, gram_bytes=5, stride=4),
 )
 
 
-PARTS: Final = Tier(length_min=16, gram_bytes=8, stride=1, kept_bits=40)
+PARTS: Final = Tier(length_min=16, gram_bytes=8, stride=1)
 """How parts of a value are found that are no spelling: each eight bytes of it, anywhere."""
 
 
@@ -78,15 +94,16 @@ PARTS: Final = Tier(length_min=16, gram_bytes=8, stride=1, kept_bits=40)
 class Spelling:
     """One way in which one piece of a value shows.
 
-    ``window`` is where its grams begin, ``grams`` are their hashes, ``digest`` is that of
-    all its ``length`` bytes.
+    ``window`` is where its grams begin, ``grams`` are their hashes (see ``Tier.hashes``),
+    ``digest`` is that of all its ``length`` bytes. ``is_parted``: the window has a separator.
     """
 
     wrapping: str
     length: int
     window: int
-    grams: tuple[int, ...]
+    grams: bytes
     digest: bytes
+    is_parted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +118,7 @@ class Entry:
     source: str
     fingerprint: str
     spellings: tuple[Spelling, ...]
-    parts: tuple[int, ...] = ()
+    parts: bytes = b""
 
     @property
     def rule_id(self) -> str:
@@ -125,27 +142,24 @@ class Hasher:
         """Return the digest by which a whole spelling is confirmed (RFC 7693)."""
         return hashlib.blake2b(data, digest_size=DIGEST_BYTES, key=self._key).digest()
 
-    def parts(self, value: bytes) -> tuple[int, ...]:
+    def parts(self, value: bytes) -> bytes:
         """Return the hashes of a value's parts, none of one that is short, long or like text."""
         if not PARTS.length_min <= len(value) <= WHOLE_BYTES_MAX or not _is_strong(value):
-            return ()
-        starts = range(len(value) - PARTS.gram_bytes + 1)
-        width = PARTS.gram_bytes
-        return tuple(PARTS.hash(value[at : at + width], self.multiplier) for at in starts)
+            return b""
+        return PARTS.hashes(value, self.multiplier)
 
     def spelling(self, wrapping: str, text: bytes) -> Spelling:
         """Return what is kept of one spelling."""
-        tier = next(tier for tier in TIERS if len(text) >= tier.length_min)
-        window = _window(text, tier.window_bytes)
-        starts = range(window, window + tier.stride)
+        tier = TIERS[0] if len(text) >= TIERS[0].length_min else TIERS[1]
+        window = _window(text, tier)
+        shown = text[window : window + tier.window_bytes]
         return Spelling(
             wrapping=wrapping,
             length=len(text),
             window=window,
-            grams=tuple(
-                tier.hash(text[at : at + tier.gram_bytes], self.multiplier) for at in starts
-            ),
+            grams=tier.hashes(shown, self.multiplier),
             digest=self.digest(text),
+            is_parted=SEPARATOR in shown,
         )
 
 
@@ -218,8 +232,21 @@ def _is_strong(piece: bytes) -> bool:
     return mixed and entropy(piece) >= PIECE_ENTROPY_MIN
 
 
-def _window(text: bytes, size: int) -> int:
-    """Return where the window with the most different bytes begins, of a few."""
-    last = len(text) - size
-    tried = {0, last // 3, 2 * last // 3, last}
-    return max(sorted(tried), key=lambda at: len(set(text[at : at + size])))
+def _window(text: bytes, tier: Tier) -> int:
+    """Return where the window begins that is least like text.
+
+    One without a separator, if there is. Of a long spelling the one of a few with the most
+    different bytes; of a short one that in which most grams hold what is no letter, so that
+    words do not look like it.
+    """
+    size, last = tier.window_bytes, len(text) - tier.window_bytes
+    if tier is TIERS[0] and SEPARATOR not in text:
+        tried = sorted({0, last // 3, 2 * last // 3, last})
+        return max(tried, key=lambda at: len(set(text[at : at + size])))
+    width = tier.gram_bytes
+    odd = [not text[at : at + width].isalpha() for at in range(len(text) - width + 1)]
+
+    def unlike(at: int) -> tuple[bool, int]:
+        return SEPARATOR not in text[at : at + size], sum(odd[at : at + tier.stride])
+
+    return max(range(last + 1), key=unlike)

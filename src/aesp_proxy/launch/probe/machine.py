@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from aesp_proxy.decide.secrets.compiled import MARKS
 from aesp_proxy.launch.isolation import kernel
 from aesp_proxy.launch.probe.finding import Finding, Group, Level
 
@@ -34,6 +35,7 @@ def machine_findings(*, connections_max: int) -> Iterator[Finding]:
     yield _descriptors(resource.getrlimit(resource.RLIMIT_NOFILE), connections_max)
     yield _clock()
     yield _entropy()
+    yield _search()
     yield _systemd()
 
 
@@ -137,6 +139,13 @@ def _entropy() -> Finding:
             "entropy", Level.WEAKER, "not ready", "making keys waits until it is", "virtio-rng"
         )
     return _machine("entropy", Level.OK, "ready", "keys can be made")
+
+
+def _search() -> Finding:
+    name, remedy = "search for registered values", "install gcc and Python's headers, then again"
+    if MARKS is None:
+        return _machine(name, Level.OK, "numpy", "finds the same, large bodies cost more", remedy)
+    return _machine(name, Level.OK, "compiled", "large bodies cost about a tenth more")
 
 
 def _systemd() -> Finding:

@@ -1,0 +1,85 @@
+"""Compile the inner loop of the search for registered values, where this machine can.
+
+Without a C compiler or the headers of Python the package is built without it, and searches by
+numpy: the same answers, more slowly. The limited API makes one binary serve Python 3.12 and all
+later ones.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+HERE = "src/aesp_proxy/decide/secrets"
+NAME = "_marks.abi3.so"
+FLAGS = [
+    *("-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fstack-protector-strong"),
+    *("-Wall", "-Wextra", "-Wl,-z,relro,-z,now"),
+]
+TRY = """\
+import importlib.machinery, importlib.util, sys
+loader = importlib.machinery.ExtensionFileLoader("_marks", sys.argv[1])
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_marks", loader))
+loader.exec_module(module)
+"""
+
+
+class CompiledMarks(BuildHookInterface):  # type: ignore[misc]
+    """Put the compiled module into the wheel, or beside its source when that is used in place."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile before the files of a wheel are collected."""
+        place = Path(self.root) / HERE
+        is_editable = version == "editable"
+        self._kept = tempfile.TemporaryDirectory()
+        built = (place if is_editable else Path(self._kept.name)) / NAME
+        reason = compiled(place / "_marks.c", built)
+        if reason:
+            self.app.display_warning(f"built without {NAME}: {reason}")
+            return
+        if is_editable:
+            return
+        build_data["pure_python"] = False
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"cp312-abi3-{platform}"
+        build_data["force_include"][str(built)] = f"{HERE.removeprefix('src/')}/{NAME}"
+
+
+def compiled(source: Path, target: Path) -> str:
+    """Compile ``source`` to ``target``; return why that could not be, empty when it could."""
+    target.unlink(missing_ok=True)  # never one of another source
+    headers = sysconfig.get_path("include")
+    if not sys.platform.startswith("linux"):
+        return "only built on Linux"
+    if not (Path(headers) / "Python.h").is_file():
+        return "no headers of Python"
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    made = target.with_name(f".{os.getpid()}{target.name}")
+    try:
+        ran = subprocess.run(
+            [*compiler, *FLAGS, f"-I{headers}", "-o", str(made), str(source)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            return f"{compiler[0]} failed: {(ran.stderr.strip().splitlines() or [''])[-1]}"
+        tried = subprocess.run(
+            [sys.executable, "-I", "-c", TRY, str(made)], capture_output=True, check=False
+        )
+        if tried.returncode:
+            return "what was compiled cannot be loaded"
+        made.replace(target)
+    except OSError:
+        return f"no C compiler ({compiler[0]})"
+    finally:
+        made.unlink(missing_ok=True)
+    return ""

@@ -1,0 +1,114 @@
+"""Find registered grams in bytes by numpy: what ``_marks.c`` does, where nothing was compiled.
+
+Both give the same answers in the same order. A gram is the bytes at a position, little-endian;
+of its product with the secret factor the upper ``KEPT_BITS`` are its hash. A filter is a row of
+words of 64 bits: the upper bits of a hash say which word, three fields of its lower bits which
+bits of that are set. A window is ``width + stride - 1`` bytes: of each one gram is looked at, but
+where that holds the separator, which is all it takes where windows without one were registered.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesp_proxy.decide.secrets.registered import KEPT_BITS
+
+FIELDS: Final = 3
+FIELD_BITS: Final = 6
+PLACE_BITS: Final = 10
+"""How far a gram is from the begin of what it is of, and a number, each in so many bits."""
+_PLACE_MASK: Final = (1 << PLACE_BITS) - 1
+_GRAM_BYTES_MAX: Final = 8
+_SHIFT: Final = np.uint64(64 - KEPT_BITS)
+_BOTH: Final = np.uint64(2 * PLACE_BITS)
+_ONE: Final = np.uint64(1)
+_EACH_BYTE: Final = 0x0101_0101_0101_0101
+_FIELD_MASK: Final = np.uint64((1 << FIELD_BITS) - 1)
+
+Numbers = NDArray[np.uint64]
+Places = NDArray[np.intp]
+Mark = tuple[int, int, int]
+"""(where a gram stands, how far what it is of begins before it, a number: the length of that)"""
+
+
+def marks(
+    before: bytes,
+    data: bytes,
+    width: int,
+    stride: int,
+    factor: int,
+    words: Numbers,
+    known: tuple[Numbers, ...],
+    separator: bytes,
+    /,
+) -> list[Mark]:
+    """Return the grams of ``width`` bytes in ``data`` that are ``known``.
+
+    ``before`` is what stands before it: windows that begin there are looked at too. ``words``
+    are a filter, each of ``known`` is sorted.
+    """
+    window = width + stride - 1
+    begun = min(len(before), window - 1)
+    near = before[len(before) - begun :] + data
+    if len(near) < window:
+        return []
+    padded = near + bytes(_GRAM_BYTES_MAX)
+    count = (len(near) - window) // stride + 1
+    grams: Numbers = np.ndarray((count,), np.uint64, padded, stride - 1, (stride,))
+    at: Places = np.arange(stride - 1, stride * (count + 1) - 1, stride)
+    mask = np.uint64((1 << 8 * width) - 1)
+    if separator:
+        kept = _without(grams, separator[0], mask)
+        grams, at = grams[kept], at[kept]
+    products = (grams & mask) * np.uint64(factor)
+    passed = _passing(words, products)
+    if not len(passed):
+        return []
+    found = sorted(_look_up(at[passed] - begun, products[passed] >> _SHIFT, known))
+    return [(at, packed >> PLACE_BITS & _PLACE_MASK, packed & _PLACE_MASK)
+            for at, _, _, packed in found]  # fmt: skip
+
+
+def _without(grams: Numbers, separator: int, mask: np.uint64) -> Places:
+    """Return which grams hold no separator: exact, but not for where one is."""
+    other = grams ^ np.uint64(_EACH_BYTE * separator)
+    other |= ~mask
+    zeros = other - np.uint64(_EACH_BYTE)
+    np.invert(other, out=other)
+    zeros &= other
+    zeros &= np.uint64(_EACH_BYTE << 7)
+    kept: Places = (zeros == 0).nonzero()[0]
+    return kept
+
+
+def _passing(words: Numbers, products: Numbers) -> Places:
+    hashes = products >> _SHIFT
+    bits: Numbers = _ONE << (hashes & _FIELD_MASK)
+    for field in range(1, FIELDS):
+        bits |= _ONE << ((hashes >> np.uint64(field * FIELD_BITS)) & _FIELD_MASK)
+    hashes >>= np.uint64(KEPT_BITS + 1 - len(words).bit_length())
+    there = words.take(hashes.view(np.int64), None, None, "clip")
+    passed: Places = ((there & bits) == bits).nonzero()[0]
+    return passed
+
+
+def _look_up(
+    at: Places, keys: Numbers, known: tuple[Numbers, ...]
+) -> list[tuple[int, int, int, int]]:
+    """Return (position, number of the array, place in it, what stands there) of each."""
+    found: list[tuple[int, int, int, int]] = []
+    for number, ones in enumerate(known):
+        first = np.searchsorted(ones, keys << _BOTH)
+        there = (first < len(ones)).nonzero()[0]
+        there = there[(ones[first[there]] >> _BOTH) == keys[there]]
+        for position, key, start in zip(
+            at[there].tolist(), keys[there].tolist(), first[there].tolist(), strict=True
+        ):
+            place = start
+            while place < len(ones) and int(ones[place]) >> 2 * PLACE_BITS == key:
+                found.append((position, number, place, int(ones[place])))
+                place += 1
+    return found

@@ -1,0 +1,72 @@
+"""What is compiled reads and writes nothing but what it is given: gcc's sanitizers look on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src/aesp_proxy/decide/secrets/_marks.c"
+SANITIZED = "-std=c11 -g -O1 -fPIC -shared -fsanitize=address,undefined -fno-sanitize-recover=all"
+PLAY = """
+import array, importlib.machinery, importlib.util, random, sys
+loader = importlib.machinery.ExtensionFileLoader("_marks", sys.argv[1])
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_marks", loader))
+loader.exec_module(module)
+chance = random.Random(7)
+found = 0
+for _ in range(5_000):
+    bits = chance.choice((1, 2, 6))
+    each = (0, 2**64 - 1, chance.getrandbits(64))
+    words = array.array("Q", chance.choices(each, k=1 << bits))
+    width, stride = chance.choice(((8, 16), (5, 4), (8, 1), (8, 4), (1, 1), (3, 2)))
+    factor = chance.getrandbits(64) | 1
+    data = bytes(chance.choices(b"ab \\x00\\xff", k=chance.choice((0, 1, 7, 8, 30, 200, 2_000))))
+    before = bytes(chance.choices(b"ab ", k=chance.randrange(40)))
+    grams = [data[at : at + width] for at in range(0, max(0, len(data) - width), 7)][:20]
+    keys = sorted(
+        (int.from_bytes(gram, "little") * factor % 2**64 >> 24 << 20) | chance.randrange(1 << 20)
+        for gram in grams
+    )
+    cut = chance.randint(0, len(keys))
+    known = tuple(array.array("Q", part) for part in (keys[:cut], keys[cut:]))
+    # Copies of the exact size: a byte more that is read is one that the sanitizer knows of.
+    given = bytearray(data)
+    found += len(module.marks(
+        before, given, width, stride, factor, words, known, chance.choice((b"", b" "))
+    ))
+print(found)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("more", ["", "-U__SSE2__"], ids=["sse2", "portable"])
+def test_nothing_is_read_that_was_not_given(tmp_path: Path, more: str):
+    headers = Path(sysconfig.get_path("include"))
+    if shutil.which("gcc") is None or not (headers / "Python.h").is_file():
+        pytest.skip("gcc or the headers of Python are not here")
+    library = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if not Path(library).is_file():
+        pytest.skip("gcc has no sanitizers here")
+    built = tmp_path / "_marks.abi3.so"
+    subprocess.run(
+        ["gcc", *SANITIZED.split(), *more.split(), f"-I{headers}", "-o", built, SOURCE], check=True
+    )
+    played = subprocess.run(
+        [sys.executable, "-c", PLAY, built],
+        check=False,
+        env=os.environ
+        | {"LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert played.returncode == 0, played.stderr[-2_000:]
+    assert int(played.stdout) > 300
