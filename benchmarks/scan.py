@@ -202,12 +202,35 @@ def measure(options: harness.Options) -> Result:
         summary=harness.least_of,
         progress=_say,
     )
+    if options.quick:
+        result.notes.append("registered values are measured where --quick is not asked")
+    else:
+        _measure_registered(result, options, rules, kinds["llm"], order)
+    times = LLM_TIMES_QUICK if options.quick else LLM_TIMES
+    try:
+        result.figures |= measure_trees(options, (kinds["llm"], times), _say)
+    except AbsentError as error:
+        result.notes.append(f"other scanners: {error}")
+    result.run = {"rules": len(rules), "chunk_bytes": CHUNK_BYTES, "seed": options.seed}
+    _judge(result)
+    if not options.quick:
+        registered.judge(result)
+    return result
+
+
+def _measure_registered(
+    result: Result,
+    options: harness.Options,
+    rules: Sequence[Rule],
+    data: bytes,
+    order: random.Random,
+) -> None:
     _say("registered values are hashed")
     result.figures |= harness.rounds_of(
         registered.measures(
             rules,
             compile_locator([rule.expression for rule in rules]),
-            kinds["llm"],
+            data,
             lambda one: one.scan_head(HEAD_TARGET, HEAD_FIELDS),
             lambda one, data, size: _rate(ours(one), data, size),
         ),
@@ -216,15 +239,6 @@ def measure(options: harness.Options) -> Result:
         summary=registered.best_of,
         progress=_say,
     )
-    times = LLM_TIMES_QUICK if options.quick else LLM_TIMES
-    try:
-        result.figures |= measure_trees(options, (kinds["llm"], times), _say)
-    except AbsentError as error:
-        result.notes.append(f"other scanners: {error}")
-    result.run = {"rules": len(rules), "chunk_bytes": CHUNK_BYTES, "seed": options.seed}
-    _judge(result)
-    registered.judge(result)
-    return result
 
 
 def _costs(scanner: SecretScanner, rules: Sequence[Rule], part: int) -> dict[str, harness.Measure]:
