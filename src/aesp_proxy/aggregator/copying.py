@@ -31,7 +31,6 @@ from aesp_proxy.aggregator.log.check import check_log
 from aesp_proxy.aggregator.log.keys import load_log_keys
 from aesp_proxy.aggregator.log.process import LEASE
 from aesp_proxy.aggregator.ports import key_in
-from aesp_proxy.aggregator.store.ledger import LedgerReader
 from aesp_proxy.aggregator.store.tables import (
     TABLES,
     add_batches,
@@ -43,7 +42,13 @@ from aesp_proxy.aggregator.store.tables import (
 )
 from aesp_proxy.aggregator.store_check import check_stores
 from aesp_proxy.aggregator.store_settings import load_store_settings
-from aesp_proxy.aggregator.stores import has_shared_rows, open_leases, open_objects, open_rows
+from aesp_proxy.aggregator.stores import (
+    has_shared_rows,
+    ledger_over,
+    open_leases,
+    open_objects,
+    open_rows,
+)
 from aesp_proxy.errors import ConfigError, RecordError, UnavailableError
 
 if TYPE_CHECKING:
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
 
     from aesp_proxy.aggregator.ports import BatchPlace, ObjectStore
     from aesp_proxy.aggregator.store.database import Database
+    from aesp_proxy.aggregator.store.ledger import LedgerReader
 
     Progress = Callable[[str, int, int], None]
 
@@ -73,7 +79,7 @@ class _Side:
     @property
     def ledger(self) -> LedgerReader:
         """The batches, to be read."""
-        return LedgerReader(self.rows["ledger"], self.objects)
+        return ledger_over(self.rows["ledger"], self.objects)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

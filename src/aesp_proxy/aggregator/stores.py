@@ -109,6 +109,11 @@ def open_rows(data: DataDir, store: str) -> Database:
             return open_exports_rows(data.exports)
 
 
+def ledger_over(rows: Database, objects: ObjectStore) -> LedgerReader:
+    """Read the batches of a ledger whose rows are open already; closed with these."""
+    return LedgerReader(rows, objects)
+
+
 def has_shared_rows(data: DataDir) -> bool:
     """Whether rows are in a database that others may reach too."""
     return bool(database_server(data))
