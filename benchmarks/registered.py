@@ -1,22 +1,36 @@
-"""Registered values in the benchmark of scans: what 0, 1,000 and 10,000 of them cost."""
+"""What 100, 1,000 and 10,000 registered values cost a scan: in the benchmark of scans, and alone.
+
+Alone (``python -m benchmarks.registered``) every 256 KiB of chats go to a scanner drawn anew, all
+of one set of databases; of each of these slices the least time of each scanner counts.
+"""
 
 from __future__ import annotations
 
 import random
 import string
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
+from aesp_proxy.decide.secrets.body import StreamPolicy
+from aesp_proxy.decide.secrets.compiled import MARKS
 from aesp_proxy.decide.secrets.exact import ExactIndex
-from aesp_proxy.decide.secrets.hyperscan import Locator
+from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator
 from aesp_proxy.decide.secrets.registered import Entry, Hasher, entry
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.scanner import SecretScanner
+from aesp_proxy.decide.secrets.views.forms import gates_of_rules
+from aesp_proxy.model.decision import Severity
 from benchmarks import harness
 from benchmarks.harness import Budget, Figures, Measure, Result
+from benchmarks.traffic import Traffic
 
 KEY = b"a key for the benchmark of registered values"
-COUNTS = (0, 1_000, 10_000)
+COUNTS = (0, 100, 1_000, 10_000)
+SLICE_BYTES = 256 * 1024
+SLICES = 16
+ROUNDS = 60
 CHUNK_BYTES = 64 * 1024
 _LETTERS = string.ascii_letters + string.digits
 
@@ -47,6 +61,13 @@ def _index_of(given: Sequence[Entry]) -> ExactIndex:
     return made
 
 
+def _indices() -> dict[str, ExactIndex | None]:
+    every = entries(values(max(COUNTS)))
+    passwords = entries(values(50, passwords=50))
+    made = {str(count): _index_of(every[:count]) if count else None for count in COUNTS}
+    return made | {"1,000 and 50 passwords": _index_of([*passwords, *every[:950]])}
+
+
 def measures(
     rules: Sequence[Rule],
     locator: Locator,
@@ -55,11 +76,7 @@ def measures(
     rate: Callable[[SecretScanner, bytes, int], Figures],
 ) -> dict[str, Measure]:
     """Return the variants: a stream and a head for each number of values, and one more value."""
-    # Hashing takes a millisecond a value: the fewer are the first of the many.
-    every = entries(values(max(COUNTS)))
-    passwords = entries(values(50, passwords=50))
-    indices = {str(count): _index_of(every[:count]) if count else None for count in COUNTS}
-    indices["1,000 and 50 passwords"] = _index_of([*passwords, *every[:950]])
+    indices = _indices()
     made: dict[str, Measure] = {}
     for name, one in indices.items():
         scanner = SecretScanner(rules, KEY, locator, one)
@@ -88,7 +105,7 @@ def best_of(samples: Sequence[Figures]) -> Figures:
 def judge(result: Result) -> None:
     """Add the ratios and budgets."""
     figures = result.figures
-    for name in ("1000", "10000", "1,000 and 50 passwords"):
+    for name in ("100", "1000", "10000", "1,000 and 50 passwords"):
         value = harness.ratio(figures, "mb_s", f"stream, {name} registered", "stream, 0 registered")
         if value is not None:
             result.ratios[f"rate with {name} registered"] = value
@@ -104,8 +121,54 @@ def judge(result: Result) -> None:
     ]
 
 
+def least(scanners: dict[str, SecretScanner], data: bytes) -> dict[str, float]:
+    """Return the seconds that each scanner takes for ``data``, the least of each slice."""
+    slices = [data[at : at + SLICE_BYTES] for at in range(0, len(data), SLICE_BYTES)]
+    took = {name: [float("inf")] * len(slices) for name in scanners}
+    policy = StreamPolicy(threshold=Severity.CRITICAL)
+    with ExitStack() as stack:
+        opened = {
+            name: stack.enter_context(one.stream("body", policy=policy))
+            for name, one in scanners.items()
+        }
+        for turn in range(ROUNDS):
+            for number, some in enumerate(slices):
+                # Each of them once in as many turns, in another order in every slice.
+                order = sorted(opened)
+                random.Random(number + turn // len(order) * len(slices)).shuffle(order)
+                name = order[turn % len(order)]
+                pieces = [some[at : at + CHUNK_BYTES] for at in range(0, len(some), CHUNK_BYTES)]
+                began = time.process_time()
+                for piece in pieces:
+                    opened[name].feed(piece)
+                took[name][number] = min(took[name][number], time.process_time() - began)
+        if any(one.stopped for one in opened.values()):
+            raise harness.BenchError("honest traffic was stopped")
+    return {name: sum(each) for name, each in took.items()}
+
+
+def main() -> int:
+    """Print the ratio of the rates with values registered to that without; 1 if one is missed."""
+    from benchmarks.scan import pack
+
+    rules = pack()
+    locator = compile_locator([rule.expression for rule in rules], gates_of_rules(rules))
+    data = Traffic(20_261_121).chat(SLICES * SLICE_BYTES)[: SLICES * SLICE_BYTES]
+    scanners = {name: SecretScanner(rules, KEY, locator, one) for name, one in _indices().items()}
+    took = least(scanners, data)
+    print(f"the search is {'numpy' if MARKS is None else 'compiled'}; chat JSON, 64 KiB pieces")
+    for name, seconds in took.items():
+        ratio = took["0"] / seconds
+        print(f"{name:>24} registered: {len(data) / seconds / 1e6:6.0f} MB/s, {ratio:.2f} of none")
+    return int(any(took["0"] / took[str(count)] < 0.95 for count in (1_000, 10_000)))
+
+
 def _micros(call: Callable[[], object], count: int) -> Figures:
     began = time.process_time()
     for _ in range(count):
         call()
     return {"us": (time.process_time() - began) / count * 1e6}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

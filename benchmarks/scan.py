@@ -24,6 +24,7 @@ from aesp_proxy.decide.secrets.reference import compile_re2
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, parse_rules
 from aesp_proxy.decide.secrets.scanner import SecretScanner
+from aesp_proxy.decide.secrets.views.forms import gates_of_rules
 from aesp_proxy.model.decision import Severity
 from benchmarks import harness, registered
 from benchmarks.harness import Budget, Figures, Result
@@ -229,7 +230,7 @@ def _measure_registered(
     result.figures |= harness.rounds_of(
         registered.measures(
             rules,
-            compile_locator([rule.expression for rule in rules]),
+            compile_locator([rule.expression for rule in rules], gates_of_rules(rules)),
             data,
             lambda one: one.scan_head(HEAD_TARGET, HEAD_FIELDS),
             lambda one, data, size: _rate(ours(one), data, size),

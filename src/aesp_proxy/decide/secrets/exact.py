@@ -120,6 +120,8 @@ class ExactIndex:
             self._tables[kind].add(each)
 
     def _add_parts(self, entries: list[Entry]) -> None:
+        if not entries or len(self._wholes) >= WHOLES_MAX:
+            return
         known = {(one.name, one.fingerprint) for one in self._wholes}
         fresh = [one for one in entries if (one.name, one.fingerprint) not in known]
         fresh = fresh[: WHOLES_MAX - len(self._wholes)]
