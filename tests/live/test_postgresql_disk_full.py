@@ -97,7 +97,7 @@ def test_while_the_disk_is_full_hosts_are_told_to_come_again_and_go_on_when_ther
     filler = fill(cluster.folder / "disk")
     if (cluster.folder / "wal").exists():  # it may have room ahead, for hundreds of batches
         with contextlib.suppress(psycopg.Error):
-            for _ in range(4):
+            for _ in range(2):
                 cluster.execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 250000))")
     for _ in range(BATCHES_MAX):
         sent.append(chain.take(1))
