@@ -144,8 +144,14 @@ def _entropy() -> Finding:
 def _search() -> Finding:
     name, remedy = "search for registered values", "install gcc and Python's headers, then again"
     if MARKS is None:
-        return _machine(name, Level.OK, "numpy", "finds the same, large bodies cost more", remedy)
-    return _machine(name, Level.OK, "compiled", "large bodies cost about a tenth more")
+        return _machine(
+            name,
+            Level.OK,
+            "numpy",
+            "finds the same, large bodies cost twice as much and more",
+            remedy,
+        )
+    return _machine(name, Level.OK, "compiled", "large bodies cost a tenth to a half more")
 
 
 def _systemd() -> Finding:
