@@ -41,7 +41,7 @@ HOMES = {
     "uvicorn": ("aggregator",),
     "sqlite3": ("aggregator/store",),
     "httpx": ("forward", "aggregator", "cli/aggregator.py", "daemon/vault.py"),
-    "numpy": ("decide/secrets/grams.py",),
+    "numpy": ("decide/secrets/grams.py", "decide/secrets/gram_marks.py"),
     "ctypes": (
         "launch",
         "daemon/spawned.py",
