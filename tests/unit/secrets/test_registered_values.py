@@ -7,6 +7,8 @@ import gc
 import pickle
 import random
 import string
+import subprocess
+import sys
 
 import pytest
 
@@ -197,3 +199,12 @@ def test_no_byte_of_a_registered_value_leaves_a_stream(pack: tuple[Rule, ...]):
             assert body.stopped
         assert data.startswith(out)
         assert len(out) <= 5_000
+
+
+def test_who_registers_nothing_does_not_load_what_is_for_values():
+    # 0.1 s and 20 MB in each process; the service's unit forbids a call that numpy makes.
+    code = (
+        "import sys; from aesp_proxy.decide.secrets.exact import ExactIndex; "
+        "ExactIndex(bytes(32)).add([]); sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

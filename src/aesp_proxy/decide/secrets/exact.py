@@ -107,6 +107,8 @@ class ExactIndex:
             named.digests.add(spelling.digest)
 
     def _mark(self, spellings: Sequence[Spelling]) -> None:
+        if not spellings:
+            return
         from aesp_proxy.decide.secrets.grams import GramTable  # noqa: PLC0415 - numpy: 100 ms
 
         grams: dict[tuple[Tier, bytes], list[tuple[bytes, int, int]]] = {}
