@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import stat
 import time
@@ -251,13 +253,16 @@ class Killed(BaseException):
 CALLS = ["rename", "unlink", "mkdir", "chmod", "fsync", "rmtree"]
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [*CALLS, "_sync_file_system"])
 @pytest.mark.parametrize("after", range(4))
 def test_a_publication_cut_off_anywhere_is_carried_through_by_the_next(
     call, after, tree, stage, monkeypatch
 ):
     fill(stage)
     owner = publishing.shutil if call == "rmtree" else publishing.os
+    if call == "_sync_file_system":
+        owner = publishing
+        monkeypatch.setattr(publishing, "_ONE_BY_ONE_MAX", 0)
     real = getattr(owner, call)
     count = 0
 
@@ -281,6 +286,16 @@ def test_a_publication_cut_off_anywhere_is_carried_through_by_the_next(
         publish(each)
     assert without_link(listed(tree)) == PUBLISHED
     assert [path.name for path in tree.iterdir() if "stage" in path.name] == []
+
+
+def test_what_cannot_be_synced_at_once_is_not_published(tree, stage, monkeypatch):
+    fill(stage)
+    monkeypatch.setattr(publishing, "_ONE_BY_ONE_MAX", 0)
+    monkeypatch.setattr(publishing._LIBC, "syncfs", lambda _: ctypes.set_errno(errno.EIO) or -1)
+    before = listed(tree)
+    with pytest.raises(UnavailableError, match="Input/output error"):
+        publish(stage)
+    assert listed(tree) == before
 
 
 def test_what_the_host_changed_meanwhile_is_a_conflict(tree, stage):

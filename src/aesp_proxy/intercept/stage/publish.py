@@ -1,7 +1,7 @@
 """Publish a stage: all of it or nothing, whatever dies on the way.
 
 1. Everything that can fail for want of space or rights is done beside the trees: each
-   file is copied, whole and synced, into a directory of ours at the root of its tree.
+   file is copied, whole, into a directory of ours at the root of its tree, and all are synced.
 2. The stage is marked as publishing. From here on it is only ever carried through.
 3. Names are taken away, directories made, copies renamed into place. Each step may be
    done twice, so a publication that was cut off is carried through by doing it again.
@@ -14,6 +14,7 @@ followed through a symbolic link.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import stat
@@ -30,6 +31,9 @@ _PREFIX: Final = ".aesp-proxy-stage-"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES: Final = 1 << 20
 _NAMES: Final = "names"
+# More than this are synced with all of their file system: each by itself waits for the disk.
+_ONE_BY_ONE_MAX: Final = 64
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +96,16 @@ def _copy_all(tree: StagedTree, beside: Path) -> None:
     if not files:
         return
     beside.mkdir(mode=0o700)
+    one_by_one = len(files) <= _ONE_BY_ONE_MAX
     for index, change in enumerate(files):
-        _copy(tree.upper / change.name, beside / str(index), is_link=change.is_link)
+        source, target = tree.upper / change.name, beside / str(index)
+        _copy(source, target, is_link=change.is_link, synced=one_by_one)
     names = "".join(f"{change.name}\0" for change in files)
     with (beside / _NAMES).open("xb") as written:
         written.write(os.fsencode(names))
         written.flush()
         os.fsync(written.fileno())
-    _sync(beside)
+    _sync(beside, with_files=not one_by_one)
 
 
 def _check_one_device(tree: StagedTree, changes: Sequence[Change]) -> None:
@@ -116,15 +122,16 @@ def _check_one_device(tree: StagedTree, changes: Sequence[Change]) -> None:
                 )
 
 
-def _copy(source: Path, target: Path, *, is_link: bool) -> None:
+def _copy(source: Path, target: Path, *, is_link: bool, synced: bool) -> None:
     status = source.lstat()
     if is_link:
         target.symlink_to(source.readlink())
     else:
         with source.open("rb") as read, target.open("xb") as written:
             shutil.copyfileobj(read, written, _COPY_BYTES)
-            written.flush()
-            os.fsync(written.fileno())
+            if synced:
+                written.flush()
+                os.fsync(written.fileno())
         target.chmod(stat.S_IMODE(status.st_mode))
     if os.geteuid() == 0:
         os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
@@ -146,11 +153,22 @@ def _carry(stage: Stage, tree: StagedTree) -> None:
             if copy.is_symlink() or copy.exists():
                 with _parent(root, name) as (directory, last):
                     os.rename(copy, last, dst_dir_fd=directory)
-                    os.fsync(directory)
-        os.fsync(root)
+        _sync_names(root, _names(beside))
     finally:
         os.close(root)
     shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sync_names(root: int, names: Sequence[str]) -> None:
+    """Have all renames reach the disk before their stage is removed."""
+    one_of = {name.rpartition("/")[0]: name for name in names}
+    if len(one_of) > _ONE_BY_ONE_MAX:
+        _sync_file_system(root)
+        return
+    for name in one_of.values():
+        with _parent(root, name) as (directory, _):
+            os.fsync(directory)
+    os.fsync(root)
 
 
 def _names(beside: Path) -> list[str]:
@@ -231,9 +249,18 @@ def _beside(stage: Stage, tree: StagedTree) -> Path:
     return tree.path / f"{_PREFIX}{stage.id}"
 
 
-def _sync(directory: Path) -> None:
+def _sync_file_system(descriptor: int) -> None:
+    """Write all that a file system has in memory (syncfs(2)); OSError where that failed."""
+    if _LIBC.syncfs(descriptor) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _sync(directory: Path, *, with_files: bool) -> None:
     descriptor = os.open(directory, _DIRECTORY)
     try:
+        if with_files:
+            _sync_file_system(descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
