@@ -48,8 +48,8 @@ class Head:
         if b"%" in target:
             self._lines.append(percent_decoded(target))
             self._more.append((0, -1))
-        for number in range(len(headers) + 1):
-            if len(self._lines[number]) > _SEGMENT_BYTES_MIN:
+        for number, line in enumerate(self._lines[: len(headers) + 1]):
+            if len(line) > _SEGMENT_BYTES_MIN and b"/" in line:
                 self._add_segments(number)
         self.block = b"\n".join(self._lines)
 
