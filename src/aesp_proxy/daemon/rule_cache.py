@@ -10,6 +10,7 @@ others wait for what it keeps.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import stat
@@ -60,7 +61,18 @@ def compiled(rules: Sequence[Rule], cache_dir: Path | None) -> Locator:
             return known
         locator = _compile(rules, expressions)
         _keep(path, dump(locator, key))
+    _give_back_memory()
     return locator
+
+
+def _give_back_memory() -> None:
+    """Return to the system what compiling took: 90 MiB that a worker would keep for good.
+
+    malloc_trim(3) is glibc's; another C library keeps it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _compile(rules: Sequence[Rule], expressions: tuple[bytes, ...]) -> Locator:

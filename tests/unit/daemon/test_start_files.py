@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -91,3 +93,17 @@ def test_without_a_place_to_keep_them_rules_are_compiled(tmp_path):
     (tmp_path / "file").write_text("not a directory")
     for place in (None, Path(tmp_path / "file" / "cache")):
         assert found(compiled(rules, place), b"CORP-1234 ")
+
+
+def test_who_compiles_keeps_no_more_memory_than_who_reads_what_was_kept(tmp_path):
+    code = (
+        "import pathlib, sys; from aesp_proxy.daemon.policy_files import load_snapshot; "
+        "load_snapshot(None, fingerprint_key=bytes(32), serial=1, "
+        "cache_dir=pathlib.Path(sys.argv[1])); "
+        "print(open('/proc/self/statm').read().split()[1])"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "cache")]
+    compiling, reading = (
+        int(subprocess.run(words, capture_output=True, check=True).stdout) for _ in range(2)
+    )
+    assert compiling < 1.6 * reading  # 2.6 times, before it gave memory back
