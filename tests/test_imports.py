@@ -49,6 +49,8 @@ HOMES = {
         "intercept/notify/kernel.py",
         "intercept/fanotify/handles.py",
         "intercept/fanotify/kernel.py",
+        "intercept/stage/publish.py",  # syncfs
+        "daemon/rule_cache.py",  # malloc_trim
     ),
     "pathspec": ("cli/scan/targets.py",),
     "pyarrow": ("aggregator/extract.py",),

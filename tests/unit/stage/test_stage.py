@@ -291,7 +291,12 @@ def test_a_publication_cut_off_anywhere_is_carried_through_by_the_next(
 def test_what_cannot_be_synced_at_once_is_not_published(tree, stage, monkeypatch):
     fill(stage)
     monkeypatch.setattr(publishing, "_ONE_BY_ONE_MAX", 0)
-    monkeypatch.setattr(publishing._LIBC, "syncfs", lambda _: ctypes.set_errno(errno.EIO) or -1)
+
+    def failing(_: int) -> int:
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    monkeypatch.setattr(publishing._LIBC, "syncfs", failing)
     before = listed(tree)
     with pytest.raises(UnavailableError, match="Input/output error"):
         publish(stage)
