@@ -77,8 +77,8 @@ class PieceQueues:
         while True:
             try:
                 data = self._inbox.recv(_BYTES_MAX)
-            except OSError:
-                return
+            except (BlockingIOError, ConnectionError):
+                return  # nothing there now; what cannot be heard at all refuses the request
             if not data:
                 self.is_over = True
                 return
