@@ -7,6 +7,11 @@ a file with line and column, a field, or an address, and may be empty.
 
 from __future__ import annotations
 
+from types import TracebackType
+from typing import Final
+
+_PLACES_MAX: Final = 12
+
 
 class AespError(Exception):
     """Base of the five families; never raised itself."""
@@ -40,3 +45,28 @@ class RecordError(AespError):
 
 class UnavailableError(AespError):
     """Something is not there now: try later, with a bounded back-off."""
+
+
+def told(error: BaseException) -> str:
+    """Return the types of an exception and its causes, and the places it went through.
+
+    Not the text of any of them: a foreign exception's may quote what was read, sent or
+    asked for.
+    """
+    words = []
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        words.append(f"{type(cause).__name__} at {_places(cause.__traceback__)}")
+        cause = cause.__cause__ or cause.__context__
+    return "; after ".join(words)
+
+
+def _places(trace: TracebackType | None) -> str:
+    places = []
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename.rpartition("/")[2]
+        places.append(f"{file}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return " < ".join(reversed(places[-_PLACES_MAX:])) or "an unknown place"

@@ -161,11 +161,15 @@ def test_no_planted_secret_is_in_anything_that_we_write(tmp_path: Path):
     ran = subprocess.run(
         [str(PROGRAM), "run", "--config", "config.yaml", *run_options(), "--", sys.executable,
          "-c", AGENT],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environ},
+        env={
+            "PATH": os.environ["PATH"], "HOME": str(tmp_path), **environ,
+            "MITMPROXY_SSLKEYLOGFILE": str(tmp_path / "keys"),
+        },
         cwd=tmp_path, capture_output=True, check=False, timeout=WAIT_S,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr.decode()
     assert b"registered 35 secret values" in ran.stderr
+    assert not (tmp_path / "keys").exists()
     state = tmp_path / "state"
     records = [record for _, record in read_state(state)]
     refused = {record.reason for record in records if record.verdict == "deny"}

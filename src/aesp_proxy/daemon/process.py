@@ -3,7 +3,8 @@
 Each is one of our own modules, run by ``spawned`` so that it dies with us, in a
 session of its own so that the terminal's signals pass it by, with what it writes in
 a log in the state directory. ``-I`` keeps the agent's working directory and
-environment from choosing what Python imports. Started in the main thread, see
+environment from choosing what Python imports; of the environment it is given only what
+``environment_of`` names, as the rest holds the agent's secrets. Started in the main thread, see
 ``spawned``. No event loop is needed here, so that both are on their way before the
 supervisor loads its own; the worker of a run, which loads longest, even before it is
 known what it is to listen on (``early``).
@@ -16,7 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,28 @@ FILE_GUARD_MODULE: Final = "aesp_proxy.daemon.file_guard"
 SEALER_MODULE: Final = "aesp_proxy.record.sealer_process"
 _EARLY: Final = "aesp_proxy.daemon.early"
 _SPAWNED: Final = "aesp_proxy.daemon.spawned"
+_VARIABLES: Final = frozenset(
+    {
+        "GLIBC_TUNABLES", "HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME",
+        "OPENSSL_CONF", "OPENSSL_MODULES", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ",
+        "TZDIR", "USER",
+    }
+)  # fmt: skip
+_VARIABLES_BEGIN: Final = ("LC_", "MALLOC_", "XDG_")
+
+
+def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a helper process is given: those that the system's libraries read.
+
+    Not the agent's: its secrets would stand in /proc/PID/environ (proc(5)) for as long as
+    the helper lives, and ``SSLKEYLOGFILE`` would have mitmproxy write the keys of every
+    connection to a file.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _VARIABLES or name.startswith(_VARIABLES_BEGIN)
+    }
 
 
 def module_command(module: str, *, death_signal: int) -> tuple[str, ...]:
@@ -90,6 +113,7 @@ class HelperProcess:
                     stdin=stdin,
                     stdout=output,
                     stderr=output,
+                    env=environment_of(os.environ),
                     pass_fds=self._pass_fds,
                     start_new_session=True,
                 )

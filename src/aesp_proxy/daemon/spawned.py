@@ -16,7 +16,10 @@ import os
 import resource
 import runpy
 import sys
+from types import TracebackType
 from typing import Final
+
+from aesp_proxy.errors import told
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -42,9 +45,15 @@ def leave_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
+def tell_places(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    """Say where an error ended this process, without its text (``sys.excepthook``)."""
+    sys.stderr.write(f"aesp-proxy: a fault of ours ended it: {told(error)}\n")
+
+
 def main() -> None:
     """Tie this process to its parent and become the module that was named."""
     leave_no_core()
+    sys.excepthook = tell_places
     parent_pid, signal_number, module = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     die_with_parent(parent_pid, signal_number)
     sys.argv = sys.argv[3:]

@@ -11,34 +11,13 @@ import logging
 import sys
 import threading
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Final
 
+from aesp_proxy.errors import told
+
 _OURS: Final = "aesp_proxy"
-_PLACES_MAX: Final = 12
 
 log = logging.getLogger(__name__)
-
-
-def told(error: BaseException) -> str:
-    """Return the types of an exception and its causes, and the places it went through."""
-    words = []
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        words.append(f"{type(cause).__name__} at {_places(cause.__traceback__)}")
-        cause = cause.__cause__ or cause.__context__
-    return "; after ".join(words)
-
-
-def _places(trace: TracebackType | None) -> str:
-    places = []
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename.rpartition("/")[2]
-        places.append(f"{file}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return " < ".join(reversed(places[-_PLACES_MAX:])) or "an unknown place"
 
 
 class PlacesOnly(logging.Formatter):

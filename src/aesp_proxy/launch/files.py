@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from aesp_proxy.errors import AespError, ConfigError, UnavailableError
+from aesp_proxy.errors import AespError, ConfigError, UnavailableError, told
 from aesp_proxy.intercept.capture.ruleset import Selection
 from aesp_proxy.intercept.fanotify.guard import Guard, GuardLimits
 from aesp_proxy.intercept.fanotify.handles import places_below
@@ -348,7 +348,7 @@ def _bound_descriptors() -> None:
 
 def _end_without_reading(_: type[BaseException], error: BaseException, __: object) -> None:
     """End where an error was not expected: a traceback would be read from files."""
-    sys.stderr.write(f"aesp-proxy: the guard of files ends: {type(error).__name__}: {error}\n")
+    sys.stderr.write(f"aesp-proxy: the guard of files ends: {told(error)}\n")
     sys.stderr.flush()
     os._exit(_EXIT_RUNTIME)
 

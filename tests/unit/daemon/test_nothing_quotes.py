@@ -14,6 +14,7 @@ from scan_lab import token
 
 from aesp_proxy.daemon import worker_log
 from aesp_proxy.daemon.pack_files import read_packs
+from aesp_proxy.daemon.process import environment_of
 from aesp_proxy.daemon.scrub import scrubbed
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.registered import Hasher, entry
@@ -126,3 +127,26 @@ def test_a_helper_process_leaves_no_core():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "(1, 1)\n"
     assert resource.getrlimit(resource.RLIMIT_CORE) != (1, 1)
+
+
+def test_a_helper_process_that_ends_by_a_fault_of_ours_says_where_and_quotes_nothing(tmp_path):
+    (tmp_path / "faulty.py").write_text(f"int({VALUE!r})\n")
+    code = (
+        "import os, sys; from aesp_proxy.daemon import spawned;"
+        f"sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['', str(os.getppid()), '9', 'faulty'];"
+        "spawned.main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert VALUE not in ran.stderr
+    assert "a fault of ours ended it: ValueError at faulty.py:1" in ran.stderr
+
+
+def test_a_helper_process_is_given_no_variable_that_a_library_does_not_need():
+    given = {
+        "PATH": "/bin", "HOME": "/root", "LC_ALL": "C", "SSL_CERT_FILE": "/roots.pem",
+        "API_TOKEN": VALUE, "HTTPS_PROXY": f"http://u:{VALUE}@proxy.example",
+        "AESP_UPSTREAM_PROXY": f"http://u:{VALUE}@proxy.example", "SSLKEYLOGFILE": "/keys",
+        "MITMPROXY_SSLKEYLOGFILE": "/keys", "PYTHONASYNCIODEBUG": "1", "PYTHONPATH": "/agents",
+    }  # fmt: skip
+    assert sorted(environment_of(given)) == ["HOME", "LC_ALL", "PATH", "SSL_CERT_FILE"]
