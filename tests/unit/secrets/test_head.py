@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import lzma
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aesp_proxy.decide.secrets.head import encoded_offset, percent_decoded
+from aesp_proxy.decide.secrets.head import Head, encoded_offset, lay_out, percent_decoded
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import rule_from_policy
 from aesp_proxy.decide.secrets.scanner import SecretScanner
@@ -116,6 +117,66 @@ def test_percent_decoding_is_done_once_and_leaves_what_is_no_escape(
     target: bytes, decoded: bytes
 ) -> None:
     assert percent_decoded(target) == decoded
+
+
+SEGMENTS = b"/" + b"/".join([b"of-four-and-twenty-letters"] * 9)
+
+
+@pytest.mark.parametrize("before", [b"", b"/api/v1", b"/a//b", SEGMENTS[:-30]], ids=len)
+def test_base64_behind_slashes_is_read_from_its_first_digit(
+    scanner: SecretScanner, secret: bytes, before: bytes
+) -> None:
+    wrapped = base64.b64encode(b"here it is: " + secret)
+    (one,) = scanner.scan_head(before + b"/" + wrapped, PLAIN)
+    assert (one.rule, one.location, one.via) == ("github-pat", "url", "base64")
+    assert one.offset >= len(before)
+    (one,) = scanner.scan_head(b"/", (*PLAIN, (b"x-of", before + b"/" + wrapped)))
+    assert (one.rule, one.location) == ("github-pat", "header:x-of")
+
+
+def test_segments_of_one_line_leave_those_of_another_to_be_read(
+    scanner: SecretScanner, secret: bytes
+) -> None:
+    packed = base64.b64encode(lzma.compress(secret))
+    headers = ((b"referer", SEGMENTS), (b"x-of", b"a/" + packed), (b"cookie", SEGMENTS))
+    (one,) = scanner.scan_head(SEGMENTS, headers)
+    assert (one.rule, one.location) == ("github-pat", "header:x-of")
+    assert one.offset >= len(b"a/")
+
+
+def test_a_line_of_many_segments_is_laid_out_in_bounded_size() -> None:
+    block, lines, origins = lay_out(SEGMENTS * 300, ((b"a", SEGMENTS * 300),))
+    assert len(lines) == len(origins) + 2
+    assert len(origins) <= 20
+    assert len(block) <= 2 * 300 * len(SEGMENTS) + 20 * 4_097
+
+
+HEAD_LINES = st.text("/ab%: =J", max_size=60).map(str.encode)
+
+
+@given(HEAD_LINES, st.lists(st.tuples(HEAD_LINES, HEAD_LINES), max_size=4))
+def test_every_place_of_a_head_leads_back_to_what_stands_there(
+    target: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    block, lines, origins = lay_out(target, headers)
+    assert block == b"\n".join(lines)
+    head = Head(target, headers, lines, origins)
+    at = 0
+    for line, origin in zip(lines, [*[None] * (len(headers) + 1), *origins], strict=True):
+        if origin is None or origin >= 0:
+            begin = at if origin is None else origin
+            assert block[begin : begin + len(line)] == line
+            assert head.place(at) == head.place(begin)
+        at += len(line) + 1
+
+
+@pytest.mark.parametrize("scheme", [b"basic", b"BASIC", b"bAsIc"])
+def test_the_scheme_of_credentials_may_be_spelled_in_any_case(
+    scanner: SecretScanner, secret: bytes, scheme: bytes
+) -> None:
+    value = b" " + scheme + b"  " + base64.b64encode(b"x:" + secret)
+    (one,) = scanner.scan_head(b"/", ((b"AUTHORIZATION", value),))
+    assert (one.rule, one.location) == ("github-pat", "header:authorization")
 
 
 @given(st.binary(max_size=60), st.data())

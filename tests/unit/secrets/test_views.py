@@ -31,6 +31,7 @@ from aesp_proxy.decide.secrets.reference import compile_re2
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 from aesp_proxy.decide.secrets.views import runs
+from aesp_proxy.decide.secrets.views.lens import SHORT_BYTES
 from aesp_proxy.decide.secrets.views.text_forms import (
     IN_EVEN_RUNS,
     IN_MIXED_RUNS,
@@ -41,6 +42,7 @@ from aesp_proxy.decide.secrets.views.text_forms import (
 from aesp_proxy.model.decision import Severity
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=22, max_size=60)
+WIDE = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 RUN_LETTERS = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % RUN_BYTES_MIN)
 TRAITS = {
     "run": (run_traits, (RUN,)),
@@ -152,6 +154,27 @@ def test_what_is_wrapped_is_found_and_says_so(
     found = scanner.scan(BEFORE + wrap(secret) + AFTER, "body")
     assert "github-pat" in {one.rule for one in found}
     assert any(one.via.startswith(via) for one in found if one.rule == "github-pat")
+
+
+@pytest.mark.parametrize("way", sorted(WRAPPED))
+def test_what_a_short_text_shows_does_not_depend_on_what_follows(
+    scanner: SecretScanner, secret: bytes, way: str
+) -> None:
+    # A short text is asked at once whether it opens a view, a longer one piece by piece.
+    wrapped = WRAPPED[way][0](secret)
+    for size in (SHORT_BYTES - 1, SHORT_BYTES, SHORT_BYTES + 1):
+        text = b"\n" + wrapped + b"\n"
+        text = b" " * (size - len(text)) + text
+        assert "github-pat" in {one.rule for one in scanner.scan(text, "body")}, size
+
+
+@pytest.mark.parametrize("letter", ["\u200b", "\uff41"])
+def test_a_letter_above_ascii_in_a_short_text_opens_its_view(
+    scanner: SecretScanner, secret: bytes, letter: str
+) -> None:
+    said = secret.decode()
+    cut = said[:9] + letter + said[9:] if letter == "\u200b" else said.translate(WIDE)
+    assert "github-pat" in {one.rule for one in scanner.scan(cut.encode(), "body")}
 
 
 NAMED = {

@@ -19,6 +19,10 @@ from collections.abc import Sequence
 _BASIC = b"basic"
 _PACKED_STARTS = (b"H4sI", b"KLUv", b"UEsD", b"Qlpo", b"/Td6", b"eJ", b"eN", b"eA", b"eF")
 """How base64 of what is packed begins."""
+_PACKED_TWO = frozenset(start[:2].partition(b"/")[0] for start in _PACKED_STARTS)
+"""How a segment begins in which it may begin; an empty one stands before what has a slash."""
+_NEWLINE, _PERCENT = b"\n%"
+"""As numbers: bytes that are asked for bytes first ask whether these are a number, at length."""
 _SEGMENT_BYTES_MIN = 24
 _SEGMENTS_BYTES_MAX = 4_096
 _SEGMENTS_MAX = 8
@@ -31,27 +35,21 @@ _HEX = {
 
 
 class Head:
-    """One request head; ``block`` is what to scan."""
+    """Where in a head what was found in its block stands; ``origins`` are of the further lines."""
 
-    __slots__ = ("_headers", "_lines", "_more", "_target", "block")
+    __slots__ = ("_headers", "_lines", "_origins", "_target")
 
-    def __init__(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(
+        self,
+        target: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        lines: list[bytes],
+        origins: list[int],
+    ) -> None:
         self._target = target
         self._headers = headers
-        self._lines = [target, *map(b": ".join, headers)]
-        # Of each further line: the number of the one it was taken from, and where in it it
-        # begins; negative where it was decoded.
-        self._more: list[tuple[int, int]] = []
-        for number, (name, value) in enumerate(headers, 1):
-            if len(name) >= 13 and name.lower() in _AUTHORIZATIONS:
-                self._add_basic(number, value)
-        if b"%" in target:
-            self._lines.append(percent_decoded(target))
-            self._more.append((0, -1))
-        for number, line in enumerate(self._lines[: len(headers) + 1]):
-            if len(line) > _SEGMENT_BYTES_MIN and b"/" in line:
-                self._add_segments(number)
-        self.block = b"\n".join(self._lines)
+        self._lines = lines
+        self._origins = origins
 
     def place(self, offset: int) -> tuple[str, int]:
         """Return location and offset in it for an offset of the block."""
@@ -61,45 +59,78 @@ class Head:
             offset -= len(line) + 1
         return "url", 0
 
-    def _add_basic(self, number: int, value: bytes) -> None:
-        scheme, _, encoded = value.strip().partition(b" ")
-        if scheme.lower() != _BASIC:
-            return
-        decoded = basic_decoded(encoded.strip())
-        if decoded:
-            self._more.append((number, -1))
-            self._lines.append(decoded)
-
-    def _add_segments(self, number: int) -> None:
-        """Take from a line what begins with a long segment: there an encoding may begin.
-
-        A slash is a digit of base64, so without this it would be read from the first one on.
-        """
-        line, count = self._lines[number], 0
-        at = line.find(b"/") + 1
-        while at and count < _SEGMENTS_MAX:
-            end = line.find(b"/", at)
-            is_long = (len(line) if end < 0 else end) - at >= _SEGMENT_BYTES_MIN
-            parts = [line[at:end]] if is_long and end >= 0 else []
-            if is_long or line.startswith(_PACKED_STARTS, at):
-                parts.append(line[at : at + _SEGMENTS_BYTES_MAX])
-            self._lines += parts
-            self._more += [(number, at)] * len(parts)
-            count += len(parts)
-            at = end + 1
-
     def _place(self, number: int, offset: int) -> tuple[str, int]:
         count = len(self._headers)
         if number > count:
-            number, begin = self._more[number - count - 1]
-            if begin < 0:
-                offset = 0 if number else encoded_offset(self._target, offset)
-                return ("url" if number == 0 else _header(self._headers[number - 1][0])), offset
-            offset += begin
-        if number == 0:
-            return "url", offset
-        name = self._headers[number - 1][0]
-        return _header(name), max(0, offset - len(name) - 2)
+            origin = self._origins[number - count - 1]
+            if origin >= 0:
+                return self.place(origin + offset)
+            number = -1 - origin
+            offset = 0 if number else encoded_offset(self._target, offset)
+        elif number:
+            offset = max(0, offset - len(self._headers[number - 1][0]) - 2)
+        return ("url" if number == 0 else _header(self._headers[number - 1][0])), offset
+
+
+def lay_out(
+    target: bytes, headers: Sequence[tuple[bytes, bytes]]
+) -> tuple[bytes, list[bytes], list[int]]:
+    """Return the block of a head, its lines, and what those beyond target and fields come from.
+
+    That is where in the block it begins, or below zero the number of the line that one is
+    decoded from, less one. Every request pays for what is done here.
+    """
+    lines = [target, *map(b": ".join, headers)]
+    origins: list[int] = []
+    block = b"\n".join(lines)
+    if block.lower().find(_BASIC) >= 0:
+        _add_credentials(headers, lines, origins)
+    if _PERCENT in target:
+        lines.append(percent_decoded(target))
+        origins.append(-1)
+    parts = iter(block.split(b"/"))
+    at = len(next(parts)) + 1
+    for part in parts:
+        if part[:2] in _PACKED_TWO or (
+            len(part) >= _SEGMENT_BYTES_MIN and _NEWLINE not in part[:_SEGMENT_BYTES_MIN]
+        ):
+            _add_segment(block, at, lines, origins)
+        at += len(part) + 1
+    return (b"\n".join(lines) if origins else block), lines, origins
+
+
+def _add_credentials(
+    headers: Sequence[tuple[bytes, bytes]], lines: list[bytes], origins: list[int]
+) -> None:
+    """Add the credentials of ``Basic``, decoded."""
+    for number, (name, value) in enumerate(headers, 1):
+        if name.lower() not in _AUTHORIZATIONS:
+            continue
+        scheme, _, encoded = value.strip().partition(b" ")
+        decoded = basic_decoded(encoded.strip()) if scheme.lower() == _BASIC else b""
+        if decoded:
+            lines.append(decoded)
+            origins.append(-1 - number)
+
+
+def _add_segment(block: bytes, at: int, lines: list[bytes], origins: list[int]) -> None:
+    """Add the segment that begins there, and its line from there on: an encoding may begin so.
+
+    A slash is a digit of base64, so without this it would be read from the first one on.
+    """
+    end = block.find(b"\n", at)
+    end = len(block) if end < 0 else end
+    slash = block.find(b"/", at, end)
+    is_long = (end if slash < 0 else slash) - at >= _SEGMENT_BYTES_MIN
+    if not is_long and not block.startswith(_PACKED_STARTS, at):
+        return
+    if len(origins) >= _SEGMENTS_MAX and origins[-_SEGMENTS_MAX] > block.rfind(b"\n", 0, at):
+        return
+    if is_long and slash >= 0:
+        lines.append(block[at:slash])
+        origins.append(at)
+    lines.append(block[at : min(end, at + _SEGMENTS_BYTES_MAX)])
+    origins.append(at)
 
 
 def percent_decoded(target: bytes) -> bytes:

@@ -20,7 +20,7 @@ from aesp_proxy.decide.secrets.anchors import literals_of
 from aesp_proxy.decide.secrets.body import BodyScan, StreamPolicy, open_body
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.findings import Findings
-from aesp_proxy.decide.secrets.head import Head
+from aesp_proxy.decide.secrets.head import Head, lay_out
 from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator
 from aesp_proxy.decide.secrets.hyperscan_gates import compile_gates
 from aesp_proxy.decide.secrets.occurrence import Occurrence, occurrence
@@ -131,10 +131,11 @@ class SecretScanner:
         the value of ``Authorization: Basic`` is scanned decoded too. Locations are
         ``url`` and ``header:NAME``, offsets count within the target or the value.
         """
-        head = Head(target, headers)
-        seen = self._sight.block(head.block)
+        block, lines, origins = lay_out(target, headers)
+        seen = self._sight.block(block)
         if seen.is_clean:
             return ()
+        head = Head(target, headers, lines, origins)
         found = Findings(self._key, "url", FINDINGS_MAX)
         for candidate in seen.candidates:
             found.add_at(candidate, *head.place(candidate.start))

@@ -219,8 +219,11 @@ class Sight:
         """Return what is seen in a block of its own, in clear and through views."""
         found, cut = self.plain(data)
         account = Account()
-        account.know(found)
+        if found:
+            account.know(found)
         through = outside(self._lens.block(data, found, account), found)
+        if not (found or through or cut or account.cut or account.problem):
+            return _NOTHING
         return Seen(candidates=[*found, *through], cut=cut or account.cut, problem=account.problem)
 
     def plain(self, data: bytes) -> tuple[Sequence[Candidate], bool]:
@@ -245,3 +248,6 @@ class Seen:
     def is_clean(self) -> bool:
         """Whether there is nothing to tell."""
         return not self.candidates and not self.cut and not self.problem
+
+
+_NOTHING = Seen()

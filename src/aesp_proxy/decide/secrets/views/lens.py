@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from aesp_proxy.decide.secrets.hyperscan_gates import GateLocator
+from aesp_proxy.decide.secrets.hyperscan_gates import GateLocator, run_traits
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.views.account import Account
 from aesp_proxy.decide.secrets.views.packed import ChildWatch
@@ -23,10 +23,13 @@ from aesp_proxy.decide.secrets.views.place import (
     outside,
     outward,
 )
-from aesp_proxy.decide.secrets.views.stream import LensStream
+from aesp_proxy.decide.secrets.views.stream import PAD, LensStream
 from aesp_proxy.decide.secrets.views.table import View
 
 Match = Callable[[bytes], tuple[Sequence[Candidate], bool]]
+SHORT_BYTES = 4_096
+"""Up to so many bytes a text is asked at once whether it opens any view: few do."""
+
 OpenWatch = Callable[[Account, tuple[str, ...]], ChildWatch]
 
 
@@ -52,9 +55,18 @@ class Lens:
         chain: tuple[str, ...] = (),
     ) -> list[Candidate]:
         """Return what is found through views of ``text``, in which ``clear`` stands in clear."""
+        if len(text) <= SHORT_BYTES and self._opens_none(text):
+            return []
         stream = self.open(account, chain)
         stream.know(clear)
         return stream.see(text) + stream.finish()
+
+    def _opens_none(self, text: bytes) -> bool:
+        """Tell whether a text that is all there opens no view: it has no gate and no run.
+
+        What it is has to be asked of a stream otherwise, bytes above 0x7f too.
+        """
+        return text.isascii() and run_traits().first(text) < 0 and not self.gates.find(text + PAD)
 
     def look(
         self,

@@ -37,7 +37,8 @@ from aesp_proxy.decide.secrets.views.table import BACK_BYTES, VIEWS, View
 
 SLICE_BYTES = 65_536
 PACKED_MAX = 16
-_PAD = b"\n\n"
+PAD = b"\n\n"
+"""Stands behind each text that gates are looked for in."""
 _MENDING = frozenset(("joined", "fields", "spaced", "lines", "marked-up", "message"))
 _ONCE = _MENDING | {"reversed", "rot13", "utf-16", "look-alikes"}
 """Views that a chain holds once: again, they show what was there before or nothing new."""
@@ -148,7 +149,7 @@ class LensStream:
             self._account.earn(len(data))
         total = self._base + len(self._buffer)
         near = self._buffer[-OVERLAP_BYTES:]
-        text = near + data + _PAD
+        text = near + data + PAD
         begun = self._open(self._lens.gates, text, total, len(near))
         if not text.isascii():
             self._open(wide_gates(), text, total, len(near))
@@ -196,7 +197,7 @@ class LensStream:
         if self._account.cut:
             return []
         begun = []
-        high = len(text) - len(_PAD)
+        high = len(text) - len(PAD)
         for end, gate in openings:
             name = gates.views[gate]
             if not low < end <= high or name in self._barred:
