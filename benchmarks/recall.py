@@ -59,11 +59,15 @@ def sent(scanner: SecretScanner, taken: Sequence[Sample]) -> Iterator[Sent]:
     """Send every sample in every way."""
     for sample in taken:
         for wrapping in WRAPPINGS:
-            found = _is_found(scanner, sample.body(wrapping), wrapping.encoding, BODY_BYTES)
-            yield Sent(sample=sample, way=wrapping.name, found=found)
+            yield Sent(sample=sample, way=wrapping.name, found=is_found(scanner, sample, wrapping))
         plain = sample.body(PLAIN)
         yield Sent(sample=sample, way=SMALL, found=_is_found(scanner, plain, "", SMALL_BYTES))
         yield Sent(sample=sample, way=MESSAGES, found=_is_found_in_messages(scanner, plain))
+
+
+def is_found(scanner: SecretScanner, sample: Sample, wrapping: Wrapping) -> bool:
+    """Tell whether anything is found in a sample in a wrapping."""
+    return _is_found(scanner, sample.body(wrapping), wrapping.encoding, BODY_BYTES)
 
 
 def _is_found(scanner: SecretScanner, body: bytes, encoding: str, chunk_bytes: int) -> bool:

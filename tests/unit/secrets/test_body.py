@@ -48,7 +48,8 @@ def test_no_byte_of_a_secret_leaves_whatever_the_chunks(
     text = before + secret + b" " + FILLER * data.draw(st.integers(0, 60))
     chunks = _cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
     released, findings, _ = _run(scanner, chunks)
-    assert rule.id in {finding.rule for finding in findings}
+    # One kind may begin as another does (gitlab-routable-token as gitlab-pat): the first ends it.
+    assert max(finding.severity for finding in findings) is Severity.CRITICAL
     assert text.startswith(released)
     first = min(finding.offset for finding in findings)
     assert len(released) <= first

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import codecs
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.packed import MAGICS
 
-FORMS_EDITION = 13
+FORMS_EDITION = 14
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -27,6 +28,7 @@ _DIGITS_MAX = 8
 _RARE_CHARS_MIN = 4
 """A turned or shifted literal shorter than this also demands a token's length beside it."""
 _TOKEN = b"[A-Za-z0-9_\\-]{20}"
+_TOKEN_BEGUN = b"[A-Za-z0-9_\\-]{12}"
 _SPACED_CHARS = 3
 _HEX_CHARS = 4
 _WIDE_CHARS = 5
@@ -173,6 +175,21 @@ def _quoted_printable(text: bytes) -> Iterator[bytes]:
     yield b"(?i)" + quoted(b"".join(b"=%02x" % byte for byte in text[:_HEX_CHARS]))
 
 
+def _percent(text: bytes) -> Iterator[bytes]:
+    """Return the form in a URL of what holds marks that are escaped there (RFC 3986 section 2).
+
+    Behind an escaped colon or equals sign there is a gate for whatever follows.
+    """
+    escaped = urllib.parse.quote_from_bytes(text, safe="").encode()
+    if escaped != text and text.translate(None, b":=") == text:
+        yield b"(?i)" + quoted(escaped)
+
+
+def _plus_for_blank(text: bytes) -> Iterator[bytes]:
+    if b" " in text:
+        yield quoted(text.replace(b" ", b"+"))
+
+
 def _base85(alphabet: str) -> Callable[[bytes], Iterator[bytes]]:
     def forms(text: bytes) -> Iterator[bytes]:
         for start in range(4):
@@ -226,9 +243,9 @@ def _beside(literal: Literal) -> Iterator[tuple[str, bytes]]:
     if is_rare(literal.text):
         yield BROKEN, text
         return
-    rest = b"" if len(literal.text) >= _RARE_CHARS_MIN else _TOKEN
+    rest, few = (b"", b"") if len(literal.text) >= _RARE_CHARS_MIN else (_TOKEN, _TOKEN_BEGUN)
     yield "form", rb"\+" + text + rest
-    yield "message", rb"[\x0a\x12\x1a][0-9A-Za-z]" + text + rest
+    yield "message", rb"[\x0a\x12\x1a][0-9A-Za-z]" + text + few
 
 
 def is_rare(text: bytes) -> bool:
@@ -260,6 +277,7 @@ _UNSEEN_ESCAPED = (
     rb"|[fF]{2}[0-5][0-9a-fA-F]"
 )
 _ALNUM = rb"(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|2[dD])"
+_BEHIND_EQUALS = rb"%3[aAdD](?:%2[0127]|%5[cC]|\+){0,4}[A-Za-z0-9_.\-]{12}"
 _ALWAYS: tuple[tuple[str, bytes], ...] = (
     ("escapes", rb"\\[uU](?:0000)?00" + _ALNUM),
     ("escapes", rb"\\u\{0{0,4}" + _ALNUM),
@@ -267,13 +285,15 @@ _ALWAYS: tuple[tuple[str, bytes], ...] = (
     ("escapes", rb"\\(?:06[0-7]|07[01]|1[0-7][0-7])"),
     ("percent", rb"%(?:25|" + _ALNUM + rb")"),
     ("percent", b"%3[aA]%2[fF]%2[fF]"),
+    ("percent", rb"[A-Za-z0-9]{12}%(?:2[1bBfF]|3[dD])"),
+    ("percent", _BEHIND_EQUALS),
     (
         "entities",
         rb"&#(?:[xX]0{0,4}" + _ALNUM + rb"|0{0,4}(?:4[5-9]|5[0-7]|6[5-9]|[7-9][0-9]|1[0-2][0-9]))",
     ),
     ("entities", rb"&(?:quot|apos|#34|#39|#[xX]2[27]);[A-Za-z0-9_+/=.\-]{12}"),
-    ("form", rb"%3[aAdD](?:%2[0127]|%5[cC]|\+){0,4}[A-Za-z0-9_.\-]{12}"),
-    ("quoted-printable", rb"[A-Za-z0-9_\-]=\r?\n[A-Za-z0-9_\-]"),
+    ("form", _BEHIND_EQUALS),
+    ("quoted-printable", rb"[A-Za-z0-9_.\-]=\r?\n[A-Za-z0-9_.\-]"),
     ("quoted-printable", rb"=3D[\"']?[A-Za-z0-9_\-]{12}"),
     ("escapes", rb"[A-Za-z0-9_]\\u(?:" + _UNSEEN_ESCAPED + b")"),
     ("escapes", rb"[^\\][A-Za-z0-9_]\\u0(?:4[0-5]|3[89a-cA-C])[0-9a-fA-F]"),
@@ -311,6 +331,8 @@ _FORMS: _Forms = (
     ("utf-16", _wide),
 )
 _FORMS_OF_TOKENS: _Forms = (
+    ("percent", _percent),
+    ("form", _plus_for_blank),
     ("base64", _base64_wide),
     ("hex", _hex_spaced),
     ("ascii85", _base85(_ASCII85)),

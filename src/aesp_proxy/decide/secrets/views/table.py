@@ -80,11 +80,15 @@ _AFTER = {
 _PIECE_BYTES_MIN = 8
 """So much of a token must stand before the end of a line that it may go on in the next."""
 _AFTER_PIECE = {b"\\": ("lines",), b"\n": ("lines",), b"\r": ("lines",)}
+_TAGS = (b"\x0a", b"\x12", b"\x1a")
+"""The first fields of a protobuf message (the fourth looks like a quote), behind which a length
+stands that may be a letter."""
 _BEFORE = (
     (b"+", "form", compile_re2(rb"[+][^+]{3,8}\z")),
     (b"\\", "escapes", compile_re2(rb"\\(?:[a-z]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}).{3,8}\z")),
     (b"%", "percent", compile_re2(rb"%[0-9a-fA-F]{2}.{3,8}\z")),
     (b"=", "quoted-printable", compile_re2(rb"=(?:[0-9A-F]{2}|\r?\n).{3,8}\z")),
+    *((tag, "message", compile_re2(b"[" + tag + rb"][0-9A-Za-z_].{3,8}\z")) for tag in _TAGS),
 )
 
 
