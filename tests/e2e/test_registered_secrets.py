@@ -150,7 +150,7 @@ def test_values_of_the_environment_and_of_credential_files_do_not_leave_in_any_w
     values = place.values
     ran = place.run(
         sys.executable, "-c", AGENT,
-        options=("--secrets-from", "app.env"),
+        options=("--secrets-from", "file:app.env"),
         DEPLOY_TOKEN=values["DEPLOY_TOKEN"],
         DATABASE_URL=f"postgres://me:{values['DB_PASSWORD']}@db.example/app",
         DEBUG_TOKEN="true",

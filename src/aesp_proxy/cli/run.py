@@ -79,10 +79,11 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--secrets-from",
-    type=_PATH,
+    type=str,
     multiple=True,
-    metavar="FILE",
-    help="File whose values may not leave: .env, credentials, keys.",
+    metavar="SOURCE",
+    help="What may not leave: a file (.env, credentials, keys), dir:PATH, vault:MOUNT/PATH, "
+    "exec:COMMAND.",
 )
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -99,7 +100,7 @@ def run(  # noqa: PLR0913 - an argument an option
     stage: bool,
     publish: bool,
     more: tuple[str, ...],
-    secrets_from: tuple[Path, ...],
+    secrets_from: tuple[str, ...],
     quiet: bool,
     command: tuple[str, ...],
 ) -> int:
@@ -119,8 +120,16 @@ def run(  # noqa: PLR0913 - an argument an option
             raise click.UsageError(f"--stage is --files stage, and not --files {files}")
         flags["files.backend"] = "stage"
     settings = settings_of(flags, config, agent_type=Path(command[0]).name)
-    sources = tuple(f"file:{path.absolute()}" for path in secrets_from)
-    return _run(settings, command, _Asked(config, sources, publish, quiet))
+    return _run(settings, command, _Asked(config, _sources(secrets_from), publish, quiet))
+
+
+def _sources(given: Sequence[str]) -> tuple[str, ...]:
+    """Return what ``--secrets-from`` names; the reader of sources is loaded where it is given."""
+    if not given:
+        return ()
+    from aesp_proxy.daemon.secret_sources import source_of
+
+    return tuple(source_of(each, "--secrets-from") for each in given)
 
 
 class _Asked(NamedTuple):

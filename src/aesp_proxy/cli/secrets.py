@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _PATH: Final = click.Path(path_type=Path)
 _STDIN_BYTES_MAX: Final = 1 << 20
-_SOURCE_KINDS: Final = ("file:", "dir:", "vault:", "exec:", "env:")
 
 
 @click.group()
@@ -157,7 +156,7 @@ def _from_stdin(name: str) -> list[Value]:
 
 
 def _from_sources(sources: tuple[str, ...], settings: Settings) -> list[Value]:
-    from aesp_proxy.daemon.secret_sources import Value, from_source
+    from aesp_proxy.daemon.secret_sources import Value, from_source, source_of
 
     home = Path(os.environ["HOME"]) if os.environ.get("HOME") else None
     found: list[Value] = []
@@ -169,7 +168,5 @@ def _from_sources(sources: tuple[str, ...], settings: Settings) -> list[Value]:
             value = os.environ[variable].encode("utf-8", "surrogateescape")
             found.append(Value(name=variable, source="environment", value=value))
             continue
-        known = source == "credentials" or source.startswith(_SOURCE_KINDS)
-        named = source if known else f"file:{Path(source).absolute()}"
-        found += from_source(named, settings.secrets, home)
+        found += from_source(source_of(source, "SOURCE"), settings.secrets, home)
     return found

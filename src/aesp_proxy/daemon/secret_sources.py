@@ -38,6 +38,10 @@ WELL_KNOWN: Final = (
     ".config/gcloud/application_default_credentials.json",
 )  # fmt: skip
 SSH: Final = ".ssh"
+_CREDENTIALS: Final = "credentials"
+_WITH_PATH: Final = ("file", "dir")
+_KINDS: Final = (*_WITH_PATH, "vault", "exec")
+_SPELLINGS: Final = "credentials, file:PATH, dir:PATH, vault:MOUNT/PATH or exec:COMMAND"
 
 
 Broken = dict[str, str]
@@ -74,6 +78,31 @@ def collect(
     return tuple(found)
 
 
+def source_of(given: str, where: str) -> str:
+    """Return the source that an argument names: as the settings spell it, or a file by its path.
+
+    Paths are made absolute. ConfigError, at ``where``, for what is neither or could be both:
+    nothing that was meant may be looked for less.
+    """
+    kind, colon, rest = given.partition(":")
+    if given == _CREDENTIALS:
+        if Path(given).exists():
+            raise ConfigError(
+                f"{given!a} is a file here, and the well-known files of the home", where=where,
+                remedy=f"./{given} is the file; the others are in secrets.sources by default",
+            )  # fmt: skip
+        return given
+    if colon and kind in _KINDS and rest:
+        return f"{kind}:{Path(rest).absolute()}" if kind in _WITH_PATH else given
+    is_file = bool(given) and kind not in _KINDS and (not kind.isalnum() or Path(given).exists())
+    if not given or (colon and not is_file):
+        raise ConfigError(
+            f"{_told(given)!a} is no source of secrets, nor a file", where=where,
+            remedy=f"a file, {_SPELLINGS}; a file whose name begins like these: ./file:NAME",
+        )  # fmt: skip
+    return f"file:{Path(given).absolute()}"
+
+
 def from_environment(environ: Mapping[str, str], settings: Secrets) -> Iterator[Value]:
     """Yield the variables whose names look like secrets; of a URL, its password."""
     for name, text in environ.items():
@@ -101,7 +130,7 @@ def from_source(
     """
     kind, _, rest = source.partition(":")
     match kind:
-        case "credentials" if not rest:
+        case "credentials" if source == _CREDENTIALS:
             return list(_well_known(home, {} if broken is None else broken))
         case "file" if rest:
             return _file(Path(rest), settings)
@@ -114,7 +143,7 @@ def from_source(
         case _:
             raise ConfigError(
                 f"{_told(source)!a} is no source of secrets", where="secrets.sources",
-                remedy="credentials, file:PATH, dir:PATH, vault:MOUNT/PATH or exec:COMMAND",
+                remedy=_SPELLINGS,
             )  # fmt: skip
 
 

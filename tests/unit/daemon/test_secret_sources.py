@@ -24,7 +24,7 @@ from aesp_proxy.daemon.secret_registry import (
     registry_of,
     told,
 )
-from aesp_proxy.daemon.secret_sources import FILE_BYTES_MAX, Value, collect, from_source
+from aesp_proxy.daemon.secret_sources import FILE_BYTES_MAX, Value, collect, from_source, source_of
 from aesp_proxy.daemon.secret_watch import SourceWatch
 from aesp_proxy.errors import ConfigError, InputError
 
@@ -228,6 +228,51 @@ def test_a_mounted_directory_is_a_value_a_file(tmp_path: Path):
 def test_a_source_that_cannot_be_read_is_refused(source: str):
     with pytest.raises(ConfigError):
         from_source(source, Secrets(), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ("app.env", "file:{here}/app.env"),
+        ("/etc/app.env", "file:/etc/app.env"),
+        ("file:app.env", "file:{here}/app.env"),
+        ("dir:/run/secrets", "dir:/run/secrets"),
+        ("dir:secrets", "dir:{here}/secrets"),
+        ("./file:app.env", "file:{here}/file:app.env"),
+        ("./credentials", "file:{here}/credentials"),
+        ("a/dir:b", "file:{here}/a/dir:b"),
+        ("with:colon", "file:{here}/with:colon"),
+        ("vault:kv/app", "vault:kv/app"),
+        ("exec:pass show a:b", "exec:pass show a:b"),
+        ("credentials", "credentials"),
+    ],
+)
+def test_an_argument_names_a_source_as_the_settings_do_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, source: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "with:colon").touch()
+    assert source_of(given, "here") == source.format(here=tmp_path)
+
+
+@pytest.mark.parametrize("given", ["", "file:", "dir:", "vault:", "exec:", "valut:kv/app", "env:A"])
+def test_an_argument_that_names_nothing_is_refused_with_what_could_stand_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file:").touch()
+    with pytest.raises(ConfigError, match=r"no source of secrets.*vault:MOUNT/PATH") as refused:
+        source_of(given, "--secrets-from")
+    assert refused.value.where == "--secrets-from"
+
+
+def test_a_file_that_is_named_like_the_well_known_ones_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "credentials").touch()
+    with pytest.raises(ConfigError, match=r"\./credentials is the file"):
+        source_of("credentials", "--secrets-from")
 
 
 def test_a_command_gives_lines_or_json_and_is_told_without_its_arguments(tmp_path: Path):
