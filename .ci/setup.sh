@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 stamp=.venv/.setup-done
 marks=src/aesp_proxy/decide/secrets/_marks.c
+runs=src/aesp_proxy/decide/secrets/_runs.c
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
@@ -94,7 +95,8 @@ if [ "${1:-}" = --bench ]; then
 fi
 
 if [ "${1:-}" != --find ] && [ -f "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! uv.lock -nt "$stamp" ] &&
-    [ ! "$marks" -nt "$stamp" ] && [ ! hatch_build.py -nt "$stamp" ] &&
+    [ ! "$marks" -nt "$stamp" ] && [ ! "$runs" -nt "$stamp" ] &&
+    [ ! hatch_build.py -nt "$stamp" ] &&
     .venv/bin/python -I -c "import aesp_proxy$also" >/dev/null 2>&1; then
     exit 0
 fi
@@ -123,7 +125,7 @@ errors=$(install 2>&1) ||
     exit 4
 }
 .venv/bin/python -I -c 'import aesp_proxy, pytest'
-.venv/bin/python -I -c 'import aesp_proxy.decide.secrets._marks' 2>/dev/null ||
-    say "no C compiler or no headers of Python: registered values are searched for by numpy, more slowly"
+.venv/bin/python -I -c 'from aesp_proxy.decide.secrets import _marks, _runs' 2>/dev/null ||
+    say "no C compiler or no headers of Python: secrets are searched for by numpy and Hyperscan, more slowly"
 : >"$stamp"
 say "ready: .venv/bin/aesp-proxy"

@@ -31,6 +31,9 @@ from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Finding, Severity, Verdict
 
+PIECE_BYTES = 1 << 16
+"""So much of a chunk is looked at at once: all that look at it find it in a core's cache."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPolicy:
@@ -217,20 +220,19 @@ class _PlainScan(WatchedScan):
     def feed(self, chunk: bytes) -> Release:
         if self.stopped:
             return _NOTHING
-        if len(chunk) > SLICE_BYTES_MAX:
-            return _in_slices(self, chunk)
         fresh: tuple[Finding, ...] = ()
-        found = self._watch.see(chunk)
-        if found or self._watch.cut or self._watch.problem or self._findings.is_fresh:
-            fresh = self._judge(found, cut=self._watch.cut)
-            if self._halted():
-                self._held = b""
-                return Release(findings=fresh, unscannable=self.unscannable)
+        for offset in range(0, len(chunk), PIECE_BYTES):
+            found = self._watch.see(chunk[offset : offset + PIECE_BYTES])
+            if found or self._watch.cut or self._watch.problem or self._findings.is_fresh:
+                fresh += self._judge(found, cut=self._watch.cut)
+                if self._halted():
+                    self._held = b""
+                    return Release(findings=fresh, unscannable=self.unscannable)
         self._total += len(chunk)
         keep = max(self._window_bytes, self._total - self._watch.hold_from)
         cut = len(chunk) - keep
         if cut >= 0:
-            data = self._held + chunk[:cut]
+            data = b"".join((self._held, memoryview(chunk)[:cut]))
             self._held = chunk[cut:]
         else:
             held = self._held + chunk
@@ -310,14 +312,3 @@ class _ClosedScan:
         trace: TracebackType | None,
     ) -> None:
         return
-
-
-def _in_slices(scan: _PlainScan, chunk: bytes) -> Release:
-    """Feed a chunk that is longer than the engine is given at once."""
-    data: list[bytes] = []
-    fresh: list[Finding] = []
-    for offset in range(0, len(chunk), SLICE_BYTES_MAX):
-        step = scan.feed(chunk[offset : offset + SLICE_BYTES_MAX])
-        data.append(step.data)
-        fresh += step.findings
-    return Release(data=b"".join(data), findings=tuple(fresh))

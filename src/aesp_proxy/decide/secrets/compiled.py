@@ -1,4 +1,7 @@
-"""Say whether the inner loop of the search for registered values was compiled, and hold it."""
+"""Say which inner loops were compiled, and hold them.
+
+``_marks`` searches for registered values, ``_runs`` for long runs of letters.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from typing import Final
 
 EDITION: Final = 1
 """Of what its functions take: what was compiled of another is not used."""
+RUNS_EDITION: Final = 1
 
 
-def _compiled() -> ModuleType | None:
+def _marks_compiled() -> ModuleType | None:
     try:
         from aesp_proxy.decide.secrets import _marks  # noqa: PLC0415 - it may not be there
     except ImportError:
@@ -17,5 +21,15 @@ def _compiled() -> ModuleType | None:
     return _marks if _marks.EDITION == EDITION else None
 
 
-MARKS: Final = _compiled()
+def _runs_compiled() -> ModuleType | None:
+    try:
+        from aesp_proxy.decide.secrets import _runs  # noqa: PLC0415
+    except ImportError:
+        return None
+    return _runs if _runs.EDITION == RUNS_EDITION else None
+
+
+MARKS: Final = _marks_compiled()
 """The module, None where ``gram_marks`` does its work."""
+RUNS: Final = _runs_compiled()
+"""The module, None where ``views.run_spans`` does its work."""

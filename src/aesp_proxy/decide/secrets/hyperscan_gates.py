@@ -30,6 +30,9 @@ OPENINGS_MAX = 65_536
 OVERLAP_BYTES = 256
 """No gate is wider: a hit that ends in new bytes begins at most so far before them."""
 
+PAD = b"\n" * 2
+"""Stands behind what is looked at, so that nothing is missed at its end (see ``hyperscan``)."""
+
 Opening = tuple[int, int]
 """(offset just past the form, index of the gate)."""
 
@@ -43,34 +46,50 @@ def _collect(index: int, _start: int, end: int, _flags: int, found: object) -> b
 class GateLocator:
     """All gates as a few databases; immutable and safe to share between threads."""
 
-    __slots__ = ("_databases", "_own", "views")
+    __slots__ = ("_databases", "_own", "_scans", "views")
 
     def __init__(self, views: Sequence[str], databases: Sequence[hs.Database]) -> None:
         self.views = tuple(views)
         self._databases = tuple(databases)
+        # The wheel takes any buffer.
+        self._scans: tuple[Callable[..., None], ...] = tuple(one.scan for one in databases)
         self._own = threading.local()
 
-    def find(self, data: bytes) -> list[Opening]:
+    def find_padded(self, data: memoryview) -> list[Opening]:
         """Return the openings in ``data``, ascending; OPENINGS_MAX of them: there may be more.
 
+        None is missing at its end: there it is looked at again, with ``PAD`` behind it.
         UnavailableError when the engine fails.
+        """
+        found = self.find(data)
+        last = len(data)
+        first = max(0, last - OVERLAP_BYTES)
+        at_end = self.find(bytes(data[first:]) + PAD)
+        if not at_end:
+            return found
+        more = {(first + end, gate) for end, gate in at_end if first + end <= last}
+        return sorted(more.union(found))
+
+    def find(self, data: bytes | memoryview) -> list[Opening]:
+        """Return the openings in ``data``, ascending; one at its very end may be missing.
+
+        OPENINGS_MAX of them: there may be more. UnavailableError when the engine fails.
         """
         found: list[Opening] = []
         try:
-            for database, scratch in self._scratches():
-                database.scan(data, _collect, 0, found, scratch)
+            for scan, scratch in zip(self._scans, self._scratches(), strict=True):
+                scan(data, _collect, 0, found, scratch)
         except hs.error as failure:
             if len(found) < OPENINGS_MAX:
                 raise UnavailableError(f"the scan failed: {type(failure).__name__}") from failure
         found.sort()
         return found
 
-    def _scratches(self) -> tuple[tuple[hs.Database, hs.Scratch], ...]:
+    def _scratches(self) -> tuple[hs.Scratch, ...]:
         try:
-            own: tuple[tuple[hs.Database, hs.Scratch], ...] = self._own.scratches
+            own: tuple[hs.Scratch, ...] = self._own.scratches
         except AttributeError:
-            own = tuple((database, hs.Scratch(database)) for database in self._databases)
-            self._own.scratches = own
+            own = self._own.scratches = tuple(map(hs.Scratch, self._databases))
         return own
 
     def dump(self) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from aesp_proxy.decide.secrets.hyperscan_gates import GateLocator, run_traits
+from aesp_proxy.decide.secrets.hyperscan_gates import PAD, GateLocator, run_traits
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.views.account import Account
 from aesp_proxy.decide.secrets.views.packed import ChildWatch
@@ -23,7 +23,7 @@ from aesp_proxy.decide.secrets.views.place import (
     outside,
     outward,
 )
-from aesp_proxy.decide.secrets.views.stream import PAD, LensStream
+from aesp_proxy.decide.secrets.views.stream import LensStream
 from aesp_proxy.decide.secrets.views.table import View
 
 Match = Callable[[bytes], tuple[Sequence[Candidate], bool]]

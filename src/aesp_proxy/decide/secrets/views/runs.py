@@ -19,22 +19,16 @@ import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from aesp_proxy.decide.secrets import compiled
 from aesp_proxy.decide.secrets.codings import begins_as, has_zlib_head
-from aesp_proxy.decide.secrets.hyperscan_gates import (
-    even_run_traits,
-    mixed_run_traits,
-    run_end_traits,
-    run_traits,
-)
-from aesp_proxy.decide.secrets.views import radix
+from aesp_proxy.decide.secrets.hyperscan_gates import even_run_traits, mixed_run_traits
+from aesp_proxy.decide.secrets.views import radix, run_spans
 from aesp_proxy.decide.secrets.views.packed import KINDS, packed_kind
 from aesp_proxy.decide.secrets.views.text_forms import RUN_BYTES_MIN
 
 PIECE_BYTES = 16_384
 _OVERLAP_BYTES = 1_536  # of digits: a multiple of all groups
 _SHORT_BYTES = 160
-_RESCANS_MAX = 3
-"""So many runs of a piece are searched one after the other, more of them at once."""
 _FEW_BYTES = 4_096
 """Runs up to this size that are there as a whole are asked together what they hold."""
 _PACKED_KINDS_MIN = 46
@@ -42,11 +36,8 @@ _PACKED_KINDS_MIN = 46
 _KINDS_MIN = 12
 """Fewer different characters are a line that somebody drew."""
 
-_IS_LETTER = bytes(
-    int(chr(byte).isalnum() or byte in b"+/-_") if byte < 128 else 0 for byte in range(256)
-)
-_LETTERS = b"\1" * RUN_BYTES_MIN
-_STEP_BYTES = 128
+_loops = run_spans if compiled.RUNS is None else compiled.RUNS
+
 _DECIMAL = b"0123456789"
 _HEX_ANY = _DECIMAL + b"abcdefABCDEF"
 _HEX = (_DECIMAL + b"abcdef", _DECIMAL + b"ABCDEF")
@@ -121,37 +112,33 @@ class Runs:
         """The offset of the first byte that still waits, when a run is open."""
         return max(self._start, self._done - _OVERLAP_BYTES)
 
-    def pieces(
-        self, buffer: bytes, base: int, low: int, high: int, *, is_last: bool
-    ) -> Iterator[Piece]:
-        """Yield what to look at in ``buffer``, which begins at ``base``, up to offset ``high``.
+    def pieces(self, buffer: bytes, base: int, low: int, *, is_last: bool) -> Iterator[Piece]:
+        """Yield what to look at in ``buffer``, which begins at offset ``base``.
 
-        Only runs that end after ``low`` are new. ``is_last``: nothing follows ``high``.
+        Only runs that end after ``low`` are new. ``is_last``: nothing follows.
         """
-        first = max(0, (self._done if self.is_open else low - RUN_BYTES_MIN) - base)
-        text = buffer[first : high - base] if first or high - base < len(buffer) else buffer
-        at = 0
+        at = max(0, (self._done if self.is_open else low - RUN_BYTES_MIN) - base)
         if self.is_open:
-            at = _end(text, 0)
-            yield from self._follow(buffer, base, first + at, open_=at == len(text) and not is_last)
+            at = _loops.end(buffer, at)
+            yield from self._follow(buffer, base, at, open_=at == len(buffer) and not is_last)
         if self.is_open:
             return
-        spans = _spans(text, at)
-        while spans and base + first + spans[0][1] <= low:
+        spans: list[tuple[int, int]] = _loops.spans(buffer, at)
+        while spans and base + spans[0][1] <= low:
             del spans[0]
         if not spans:
             return
-        whole = len(text) + is_last  # what ends before it is there to its end
+        whole = len(buffer) + is_last  # what ends before it is there to its end
         few = [span for span in spans if span[1] < whole and span[1] - span[0] <= _FEW_BYTES]
-        for start, end in _worth(text, few) if few else ():
-            yield _whole_piece(text[start:end], base + first + start)
+        for start, end in _worth(buffer, few) if few else ():
+            yield _whole_piece(buffer[start:end], base + start)
         for start, end in spans if len(few) < len(spans) else ():
             if end < whole and end - start <= _FEW_BYTES:
                 continue
-            self._start = self._done = base + first + start
+            self._start = self._done = base + start
             self._view = ""
             self.is_open = True
-            yield from self._follow(buffer, base, first + end, open_=end >= whole)
+            yield from self._follow(buffer, base, end, open_=end >= whole)
 
     def _follow(self, buffer: bytes, base: int, end: int, *, open_: bool) -> Iterator[Piece]:
         """Yield the pieces up to ``end``; those of an open run only when they are full."""
@@ -178,37 +165,6 @@ class Runs:
                 )
             self._done += size
             self.is_open = not is_last
-
-
-def _end(text: bytes, start: int) -> int:
-    """Return where the run that goes on at ``start`` ends."""
-    found = text[start : start + _STEP_BYTES].translate(_IS_LETTER).find(b"\0")
-    if found >= 0:
-        return start + found
-    found = run_end_traits().first(memoryview(text)[start:])
-    return len(text) if found < 0 else start + found - 1
-
-
-def _spans(text: bytes, at: int) -> list[tuple[int, int]]:
-    """Return where runs begin and end in ``text`` from ``at`` on."""
-    found: list[tuple[int, int]] = []
-    first, rest = run_traits().first, memoryview(text)
-    for _ in range(_RESCANS_MAX):
-        seen = first(rest[at:])
-        if seen < 0:
-            return found
-        start = at + seen - RUN_BYTES_MIN
-        at = _end(text, start + RUN_BYTES_MIN)
-        found.append((start, at))
-    find = text[at:].translate(_IS_LETTER).find
-    start, last = find(_LETTERS), len(text) - at
-    while start >= 0:
-        end = find(b"\0", start)
-        if end < 0:
-            end = last
-        found.append((at + start, at + end))
-        start = find(_LETTERS, end)
-    return found
 
 
 def _worth(text: bytes, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

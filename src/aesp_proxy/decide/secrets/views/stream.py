@@ -37,8 +37,6 @@ from aesp_proxy.decide.secrets.views.table import BACK_BYTES, VIEWS, View
 
 SLICE_BYTES = 65_536
 PACKED_MAX = 16
-PAD = b"\n\n"
-"""Stands behind each text that gates are looked for in."""
 _MENDING = frozenset(("joined", "fields", "spaced", "lines", "marked-up", "message"))
 _ONCE = _MENDING | {"reversed", "rot13", "utf-16", "look-alikes"}
 """Views that a chain holds once: again, they show what was there before or nothing new."""
@@ -147,13 +145,13 @@ class LensStream:
     def _see(self, data: bytes) -> list[Candidate]:
         if not self._chain:
             self._account.earn(len(data))
-        total = self._base + len(self._buffer)
-        near = self._buffer[-OVERLAP_BYTES:]
-        text = near + data + PAD
-        begun = self._open(self._lens.gates, text, total, len(near))
-        if not text.isascii():
-            self._open(wide_gates(), text, total, len(near))
-        self._buffer += data
+        low = len(self._buffer)
+        total = self._base + low
+        buffer = self._buffer = self._buffer + data
+        fresh = memoryview(buffer)[max(0, low - OVERLAP_BYTES) :]
+        begun = self._open(self._lens.gates, fresh, total)
+        if not data.isascii():
+            self._open(wide_gates(), fresh, total)
         found: list[Candidate] = []
         for one in self._packed:
             found += one.feed(data)
@@ -183,12 +181,12 @@ class LensStream:
             first = min(first, one.hold_from)
         return first
 
-    def _open(self, gates: GateLocator, text: bytes, total: int, low: int) -> list[tuple[str, int]]:
-        """Note what gates open that end after the first ``low`` bytes of ``text``.
+    def _open(self, gates: GateLocator, text: memoryview, total: int) -> list[tuple[str, int]]:
+        """Note what gates open that end after offset ``total`` in ``text``, the last of the buffer.
 
         Return what begins there packed: its kind and where.
         """
-        openings = gates.find(text)
+        openings = gates.find_padded(text)
         if not openings:
             return []
         if len(openings) >= OPENINGS_MAX:
@@ -197,12 +195,12 @@ class LensStream:
         if self._account.cut:
             return []
         begun = []
-        high = len(text) - len(PAD)
+        base = self._base + len(self._buffer) - len(text)
         for end, gate in openings:
             name = gates.views[gate]
-            if not low < end <= high or name in self._barred:
+            mark = base + end
+            if mark <= total or name in self._barred:
                 continue
-            mark = total + end - low
             if name in KINDS:
                 begun.append((name, mark - len(KINDS[name].start)))
             else:
@@ -244,9 +242,8 @@ class LensStream:
 
     def _follow(self, low: int, *, is_last: bool) -> list[Candidate]:
         """Look at what of long runs is there."""
-        total = self._base + len(self._buffer)
         found: list[Candidate] = []
-        for piece in self._runs.pieces(self._buffer, self._base, low, total, is_last=is_last):
+        for piece in self._runs.pieces(self._buffer, self._base, low, is_last=is_last):
             if len(self._chain) >= DEPTH_MAX:
                 self._account.refuse(TOO_DEEP)
                 break

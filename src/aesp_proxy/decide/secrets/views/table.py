@@ -110,12 +110,12 @@ _BARE_EQUALS = compile_re2(rb"=(?:[^0-9A-Fa-f\r\n]|[0-9A-Fa-f][^0-9A-Fa-f])")
 _FORM_BYTES = 40
 _QUOTED_BYTES = 32
 _RUN_LETTERS = _UPPER + _LOWER + _DIGITS + b"+/=_-"
-_UUID = compile_re2(
-    rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-    rb"|[0-9A-F]{8}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{12}"
+_UUID = b"hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh"
+_UUID_BYTES = len(_UUID)
+_AS_UUIDS = tuple(
+    bytes(ord("h") if byte in digits else byte if byte == ord("-") else 0 for byte in range(256))
+    for digits in (b"0123456789abcdef", b"0123456789ABCDEF")
 )
-_UUID_BYTES = 36
-_UUID_DASHES = 4
 _HAS_WORDS = compile_re2(b"(?:[a-z]{3,8}[ ,]){8}")
 
 
@@ -191,9 +191,9 @@ def _token_in_text(around: bytes, at: int) -> bool:
 def _is_in_uuid(around: bytes, at: int) -> bool:
     """Tell whether a gate ends in a UUID: its groups are no token, whichever way they are read."""
     start = max(0, at - _UUID_BYTES)
-    near = around[start : at + _UUID_BYTES]
-    found = _UUID.search(near) if near.count(b"-") >= _UUID_DASHES else None
-    return found is not None and found.start() < at - start <= found.end()
+    near = around[start : at + _UUID_BYTES - 1]
+    found = (near.translate(digits).find(_UUID) for digits in _AS_UUIDS)
+    return any(0 <= one < at - start for one in found)
 
 
 def _form(around: bytes, at: int) -> bool:

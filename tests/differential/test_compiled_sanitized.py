@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src/aesp_proxy/decide/secrets/_marks.c"
+SOURCES = Path(__file__).parents[2] / "src/aesp_proxy/decide/secrets"
 SANITIZED = "-std=c11 -g -O1 -fPIC -shared -fsanitize=address,undefined -fno-sanitize-recover=all"
-PLAY = """
+LOAD = """
 import array, importlib.machinery, importlib.util, random, sys
-loader = importlib.machinery.ExtensionFileLoader("_marks", sys.argv[1])
-module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_marks", loader))
+loader = importlib.machinery.ExtensionFileLoader(*sys.argv[1:])
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader(sys.argv[1], loader))
 loader.exec_module(module)
 chance = random.Random(7)
 found = 0
+"""
+MARKS = """
 for _ in range(5_000):
     bits = chance.choice((1, 2, 6))
     each = (0, 2**64 - 1, chance.getrandbits(64))
@@ -44,9 +46,24 @@ print(found)
 """
 
 
+RUNS = """
+for _ in range(5_000):
+    data = b"".join(
+        bytes(chance.choices(b"aZ9+/-_", k=chance.choice((0, 1, 15, 47, 48, 63, 64, 65, 200))))
+        + chance.choice((b"", b" ", b"\\xff", b"\\x00", b"=" * 40))
+        for _ in range(chance.randrange(6))
+    )
+    given = bytearray(data)
+    at = chance.randrange(len(data) + 3)
+    found += len(module.spans(given, at)) + (module.end(given, at) > at)
+print(found)
+"""
+
+
 @pytest.mark.long
+@pytest.mark.parametrize(("name", "play"), [("_marks", MARKS), ("_runs", RUNS)])
 @pytest.mark.parametrize("more", ["", "-U__SSE2__"], ids=["sse2", "portable"])
-def test_nothing_is_read_that_was_not_given(tmp_path: Path, more: str):
+def test_nothing_is_read_that_was_not_given(tmp_path: Path, more: str, name: str, play: str):
     headers = Path(sysconfig.get_path("include"))
     if shutil.which("gcc") is None or not (headers / "Python.h").is_file():
         pytest.skip("gcc or the headers of Python are not here")
@@ -55,12 +72,13 @@ def test_nothing_is_read_that_was_not_given(tmp_path: Path, more: str):
     ).stdout.strip()
     if not Path(library).is_file():
         pytest.skip("gcc has no sanitizers here")
-    built = tmp_path / "_marks.abi3.so"
+    source = SOURCES / f"{name}.c"
+    built = tmp_path / f"{name}.abi3.so"
     subprocess.run(
-        ["gcc", *SANITIZED.split(), *more.split(), f"-I{headers}", "-o", built, SOURCE], check=True
+        ["gcc", *SANITIZED.split(), *more.split(), f"-I{headers}", "-o", built, source], check=True
     )
     played = subprocess.run(
-        [sys.executable, "-c", PLAY, built],
+        [sys.executable, "-c", LOAD + play, name, built],
         check=False,
         env=os.environ
         | {"LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"},
