@@ -198,7 +198,13 @@ def _staged(start: _Start) -> RunStage | None:
         serial=1,
         cache_dir=start.settings.rule_cache_dir,
     )
-    return start_stage(start.settings, snapshot, session_id=start.session_id, command=start.command)
+    return start_stage(
+        start.settings,
+        snapshot,
+        session_id=start.session_id,
+        command=start.command,
+        exact=start.registry.index(),
+    )
 
 
 def _end_stage(start: _Start, staged: RunStage, *, publish: bool) -> None:

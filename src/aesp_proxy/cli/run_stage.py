@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from aesp_proxy.cli.output import error_line, line
+from aesp_proxy.daemon.scrub import masked
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.intercept.stage.stage import Phase, Stage, make_stage
@@ -29,6 +30,7 @@ from aesp_proxy.model.principal import Principal
 
 if TYPE_CHECKING:
     from aesp_proxy.daemon.config import Settings
+    from aesp_proxy.decide.secrets.exact import ExactIndex
     from aesp_proxy.decide.snapshot import Snapshot
 
 _SHOWN_MAX: Final = 40
@@ -48,9 +50,17 @@ class RunStage:
 
 
 def start_stage(
-    settings: Settings, snapshot: Snapshot, *, session_id: str, command: Sequence[str]
+    settings: Settings,
+    snapshot: Snapshot,
+    *,
+    session_id: str,
+    command: Sequence[str],
+    exact: ExactIndex,
 ) -> RunStage:
-    """Survey the trees and make the stage; ConfigError when it cannot be had here."""
+    """Survey the trees and make the stage; ConfigError when it cannot be had here.
+
+    ``command`` is kept to be shown, without secrets: those of rules and of ``exact``.
+    """
     began_ns = time.time_ns()
     if not any(guard.name in _FILE_GUARDS for guard in snapshot.guards):
         raise ConfigError(
@@ -67,7 +77,7 @@ def start_stage(
         folder,
         [staged],
         session_id=session_id,
-        command=" ".join(command),
+        command=masked(" ".join(command), snapshot.scanner, exact),
         began_ns=began_ns,
         policy=str(settings.policy.resolve()) if settings.policy else "",
     )

@@ -77,6 +77,8 @@ class EventExchange:
         self._seq = 0
         self._started_ns = pipeline.elapsed_ns()
         self._decided = decision_record(event, decision, time_ns=event.time_ns)
+        if decision.findings:
+            self._decided = pipeline.cleaned(self._decided)  # the outcome says it again
         self.denial: Denial | None = None
         if not decision.verdict.passes:
             self.denial = pipeline.deny(self._decided, decision, event.principal)

@@ -20,7 +20,7 @@ from aesp_proxy.act.file import FileDenial
 from aesp_proxy.daemon.denials import Denials, spelled
 from aesp_proxy.daemon.file_judge import UNREAD, FileJudge, Judged
 from aesp_proxy.daemon.file_names import is_lasting, sole_guard
-from aesp_proxy.daemon.scrub import scrubbed
+from aesp_proxy.daemon.scrub import scrubbed_of_file
 from aesp_proxy.daemon.tally import FileTally
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.policy.globs import PathGlobs
@@ -316,7 +316,9 @@ class JudgedFileGate:
                 principal_id=self._who(actor),
                 notes=(*self._notes(decision, size, actor), *notes),
             )
-            record_id = self._journal.append(self._clean(_in_utf8(record)))
+            record_id = self._journal.append(
+                scrubbed_of_file(_in_utf8(record), self._judge.snapshot.scanner)
+            )
             self.tally.decided(record, is_kept=record_id.seq != 0)
         except RecordError:
             self.tally.unrecorded()
@@ -328,13 +330,6 @@ class JudgedFileGate:
             return self._denied(self._failed(Reason.ENGINE_FAILED, what), asked)
         self.counts["allowed" if passes else "refused"] += 1
         return None if passes else self._denied(decision, asked, str(record_id))
-
-    def _clean(self, record: Record) -> Record:
-        """Mask what a refusal may quote; what passed clean has been looked at."""
-        scanner = self._judge.snapshot.scanner
-        if scanner is None or record.verdict == Verdict.ALLOW.value:
-            return record
-        return scrubbed(record, scanner)
 
     def _who(self, actor: Actor) -> str:
         """Name the user that asked, where that is known."""

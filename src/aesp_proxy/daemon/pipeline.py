@@ -22,7 +22,7 @@ from aesp_proxy.daemon.budget import GUARD, RATE_GUARD, SendBudget
 from aesp_proxy.daemon.denials import Denials
 from aesp_proxy.daemon.exchange import NOT_RECORDED, EventExchange
 from aesp_proxy.daemon.name_budget import NameBudget
-from aesp_proxy.daemon.scrub import scrubbed
+from aesp_proxy.daemon.scrub import scrubbed, without_texts
 from aesp_proxy.daemon.session import SessionCounter
 from aesp_proxy.daemon.session_pieces import SessionPieces
 from aesp_proxy.daemon.tally import Tally
@@ -320,6 +320,14 @@ class Pipeline:
             self.tally.unrecorded()
             return None
         return record_id
+
+    def cleaned(self, record: Record) -> Record:
+        """Return a record without the secrets in it; without all texts where it cannot be told."""
+        scanner = self.snapshot.scanner
+        try:
+            return record if scanner is None else scrubbed(record, scanner)
+        except Exception:  # noqa: BLE001 - net 3: what fails in a new way quotes nothing either
+            return without_texts(record)
 
     def deny(self, record: Record, decision: Decision, principal: Principal) -> Denial:
         """Record a refusal and give the answer; a refusal stands even unrecorded."""

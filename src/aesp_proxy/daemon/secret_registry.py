@@ -17,6 +17,7 @@ from aesp_proxy.daemon.control import encode_frame
 from aesp_proxy.daemon.fingerprint import load_fingerprint_key
 from aesp_proxy.daemon.secret_sources import Broken, Value, collect
 from aesp_proxy.daemon.secret_watch import SourceWatch
+from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.registered import Entry, Hasher, Spelling, entry, plain_name
 from aesp_proxy.errors import ConfigError, InputError
 
@@ -82,6 +83,12 @@ class Registry:
     def broken(self) -> Broken:
         """The well-known files that could not be read whole, each with the reason."""
         return {} if self.watch is None else self.watch.broken
+
+    def index(self) -> ExactIndex:
+        """Return what finds the registered values here, as workers do."""
+        index = ExactIndex(self.key)
+        index.add(list(self._entries.values()))
+        return index
 
     def frames(self) -> list[bytes]:
         """Return the frames that give a worker all that is registered."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from aesp_proxy.daemon.file_judge import FileJudge, Judged
+from aesp_proxy.daemon.scrub import scrubbed_of_file
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.intercept.stage.changes import Change, Kind, changes_of
 from aesp_proxy.intercept.stage.stage import Stage, StagedTree
@@ -95,7 +96,8 @@ class Vetting:
             event = self._judge.event(_OPERATIONS[change.kind], path, resolved)
             reason = f"it cannot be read: {error.strerror}"
             decision = self._judge.refusal(Reason.INTERCEPTOR_FAILED, reason)
-        self._journal.append(decision_record(event, decision, time_ns=event.time_ns))
+        record = decision_record(event, decision, time_ns=event.time_ns)
+        self._journal.append(scrubbed_of_file(record, self._judge.snapshot.scanner))
         return decision
 
     def _judged(self, tree: StagedTree, change: Change, path: str, resolved: str) -> Judged:

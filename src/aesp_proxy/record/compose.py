@@ -1,7 +1,8 @@
 """Records made from events and decisions: what is told of an attempt, and what never is.
 
 A query string, a header value or a body is never recorded; a path in which a
-secret was found is not either. Pure: times come with the event.
+secret was found is not either, nor the labels of such a name before the last two: it may
+be spread over them. Pure: times come with the event.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ from aesp_proxy.model.record import (
 
 _TEXT_CHARS_MAX = 1_024
 _RULES_MAX = 32
-_MASKED = "/[masked]"
+_MASKED = "[masked]"
+_LABELS_SHOWN = 2
+_CUT = "…"
+_IN_PATH = frozenset(("url", "pieces"))
+_IN_NAME = frozenset(("host", "pieces"))
 # An attempt that ends so was not refused: it did not come off.
 _MISFORTUNES = frozenset((Reason.UPSTREAM_FAILED, Reason.UPSTREAM_UNTRUSTED, Reason.CLIENT_GONE))
 
@@ -65,7 +70,7 @@ def decision_record(
         reason=decision.reason.value,
         guard=decision.guard,
         severity=decision.severity.word,
-        message=clip(decision.message),
+        message=clip(_without_name(decision.message, event, host)),
         resource=_resource(event, host, port, path),
         target_type=target_type,
         target_host=host,
@@ -175,7 +180,12 @@ def outcome_record(
 
 def clip(text: str) -> str:
     """Shorten a text to what a record may hold, saying so."""
-    return text if len(text) <= _TEXT_CHARS_MAX else text[: _TEXT_CHARS_MAX - 1] + "…"
+    return text if len(text) <= _TEXT_CHARS_MAX else text[: _TEXT_CHARS_MAX - 1] + _CUT
+
+
+def is_clipped(text: str) -> bool:
+    """Tell whether ``clip`` has shortened a text, or may have."""
+    return len(text) >= _TEXT_CHARS_MAX and text.endswith(_CUT)
 
 
 def _applied(decision: Decision) -> tuple[str, ...]:
@@ -200,15 +210,15 @@ def _rule_errors(decision: Decision) -> tuple[tuple[str, str], ...]:
 
 
 def _target(event: Event, decision: Decision) -> tuple[str, str, int, str]:
-    found_in_place = any(f.location == "url" for f in decision.findings)
+    places = {finding.location for finding in decision.findings}
     match event:
         case EgressRequest():
-            path = _MASKED if found_in_place else clip(event.path)
+            path = f"/{_MASKED}" if places & _IN_PATH else clip(event.path)
             return "network", event.host.name, event.port, path
         case EgressConnect() | NetworkAccess():
-            return "network", event.host.name, event.port, ""
+            return "network", _name(event.host.name, places), event.port, ""
         case DnsQuery():
-            return "name", event.host.name, 0, event.record_type
+            return "name", _name(event.host.name, places), 0, event.record_type
         case FileAccess() | PatchApply():
             return "file", "", 0, clip(event.resolved)
         case ToolCall():
@@ -217,6 +227,21 @@ def _target(event: Event, decision: Decision) -> tuple[str, str, int, str]:
             return "custom", "", 0, clip(event.kind)
         case _ as never:
             assert_never(never)
+
+
+def _name(name: str, places: set[str]) -> str:
+    """Return the name of a host, of one that a secret was found in the end alone."""
+    if not places & _IN_NAME:
+        return name
+    labels = name.split(".")
+    return ".".join((_MASKED, *labels[-_LABELS_SHOWN:])) if len(labels) > _LABELS_SHOWN else _MASKED
+
+
+def _without_name(message: str, event: Event, host: str) -> str:
+    """Return a message that shows the name of a host no more than its record does."""
+    if isinstance(event, EgressConnect | NetworkAccess | DnsQuery) and host != event.host.name:
+        return message.replace(event.host.name, host)
+    return message
 
 
 def _resource(event: Event, host: str, port: int, path: str) -> str:
@@ -234,7 +259,7 @@ def _user_agent(event: Event, decision: Decision) -> str:
     if not isinstance(event, EgressRequest):
         return ""
     if any(f.location == "header:user-agent" for f in decision.findings):
-        return "[masked]"
+        return _MASKED
     for name, value in event.headers:
         if name == b"user-agent":
             return clip(value.decode("latin-1"))

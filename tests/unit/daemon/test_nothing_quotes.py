@@ -15,7 +15,9 @@ from scan_lab import token
 from aesp_proxy.daemon import worker_log
 from aesp_proxy.daemon.pack_files import read_packs
 from aesp_proxy.daemon.process import environment_of
-from aesp_proxy.daemon.scrub import scrubbed
+from aesp_proxy.daemon.scrub import masked, scrubbed
+from aesp_proxy.daemon.secret_registry import Registry
+from aesp_proxy.daemon.secret_sources import Value
 from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.secrets.registered import Hasher, entry
 from aesp_proxy.decide.secrets.scanner import SecretScanner
@@ -150,3 +152,10 @@ def test_a_helper_process_is_given_no_variable_that_a_library_does_not_need():
         "MITMPROXY_SSLKEYLOGFILE": "/keys", "PYTHONASYNCIODEBUG": "1", "PYTHONPATH": "/agents",
     }  # fmt: skip
     assert sorted(environment_of(given)) == ["HOME", "LC_ALL", "PATH", "SSL_CERT_FILE"]
+
+
+def test_a_command_line_that_is_kept_shows_no_registered_value_though_no_rule_knows_it():
+    registry = Registry(b"k" * 32)
+    registry.add([Value(name="V", source="t", value=VALUE.encode())])
+    shown = masked(f"curl -H 'X-Key: {VALUE}' https://a.example", None, registry.index())
+    assert shown == f"curl -H 'X-Key: {'*' * len(VALUE)}' https://a.example"

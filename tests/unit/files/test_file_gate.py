@@ -181,6 +181,15 @@ def test_a_refusal_quotes_no_secret(snapshot, journal):
     assert TOKEN not in repr(journal.records)
 
 
+def test_the_name_of_a_file_that_may_be_opened_quotes_no_secret(snapshot, journal):
+    gate = file_gate(snapshot, journal)
+    path = f"/w/notes/{TOKEN}.txt"
+    assert gate.refuse_access(Op.OPEN, path, path) is None
+    (record,) = journal.records
+    assert record.resource.startswith("/w/notes/***")
+    assert TOKEN[4:12] not in repr(record)
+
+
 NO_GUARD = 'version: "1.2.0"\nname: p\nguards:\n  secret_leak: {enabled: false}\n'
 POLICIES = [
     "  forbidden_path: {patterns: ['**/a', '/w/b*/**'], exceptions: ['/w/bc/**']}\n",

@@ -89,6 +89,7 @@ def test_each_change_is_decided_and_recorded(stage, snapshot, tmp_path):
     (upper / "main.py").write_text("print(2)\n")
     (upper / "leak.txt").write_text("tok_abcdefghijkl")
     (upper / ".env").write_text("x")
+    (upper / "tok_mnopqrstuvwx.txt").write_text("x")
     (upper / "link").symlink_to("secret/key")
     (upper / "out").symlink_to("/somewhere/secret/key")
     (upper / "long.txt").write_text("line\n" * 60)
@@ -102,12 +103,14 @@ def test_each_change_is_decided_and_recorded(stage, snapshot, tmp_path):
         "main.py": "allowed",
         "out": "path_forbidden",
         "pipe": "unsupported",
+        "tok_mnopqrstuvwx.txt": "secret_found",
     }
     told = {Path(record.target_path).name: record.verdict for record in journal.records}
     assert told["main.py"] == "allow"
     assert told["leak.txt"] == "deny"
     assert {record.action for record in journal.records} == {"file.create", "file.write"}
     assert "tok_abcdefghijkl" not in repr(journal.records)
+    assert "tok_mnopqrstuvwx" not in repr(journal.records)
 
 
 def test_what_cannot_be_recorded_is_not_vetted(stage, snapshot):

@@ -101,6 +101,11 @@ class SecretScanner:
         """Return where in a block secrets stand, as far as they were matched."""
         return [(one.start, one.stop) for one in self._sight.block(data).candidates]
 
+    def shows(self, data: bytes) -> bool:
+        """Tell whether a secret stands in a block as it is: no view is opened."""
+        candidates, cut = self._sight.plain(data)
+        return bool(candidates) or cut
+
     def scan_joined(self, joined: Sequence[Joined], alone: bytes) -> tuple[Finding, ...]:
         """Return what pieces make together that no scan of ``alone``, the last unit, has told.
 
