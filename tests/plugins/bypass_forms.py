@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import bz2
 import codecs
 import gzip
@@ -25,6 +26,7 @@ from typing import Any
 import brotli
 import zstandard
 from egress_lab import CANARY
+from packed_files import docx, git_pack, pdf, png
 
 HALF = 18
 
@@ -80,6 +82,19 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "second": lambda s: s[HALF:],
 }
 CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "zlib": zlib.compress,
+    "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE),
+    "git-push": lambda data: b"002d" + b"0" * 40 + b" main0000" + git_pack(data),
+    "git-pack-gzip": lambda data: gzip.compress(git_pack(b"honest", data)),
+    "pdf": pdf,
+    "pdf-base64": lambda data: base64.b64encode(pdf(data)),
+    "docx": docx,
+    "png-comment": png,
+    "uuencode": lambda data: b"begin 644 a\n" + _uuencoded(data) + b"`\nend\n",
+    "uuencode-gzip": lambda data: b"begin 644 a\n" + _uuencoded(gzip.compress(data)) + b"`\nend\n",
+    "xxd": lambda data: _dump(data, lambda at, row: f"{at:08x}: {row.hex(' ', -2):39}  ..."),
+    "hexdump": lambda data: _dump(data, lambda at, row: f"{at:08x}  {row.hex(' '):47}  |...|"),
+    "od": lambda data: _dump(data, lambda at, row: f"{at:07o} {row.hex(' ')}"),
     "gzip": gzip.compress,
     "deflate": zlib.compress,
     "raw-deflate": lambda data: zlib.compress(data)[2:-4],
@@ -95,6 +110,15 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "gzip-base64": lambda data: base64.b64encode(gzip.compress(data)),
     "grpc-gzip": lambda data: compressed_message(gzip.compress(data)),
 }
+
+
+def _uuencoded(data: bytes) -> bytes:
+    return b"".join(binascii.b2a_uu(data[at : at + 45]) for at in range(0, len(data), 45))
+
+
+def _dump(data: bytes, line: Callable[[int, bytes], str]) -> bytes:
+    rows = (line(at, data[at : at + 16]) for at in range(0, len(data), 16))
+    return "\n".join(rows).encode()
 
 
 def compressed_message(data: bytes) -> bytes:

@@ -71,9 +71,10 @@ CODED: dict[str, tuple[str, bytes]] = {
     "a window of zstd over the bound": ("zstd", b"\x28\xb5\x2f\xfd\x00\xf8" + b"\0" * 30),
     "no content": ("gzip", _empty_blocks(20_000)),
 }
+BEHIND = {"lz4": b"\x60\x40\x82", "zstd with a dictionary": b"\x23"}
 PACKED: dict[str, bytes] = {
-    **{f"a file of {kind}": magic.start + NOISE[:99] for kind, magic in KINDS.items()
-       if not magic.opens},
+    **{f"a file of {kind}": magic.start + BEHIND.get(kind, b"") + NOISE[:99]
+       for kind, magic in KINDS.items() if not magic.opens},
     "an encrypted member of ZIP": _zip({6: 1}),
     "a ZIP method that is not read": _zip({8: 14}),
     "packed over the ratio": b"x " + bz2.compress(b"\0" * (64 << 20)),

@@ -52,13 +52,16 @@ class Decoder(Protocol):
         ...
 
 
-class _Zlib:
-    def __init__(self, wbits: int) -> None:
+class Zlib:
+    """RFC 1950, and with other ``wbits`` RFC 1951 and 1952."""
+
+    def __init__(self, wbits: int = zlib.MAX_WBITS) -> None:
         self._inflate = zlib.decompressobj(wbits)
         self.ended = False
         self.unused = b""
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Take ``data`` and yield what it inflates to; DamagedError."""
         full = True
         while (data or full) and not self.ended:
             before = self._inflate.copy()
@@ -127,7 +130,7 @@ class _Deflate:
 
     def __init__(self) -> None:
         self._head = b""
-        self._decoder: _Zlib | None = None
+        self._decoder: Zlib | None = None
         self.ended = False
         self.unused = b""
 
@@ -137,7 +140,7 @@ class _Deflate:
             if len(self._head) < _STORED_HEAD_BYTES:
                 return
             data, self._head = self._head, b""
-            self._decoder = _Zlib(self._wbits(data))
+            self._decoder = Zlib(self._wbits(data))
         yield from self._decoder.pieces(data)
         self.ended, self.unused = self._decoder.ended, self._decoder.unused
 
@@ -236,15 +239,18 @@ class _Library:
 
 
 DECODERS: dict[str, Callable[[], Decoder]] = {
-    "gzip": lambda: _Zlib(16 + zlib.MAX_WBITS),
-    "x-gzip": lambda: _Zlib(16 + zlib.MAX_WBITS),
+    "gzip": lambda: Zlib(16 + zlib.MAX_WBITS),
+    "x-gzip": lambda: Zlib(16 + zlib.MAX_WBITS),
     "deflate": _Deflate,
-    "zlib": lambda: _Zlib(zlib.MAX_WBITS),
-    "raw deflate": lambda: _Zlib(-zlib.MAX_WBITS),
+    "zlib": lambda: Zlib(zlib.MAX_WBITS),
+    "raw deflate": lambda: Zlib(-zlib.MAX_WBITS),
     "br": _Brotli,
     "zstd": _Zstd,
     "bzip2": lambda: _Library(bz2.BZ2Decompressor),
     "xz": lambda: _Library(lambda: lzma.LZMADecompressor(memlimit=_LZMA_BYTES_MAX)),
+    "lzma": lambda: _Library(
+        lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_BYTES_MAX)
+    ),
 }
 """By name: codings of HTTP, and what else is found packed."""
 
@@ -255,6 +261,15 @@ def begins_as(name: str, head: bytes) -> bool:
         for _ in DECODERS[name]().pieces(head):
             return True
     except DamagedError:
+        return False
+    return True
+
+
+def inflates(head: bytes) -> bool:
+    """Tell whether ``head`` may be the beginning of a stream of zlib: asked often, so at once."""
+    try:
+        zlib.decompressobj().decompress(head, PIECE_BYTES_MAX)
+    except zlib.error:
         return False
     return True
 

@@ -10,19 +10,27 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from aesp_proxy.decide.secrets.codings import (
     DECODERS,
     HTTP_CODINGS,
     SEVERAL,
     DamagedError,
+    Decoder,
     LostError,
 )
+from aesp_proxy.decide.secrets.git_pack import GitPack
+from aesp_proxy.decide.secrets.listings import dumped, uuencoded
 
 CODINGS_MAX = 3
 RATIO_FREE_BYTES = 1 << 20
 """The ratio is not asked for before this much has come out."""
+_DECODERS: dict[str, Callable[[], Decoder]] = DECODERS | {
+    "git pack": GitPack,
+    "uuencode": uuencoded,
+    "dump": dumped,
+}
 
 
 def codings_of(encoding: str) -> list[str]:
@@ -51,7 +59,7 @@ class Inflater:
         self._coding = coding
         self._bytes_max = bytes_max
         self._ratio_max = ratio_max
-        self._decoder = DECODERS[coding]()
+        self._decoder = _DECODERS[coding]()
         self.problem = ""
         self.taken = 0
         self.yielded = 0
@@ -64,7 +72,7 @@ class Inflater:
                 if self._coding not in SEVERAL:
                     self.problem = "there are bytes after the end of the compressed body"
                     return
-                self._decoder = DECODERS[self._coding]()
+                self._decoder = _DECODERS[self._coding]()
             try:
                 for piece in self._decoder.pieces(data):
                     if not self._counts(piece):

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
-from aesp_proxy.decide.secrets.views.packed import MAGICS
+from aesp_proxy.decide.secrets.views.packed import LOOSE, MAGICS
 
-FORMS_EDITION = 14
+FORMS_EDITION = 15
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -312,6 +312,9 @@ def _packed() -> Iterator[tuple[str, bytes]]:
         yield magic.kind, quoted(magic.start)
         yield "base64", _digits(magic.start, 0, 6, _BASE64)
         yield "hex", b"(?i)" + quoted(magic.start[:_HEX_CHARS].hex().encode())
+    for magic in LOOSE:
+        if not magic.is_wide:
+            yield magic.kind, quoted(magic.start) + magic.behind
 
 
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -372,6 +375,7 @@ WIDE_GATES = tuple(
         ("look-alikes", rb"\xe1(?:\xb4[\xac-\xbf]|\xb5[\x80-\xaa])"),
         ("signs", rb"(?:\xe2[\xa0\xa1][\x80-\xbf]){8}"),
         ("signs", rb"(?:\xf3\xa0[\x80\x81][\x80-\xbf]){8}"),
+        *((magic.kind, quoted(magic.start) + magic.behind) for magic in LOOSE if magic.is_wide),
     )
 )
 """Gates that only bytes above 0x7f can open: what is all ASCII is not asked."""

@@ -18,27 +18,46 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from aesp_proxy.decide.secrets.codings import inflates
+from aesp_proxy.decide.secrets.git_pack import PACK_START
 from aesp_proxy.decide.secrets.inflate import Inflater
 from aesp_proxy.decide.secrets.reference import Candidate
 
 INFLATED_BYTES_MAX = 64 << 20
-INFLATE_RATIO_MAX = 1_000
+INFLATE_RATIO_MAX = 1_100
+"""Deflate makes at most 1,032 of one: a blank page of a document does."""
+GIT_BYTES_MAX = 1 << 30
+"""A pack is a whole history: as much as a body may inflate to."""
 HELD_BYTES_MAX = 1 << 16
 WINDOW_BYTES = 1_100
 _PIECE_BYTES = 2_048
+HEAD_BYTES = 64
+GIT = "git pack"
+_PICTURE = b"IDAT"
 _ZIP_HEAD_BYTES = 30
 _ZIP_NAMES_BYTES_MAX = 4_096
+_LISTINGS = frozenset(("uuencode", "dump"))
 _ZIP_METHODS = {0: "", 8: "raw deflate", 12: "bzip2", 93: "zstd", 95: "xz"}
 _ZIP_METHODS_NOT_READ = frozenset((1, 6, 9, 14, 96, 97, 98, 99))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Magic:
-    """The first bytes of what is packed; ``kind`` names it, ``opens`` tells if it can be read."""
+    """The first bytes of what is packed; ``kind`` names it, ``opens`` tells if it can be read.
+
+    ``behind`` is an expression for what must follow ``start``, where that alone says little;
+    ``is_wide``: bytes above 0x7f follow soon.
+    """
 
     kind: str
     start: bytes
+    behind: bytes = b""
     opens: bool = True
+    is_wide: bool = False
+
+    def begin(self, text: bytes, end: int) -> int:
+        """Return where in ``text`` it begins, of which what it is known by ends at ``end``."""
+        return text.rfind(self.start, 0, end) if self.behind else end - len(self.start)
 
 
 MAGICS = (
@@ -47,10 +66,45 @@ MAGICS = (
     Magic(kind="zstd", start=b"\x28\xb5\x2f\xfd"),
     *(Magic(kind="bzip2", start=b"BZh%d1AY&SY" % level) for level in range(1, 10)),
     Magic(kind="xz", start=b"\xfd7zXZ\x00"),
+    Magic(kind=GIT, start=PACK_START),
     Magic(kind="7z", start=b"7z\xbc\xaf\x27\x1c", opens=False),
     Magic(kind="rar", start=b"Rar!\x1a\x07", opens=False),
+    Magic(kind="lzop", start=b"\x89LZO\0\r\n\x1a\n", opens=False),
+    Magic(kind="snappy", start=b"\xff\x06\0\0sNaPpY", opens=False),
+    Magic(kind="cab", start=b"MSCF\0\0\0\0", opens=False),
 )
-KINDS = {magic.kind: magic for magic in MAGICS}
+
+
+def _one_of(fits: Callable[[int], bool]) -> bytes:
+    return b"[" + b"".join(b"\\x%02x" % byte for byte in range(256) if fits(byte)) + b"]"
+
+
+_BLOCKS = _one_of(lambda byte: byte & 7 in (2, 3) or (byte & 7 in (4, 5) and byte >> 3 < 30))
+"""How a compressed block begins (RFC 1951 section 3.2.3)."""
+_LZ4 = _one_of(lambda byte: byte >> 6 == 1 and not byte & 2) + b"[@P`p]"
+"""Version and size of the blocks of a frame (LZ4 Frame Format Description)."""
+_WITH_DICTIONARY = _one_of(lambda byte: bool(byte & 3) and not byte & 8)
+"""A frame header's descriptor that names a dictionary (RFC 8878 section 3.1.1.1.1)."""
+_DUMPED = (
+    rb"(?:: [0-9a-f]{4} [0-9a-f]|  ?[0-9a-f]{2} [0-9a-f]{2} "
+    rb"| {1,4}[0-9a-f]{3,6} | {3}[!-~] {2,3}[!-~])"
+)
+"""The first groups of xxd, of hexdump -C and bytes of od, of words and octal numbers, of od -c."""
+LOOSE = (
+    Magic(kind="lz4", start=b'\x04"M\x18', behind=_LZ4, opens=False),
+    Magic(kind="zlib", start=b"x", behind=rb"[\x01\x9c\xda]" + _BLOCKS, is_wide=True),
+    Magic(kind="lzma", start=b"]\0\0", behind=rb"[\x00-\x80][\x00-\x04]\xff{8}"),
+    Magic(kind="uuencode", start=b"begin ", behind=rb"[0-7]{3,4} [!-~]"),
+    Magic(kind="dump", start=b"0000000", behind=_DUMPED),
+    Magic(
+        kind="zstd with a dictionary",
+        start=b"\x28\xb5\x2f\xfd",
+        behind=_WITH_DICTIONARY,
+        opens=False,
+    ),
+)
+"""What is not known by one text; in base64 and hex only by what else stands there."""
+KINDS = {magic.kind: magic for magic in (*MAGICS, *LOOSE)}
 
 
 class ChildWatch(Protocol):
@@ -133,7 +187,11 @@ class Packed:
         if not self.is_open:
             return []
         self.is_open = False
-        found = self._outward(self._watch.finish())
+        found: list[Candidate] = []
+        if self._inflater is not None and self.kind in _LISTINGS:
+            for content in self._inflater.feed(b"\n"):  # the last line ends here
+                found += self._outward(self._watch.see(content))
+        found += self._outward(self._watch.finish())
         self._watch.close()
         return found
 
@@ -202,7 +260,18 @@ class Packed:
 
 
 def _inflater(kind: str) -> Inflater:
-    return Inflater(kind, bytes_max=INFLATED_BYTES_MAX, ratio_max=INFLATE_RATIO_MAX)
+    bytes_max = GIT_BYTES_MAX if kind == GIT else INFLATED_BYTES_MAX
+    return Inflater(kind, bytes_max=bytes_max, ratio_max=INFLATE_RATIO_MAX)
+
+
+def may_begin(kind: str, before: bytes, head: bytes) -> bool:
+    """Tell whether ``head`` may begin what is packed so; the first bytes of zlib say little.
+
+    The points of a PNG picture are left alone: no text, and fifty times what was sent.
+    """
+    if kind != "zlib":
+        return True
+    return not before.endswith(_PICTURE) and inflates(head)
 
 
 def packed_kind(data: bytes) -> str:

@@ -22,7 +22,14 @@ from aesp_proxy.decide.secrets.hyperscan_gates import (
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.views.account import DEPTH_MAX, TOO_DEEP, Account
 from aesp_proxy.decide.secrets.views.forms import BROKEN
-from aesp_proxy.decide.secrets.views.packed import KINDS, ChildWatch, Packed
+from aesp_proxy.decide.secrets.views.packed import (
+    GIT,
+    HEAD_BYTES,
+    KINDS,
+    ChildWatch,
+    Packed,
+    may_begin,
+)
 from aesp_proxy.decide.secrets.views.place import is_promising, outward
 from aesp_proxy.decide.secrets.views.regions import Look, Regions
 from aesp_proxy.decide.secrets.views.runs import (
@@ -92,6 +99,7 @@ class LensStream:
         "_run_packed",
         "_run_start",
         "_runs",
+        "_wide_done",
         "hold_from",
     )
 
@@ -109,6 +117,7 @@ class LensStream:
         self._packed: list[Packed] = []
         self._run_packed: list[Packed] = []
         self._run_start = 0
+        self._wide_done = 0
         self.hold_from = 0
 
     def know(self, clear: Iterable[Candidate]) -> None:
@@ -151,7 +160,8 @@ class LensStream:
         fresh = memoryview(buffer)[max(0, low - OVERLAP_BYTES) :]
         begun = self._open(self._lens.gates, fresh, total)
         if not data.isascii():
-            self._open(wide_gates(), fresh, total)
+            begun += self._open(wide_gates(), fresh, self._wide_done)
+            self._wide_done = total + len(data)
         found: list[Candidate] = []
         for one in self._packed:
             found += one.feed(data)
@@ -181,8 +191,8 @@ class LensStream:
             first = min(first, one.hold_from)
         return first
 
-    def _open(self, gates: GateLocator, text: memoryview, total: int) -> list[tuple[str, int]]:
-        """Note what gates open that end after offset ``total`` in ``text``, the last of the buffer.
+    def _open(self, gates: GateLocator, text: memoryview, low: int) -> list[tuple[str, int]]:
+        """Note what gates open that end after offset ``low`` in ``text``, the last of the buffer.
 
         Return what begins there packed: its kind and where.
         """
@@ -199,10 +209,12 @@ class LensStream:
         for end, gate in openings:
             name = gates.views[gate]
             mark = base + end
-            if mark <= total or name in self._barred:
+            if mark <= low or name in self._barred:
                 continue
             if name in KINDS:
-                begun.append((name, mark - len(KINDS[name].start)))
+                begun.append(
+                    (name, self._base + KINDS[name].begin(self._buffer, mark - self._base))
+                )
             else:
                 self._regions.note(name, mark)
         return begun
@@ -218,11 +230,16 @@ class LensStream:
 
     def _unpack(self, kind: str, start: int) -> list[Candidate]:
         """Begin to read what is packed from ``start`` on."""
-        if not KINDS[kind].opens:
-            self._account.refuse(f"an archive in it ({kind}) cannot be opened")
+        here = start - self._base
+        before, head = self._buffer[max(0, here - 4) : here], self._buffer[here : here + HEAD_BYTES]
+        if self._reads(kind) or not may_begin(kind, before, head):
             return []
+        if len(self._packed) >= PACKED_MAX:
+            self._settle()
         problem = ""
-        if len(self._chain) >= DEPTH_MAX:
+        if not KINDS[kind].opens:
+            problem = f"an archive in it ({kind}) cannot be opened"
+        elif len(self._chain) >= DEPTH_MAX:
             problem = TOO_DEEP
         elif len(self._packed) >= PACKED_MAX:
             problem = "it is packed too often"
@@ -231,7 +248,11 @@ class LensStream:
             return []
         one = Packed(kind, start, lambda: self._lens.watch(self._account, (*self._chain, kind)))
         self._packed.append(one)
-        return one.feed(self._buffer[start - self._base :])
+        return one.feed(self._buffer[here:])
+
+    def _reads(self, kind: str) -> bool:
+        """Tell whether what is packed so is read already: the objects of a pack are zlib."""
+        return kind == "zlib" and any(one.kind == GIT and one.is_open for one in self._packed)
 
     def _settle(self) -> None:
         """Keep the packed parts that go on; note why one could not be read."""
