@@ -54,9 +54,10 @@ class SessionPieces:
         fields: list[tuple[bytes, bytes]] = []
         if isinstance(event, EgressRequest):
             target = event.target.encode("utf-8", "surrogateescape")
+            decoded = percent_decoded(target)
             fields = familiar.changed(event.headers)
-            units += head_units(name, target, fields)
-            said += [target, percent_decoded(target), *(value for _, value in fields)]
+            units += head_units(name, decoded, fields)
+            said += [target, decoded, *[value for _, value in fields]]
         found = self._completed(principal, units, scanner)
         if not found and scanner.exact is not None and scanner.exact.has_parts:
             covered = session.covered.open(scanner.exact)

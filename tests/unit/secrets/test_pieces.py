@@ -432,3 +432,17 @@ def test_what_never_moves_is_told_to_no_other_worker(
     for _ in range(10):
         assert not told(workers[0], watching, ("api.test", "/v1/messages", (), b'{"a": "b c"}'))
     assert len(sent) <= 2 + 3 * 3  # a name and fields once; what has shapes while it is counted
+
+
+@pytest.mark.parametrize("secret", [TOKEN, VALUE], ids=["rule", "registered"])
+def test_much_that_moves_in_one_place_does_not_hide_the_pieces_in_another(
+    watching: SecretScanner, secret: str
+) -> None:
+    drawn, pieces, found = random.Random(3), SessionPieces(), set()
+    for piece in cut(secret, 6):
+        values = ("".join(drawn.choices(string.ascii_letters, k=150)) for _ in range(23))
+        target = "/?" + "&".join(f"p{number}={value}" for number, value in enumerate(values))
+        fields = tuple((b"x-%d" % n, drawn.randbytes(300).hex().encode()) for n in range(5))
+        fields = (*fields, (b"z", piece.encode()))
+        found |= told(pieces, watching, ("one.test", target, fields, b""))
+    assert found

@@ -135,6 +135,8 @@ def _add_segment(block: bytes, at: int, lines: list[bytes], origins: list[int]) 
 
 def percent_decoded(target: bytes) -> bytes:
     """Return ``target`` with each valid ``%HH`` as its byte, decoded once."""
+    if _PERCENT not in target:
+        return target
     first, *rest = target.split(b"%")
     decoded = [first]
     for part in rest:

@@ -14,7 +14,8 @@ Rules:
   what an agent honestly says to another host between two pieces does not come between
   them in the other.
 - What is joined by chance must not look like a secret: see ``Joined.is_made_of``.
-- A unit like the one before it costs a comparison.
+- A unit like the one before it costs a comparison. Of what moves so many small values are
+  made that they are named tuples: a frozen dataclass takes twice as long to make.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from aesp_proxy.decide.secrets.slots import from_base64, inner, is_word, shown
 
@@ -50,8 +51,7 @@ class Unit:
     slots: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(NamedTuple):
     """Pieces put together as ``text``; the newest is the last, or the first when ``turned``.
 
     ``pieces`` is empty where the text is what they say when decoded.
@@ -83,8 +83,7 @@ class Joined:
         return (says >= _SAYS_BYTES_MIN or is_fine) and 2 * len(set(begun)) > len(begun)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tape:
+class _Tape(NamedTuple):
     """The last pieces, oldest first, and how many bytes they are."""
 
     pieces: tuple[bytes, ...] = ()
@@ -105,8 +104,7 @@ class _Tape:
 _EMPTY: Final = _Tape()
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
+class _Slot(NamedTuple):
     """One slot that moves, as it may be read.
 
     ``whole`` are its pieces as they come; ``fresh`` those that are no words and not there
@@ -132,9 +130,10 @@ class _Slot:
         part = self.inner
         if new != piece or part.pieces:
             part = (part if part.pieces else _EMPTY.longer(old)).longer(new)
-        says = from_base64(piece)
-        plain = self.plain if self.plain.pieces else _EMPTY.longer(from_base64(before))
-        plain = plain.longer(says) if says else _EMPTY
+        says, plain = from_base64(piece), _EMPTY
+        if says:
+            plain = self.plain if self.plain.pieces else _EMPTY.longer(from_base64(before))
+            plain = plain.longer(says)
         return _Slot(whole, fresh, part, plain, self.says or bool(_no_number(piece)))
 
     def joined(self) -> Iterator[Joined]:
@@ -209,8 +208,7 @@ def _without_words(pairs: Iterable[tuple[int, bytes, bytes]], which: int) -> byt
     return b"".join(slot for slot in slots if not is_word(slot))
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What a unit would change: each shape it belongs to, with its slots that move.
 
     ``is_news`` is false where the unit has come often and nothing ever moves.
@@ -222,10 +220,14 @@ class Step:
 
     def joined(self) -> list[Joined]:
         """Return what the pieces are together with those of the unit."""
-        found = (
-            one for _, slots in self.changes for slot in slots.values() for one in slot.joined()
-        )
-        return list(dict.fromkeys(found))
+        found: dict[Joined, None] = {}
+        done: object = None
+        for _, slots in self.changes:
+            if slots is not done:  # with and without its host a shape mostly says the same
+                for slot in slots.values():
+                    found.update(dict.fromkeys(slot.joined()))
+            done = slots
+        return list(found)
 
 
 _UNMOVED: Final[dict[int, _Slot]] = {}
@@ -262,6 +264,9 @@ class PieceMemory:
         slots: dict[int, _Slot] = {}
         for number, (key, change) in enumerate(step.changes):
             shape = self._shapes.get(key)
+            if shape is not None and not step.is_news:
+                self._shapes.move_to_end(key)
+                continue
             if shape is None:
                 shape = self._shapes[key] = _Shape(step.unit.slots)
             is_shared = number and change is step.changes[0][1]

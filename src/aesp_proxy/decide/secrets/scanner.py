@@ -35,7 +35,6 @@ from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Finding, Severity
 
 FINDINGS_MAX = 64
-JOINED_BYTES_MAX = 1 << 15
 
 
 class SecretScanner:
@@ -113,8 +112,9 @@ class SecretScanner:
         pieces: what is joined by chance must not look like a secret. UnavailableError when
         the engine fails.
         """
-        text = b"\n".join(one.text for one in joined)
-        candidates, cut = self._sight.plain(text[:JOINED_BYTES_MAX])
+        # All of it, however much moves: what a bound left out would hide the rest.
+        text = b"\n".join([one.text for one in joined])
+        candidates, cut = self._sight.plain(text)
         if not candidates and not cut:
             return ()
         found = Findings(self._key, "pieces", FINDINGS_MAX)

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from aesp_proxy.decide.secrets.head import percent_decoded
 from aesp_proxy.decide.secrets.pieces import Unit
 from aesp_proxy.decide.secrets.slots import UNIT_BYTES_MAX, target_slots, text_slots
 
@@ -84,8 +83,8 @@ class Familiar:
 
 
 def head_units(host: str, target: bytes, fields: Sequence[tuple[bytes, bytes]]) -> Iterator[Unit]:
-    """Yield the units of a request's head; ``fields`` are those that change."""
-    yield Unit(kind="target", host=host, slots=target_slots(percent_decoded(target)))
+    """Yield the units of a request's head: its target, percent-decoded, and what changes."""
+    yield Unit(kind="target", host=host, slots=target_slots(target))
     for name, value in fields:
         yield Unit(kind=_FIELD + name.decode("latin-1"), host=host, slots=text_slots(value))
     values = tuple(v for name, v in fields if name not in _USUAL and len(v) <= UNIT_BYTES_MAX)
