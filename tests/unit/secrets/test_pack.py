@@ -14,7 +14,7 @@ from aesp_proxy.model.decision import Severity
 
 
 def test_there_are_many_kinds_each_with_issuer_and_samples(pack: tuple[Rule, ...]) -> None:
-    assert len(pack) >= 350
+    assert len(pack) >= 390
     for rule in pack:
         assert rule.issuer.startswith("https://"), rule.id
         assert len(rule.positives) >= 2, rule.id

@@ -28,6 +28,9 @@ HOLDS: dict[str, list[bytes]] = {
     ],
     "base64-json": [b"sntrys_" + base64.b64encode(b'{"iat":1}')],
     "base64-key-64": [base64.b64encode(bytes(range(64)))],
+    "cloudflare-tunnel": [
+        base64.b64encode(b'{"a":"%s","t":"c2f2","s":"c2VjcmV0"}' % (b"0f" * 16)),
+    ],
     "bech32": [
         b"A12UEL5L",
         b"a1lqfn3a",
@@ -87,6 +90,7 @@ STRUCTURE_ONLY = {
     "aws-key-id",
     "base64-json",
     "base64-key-64",
+    "cloudflare-tunnel",
     "jwt",
     "key-bytes",
     "mixed",
@@ -122,6 +126,9 @@ def test_a_check_sum_breaks_with_the_last_place(name: str, value: bytes) -> None
         ("aws-key-id", b"AKIA1"),
         ("base64-json", b"sntrys_" + base64.b64encode(b"not json")),
         ("base64-key-64", base64.b64encode(bytes(63)) + b"===="),
+        ("cloudflare-tunnel", base64.b64encode(b'{"a":"0f","t":"c2f2","s":"c2VjcmV0"}')),
+        ("cloudflare-tunnel", base64.b64encode(b'{"a":"%s","t":"c2f2"}' % (b"0f" * 16))),
+        ("cloudflare-tunnel", base64.b64encode(b"[]")),
         ("base64-key-64", base64.b64encode(bytes(64))[:-3] + b"B=="),
         ("bip39", b"abandon " * 11 + b"ability"),
         ("bip39", b"about " * 13),

@@ -21,6 +21,7 @@ _MNEMONIC_WORDS = (12, 15, 18, 21, 24)
 _WORD_BITS = 11
 _ACCOUNTS_MAX = 10**12
 _AWS_ID_CHARS = 20
+_ACCOUNT_CHARS = 32
 _AWS_BEFORE_2019 = b"IJ"
 _OPENSSH = b"openssh-key-v1\0"
 
@@ -41,6 +42,19 @@ def base64_json(value: bytes) -> bool:
     """Base64 of JSON behind the last prefix that ends in ``_``: it begins ``{"``."""
     start = value.find(b"eyJ")
     return start >= 0 and (_decoded(value[start : start + 8]) or b"").startswith(b'{"')
+
+
+def cloudflare_tunnel(value: bytes) -> bool:
+    """Base64 of the object that a Cloudflare Tunnel runs by: account, tunnel and secret.
+
+    Source: cloudflared, ``connection.TunnelToken``.
+    """
+    try:
+        found = json.loads(base64.b64decode(value, validate=True))
+    except (ValueError, RecursionError):
+        return False
+    account = found.get("a") if isinstance(found, dict) else None
+    return isinstance(account, str) and len(account) == _ACCOUNT_CHARS and {"t", "s"} <= set(found)
 
 
 def base64_key_64(value: bytes) -> bool:

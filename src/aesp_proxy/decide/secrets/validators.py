@@ -30,6 +30,7 @@ VALIDATORS: Mapping[str, Validator] = MappingProxyType(
         "br-cpf": numbers.br_cpf,
         "ca-sin": numbers.ca_sin,
         "card": numbers.card,
+        "cloudflare-tunnel": structures.cloudflare_tunnel,
         "crc32-base36": checksums.crc32_base36,
         "crc32-base62": checksums.crc32_base62,
         "crc32-base62-all": checksums.crc32_base62_all,
