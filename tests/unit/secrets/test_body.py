@@ -6,7 +6,7 @@ import tracemalloc
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from aesp_proxy.decide.secrets.body import Release, StreamPolicy
@@ -65,6 +65,7 @@ def test_no_byte_of_a_secret_leaves_whatever_the_chunks(
 def test_clean_bytes_leave_whole_and_in_order(
     scanner: SecretScanner, text: bytes, cuts: list[int], window_bytes: int
 ) -> None:
+    assume(not scanner.scan(text, "body"))  # such as an archive that cannot be opened
     policy = StreamPolicy(threshold=Severity.CRITICAL, window_bytes=window_bytes)
     released, findings, _ = _run(scanner, _cut(text, cuts), policy)
     assert findings == []

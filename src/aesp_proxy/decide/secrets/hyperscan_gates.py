@@ -33,6 +33,9 @@ OVERLAP_BYTES = 256
 PAD = b"\n" * 2
 """Stands behind what is looked at, so that nothing is missed at its end (see ``hyperscan``)."""
 
+_SHORT_BYTES = 4_096
+"""So much is sooner copied than scanned in two calls."""
+
 Opening = tuple[int, int]
 """(offset just past the form, index of the gate)."""
 
@@ -61,8 +64,10 @@ class GateLocator:
         None is missing at its end: there it is looked at again, with ``PAD`` behind it.
         UnavailableError when the engine fails.
         """
-        found = self.find(data)
         last = len(data)
+        if last <= _SHORT_BYTES:
+            return [one for one in self.find(bytes(data) + PAD) if one[0] <= last]
+        found = self.find(data)
         first = max(0, last - OVERLAP_BYTES)
         at_end = self.find(bytes(data[first:]) + PAD)
         if not at_end:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from aesp_proxy.decide.secrets.hyperscan_gates import PAD, GateLocator, run_traits
+from aesp_proxy.decide.secrets.hyperscan_gates import PAD, GateLocator
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.views.account import Account
 from aesp_proxy.decide.secrets.views.packed import ChildWatch
@@ -23,6 +23,7 @@ from aesp_proxy.decide.secrets.views.place import (
     outside,
     outward,
 )
+from aesp_proxy.decide.secrets.views.runs import has_run
 from aesp_proxy.decide.secrets.views.stream import LensStream
 from aesp_proxy.decide.secrets.views.table import View
 
@@ -66,7 +67,7 @@ class Lens:
 
         What it is has to be asked of a stream otherwise, bytes above 0x7f too.
         """
-        return text.isascii() and run_traits().first(text) < 0 and not self.gates.find(text + PAD)
+        return text.isascii() and not has_run(text) and not self.gates.find(text + PAD)
 
     def look(
         self,

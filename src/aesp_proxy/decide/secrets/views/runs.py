@@ -69,6 +69,11 @@ def run_view(run: bytes) -> str:
     return "base64" if 6 * upper > size and 6 * lower > size and 2 * digits < size else ""
 
 
+def has_run(text: bytes) -> bool:
+    """Tell whether a long run of letters and digits stands in a text."""
+    return bool(_loops.spans(text, 0))
+
+
 def shown(view: str, text: bytes, *, short: bool) -> bytes:
     """Return what the digits of ``text`` say from the first on, of short ones at any alignment."""
     if view == "base64":
