@@ -77,10 +77,25 @@ class TestExitCodes:
         assert done.returncode == 3
         assert "nowhere" in done.stderr
 
-    @pytest.mark.parametrize("text", ["{", "{}", "[1]", "[{}]", '[{"File": "a", "RuleID": "r"}]'])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "", "{", "{}", "[1]", "[{}]", '[{"File": "a", "RuleID": "r"}]', "\xff", "[" * 100_000,
+            '[{"File": "a", "RuleID": "r", "StartLine": "1"}]', "RuleID,Commit,File\n",
+            '[{"line": "x", "lineNumber": 1, "offender": "x", "rule": "r", "file": "a"}]',
+            '{"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "runs": []}',
+        ],
+        ids=[
+            "empty", "broken", "object", "number", "no-keys", "no-place", "no-utf-8", "deep",
+            "text-for-number", "csv", "gitleaks-7", "sarif",
+        ],
+    )  # fmt: skip
     def test_3_for_a_baseline_that_is_none(self, scan: Call, folder: Path, text: str):
-        (folder / "baseline.json").write_text(text)
-        assert scan(".", "--baseline", "baseline.json").returncode == 3
+        (folder / "baseline.json").write_text(text, encoding="latin-1")
+        done = scan(".", "--baseline", "baseline.json")
+        assert done.returncode == 3
+        assert "baseline.json: " in done.stderr
+        assert "(give the JSON report of an earlier scan)" in done.stderr
 
     def test_3_for_a_report_that_cannot_be_written(self, scan: Call, folder: Path):
         assert scan(".", "--output", "no/such/folder").returncode == 3
@@ -310,7 +325,7 @@ class TestFiles:
             (folder / name).write_text("\nmine-123456 mine-000456")
         done = scan(".", "--rules", "rules.toml", *JSON)
         told = [(x["File"], x["RuleID"], x["StartLine"], x["StartColumn"]) for x in done.leaks]
-        assert told == [("a.env", "mine", 2, 1), ("b.key", "key-file", 1, 1)]
+        assert told == [("a.env", "mine", 2, 1), ("b.key", "key-file", 0, 0)]
         assert "left out: rules.toml:12: rule 'odd'" in done.stderr
 
     @pytest.mark.parametrize("rules", ["", "rules.toml"], ids=["ours", "gitleaks"])
@@ -539,7 +554,7 @@ class TestReports:
             "Email": "",
             "Date": "",
             "Message": "",
-            "Tags": ["critical"],
+            "Tags": [],
             "Fingerprint": "a:github-pat:1",
             "Severity": "critical",
             "Offset": 2,

@@ -117,10 +117,45 @@ def test_an_unknown_key_is_told_and_the_rule_stays() -> None:
     assert found.warnings == ("g.toml:3: rule 'token': unknown key 'flavour', not used",)
 
 
+def test_a_rule_without_a_name_is_told_by_its_line() -> None:
+    found = _rules(RULE + "\n[[ rules ]]  # odd\n[[rules]]\nregex = 'x'\n" + RULE)
+    assert [line.partition(": ")[0] for line in found.warnings] == ["g.toml"] * 3
+    found = _rules(RULE + "\n[[rules]] # odd\nregex = 'x'\n" + RULE)
+    assert found.warnings == (
+        "g.toml:14: rule 'token': it stands twice: the last one counts",
+        "g.toml:11: id is missing",
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ('"v8.30.7"', None),
+        ('"8.4"', None),
+        ('"v8.31.0"', "minVersion is 8.31: what came after 8.30 is not known"),
+        ('"9"', "minVersion is 9: "),
+        ('"pumpkin"', "minVersion is no version"),
+        ("[1]", "minVersion is no version"),
+        (f'"{"9" * 5000}"', "minVersion is no version"),
+    ],
+)
+def test_a_file_for_a_later_gitleaks_is_said(version: str, words: str | None) -> None:
+    found = _rules(f"minVersion = {version}\n{RULE}")
+    assert [rule.id for rule in found.rules] == ["token"]
+    if words is None:
+        assert found.warnings == ()
+    else:
+        assert words in found.warnings[0]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("x", "not TOML"),
+        ("a = " + "[" * 100_000, "nested too deep"),
+        (".".join("a" * 50_000) + " = 1", "more than 32 parts"),
+        ("[" + " . ".join(["'a'", '"b"'] * 20) + "]", "more than 32 parts"),
+        ("a = " + "1" * 5_000, "not TOML"),
         ("title = 'x'", "gives no rule"),
         ("rules = 3", "must be tables"),
         ("[[rules]]\nid = 'a'\nregex = 'a*'\n", "gives no rule"),

@@ -24,7 +24,7 @@ from aesp_proxy.cli.scan.known import Known
 from aesp_proxy.cli.scan.report import as_csv, as_json, as_table
 from aesp_proxy.cli.scan.rules import looking_for
 from aesp_proxy.cli.scan.sarif import as_sarif
-from aesp_proxy.decide.secrets.rule import TOO_MANY, Rule
+from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.keys import write_atomic
 from aesp_proxy.launch import cores
 from aesp_proxy.model.decision import Severity
@@ -191,17 +191,16 @@ def _shown(masked: str, length: int, redact: int) -> str:
 
 
 def _report(form: str, found: Gathered, rules: Sequence[Rule]) -> str:
-    descriptions = {rule.id: rule.description for rule in rules}
-    descriptions[TOO_MANY] = "More than can be told: look at the whole"
+    kinds = {rule.id: rule for rule in rules}
     match form:
         case "json":
-            return as_json(found.leaks, descriptions)
+            return as_json(found.leaks, kinds)
         case "csv":
-            return as_csv(found.leaks)
+            return as_csv(found.leaks, kinds)
         case "sarif":
             return as_sarif(found.leaks, rules, found.unread) + "\n"
         case _:
-            return as_table(found.leaks, descriptions)
+            return as_table(found.leaks, kinds)
 
 
 def _write(report: str, output: Path | None) -> None:

@@ -61,8 +61,10 @@ class Known:
         """Add a report; ConfigError when it is none."""
         try:
             entries = json.loads(_read(path))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError("not JSON", where=str(path), remedy=_REMEDY) from error
+        if entries is None:  # what a gitleaks of old wrote where nothing was found
+            return
         if not isinstance(entries, list):
             raise ConfigError("not a list of findings", where=str(path), remedy=_REMEDY)
         for number, entry in enumerate(entries, 1):

@@ -25,12 +25,12 @@ class Source:
 class Leak:
     """One place where a secret stands, without the secret.
 
-    Lines and columns count from 1. Columns count bytes and the last is within the secret,
-    as gitleaks has them; ``chars`` are the same columns in code points, the second behind
-    the secret, as SARIF has them. ``value`` is a keyed hash of the secret that is only
-    compared within one run and never written. ``via`` is what the secret is wrapped in,
-    whose place is then told. ``allowed`` says that a comment on its
-    lines lets it be.
+    Lines and columns count from 1; all are 0 where a file leaks by its name. Columns count
+    bytes and the last is within the secret, as gitleaks has them; ``chars`` are the same
+    columns in code points, the second behind the secret, as SARIF has them. ``value`` is a
+    keyed hash of the secret that is only compared within one run and never written. ``via``
+    is what the secret is wrapped in, whose place is then told. ``allowed`` says that a
+    comment on its lines lets it be.
     """
 
     source: Source
@@ -48,6 +48,11 @@ class Leak:
     value: str
     via: str = ""
     allowed: bool = False
+
+    @property
+    def of_name(self) -> bool:
+        """Whether it is the name of the file that leaks, and nothing in it."""
+        return self.start_line == 0
 
     @property
     def place(self) -> str:

@@ -89,6 +89,8 @@ class _Piece:
             yield self._leak(one, data, line)
 
     def _leak(self, one: Occurrence, data: bytes, line: int) -> Leak:
+        if one.start == one.end:
+            return _of_the_name(one, self._source)
         last = max(one.start, one.end - 1)
         start_line_at, end_line_at = _line_start(data, one.start), _line_start(data, last)
         before = self._line_start - self._base if start_line_at == 0 else 0
@@ -113,6 +115,25 @@ class _Piece:
             via=one.via,
             allowed=_is_allowed(data, one.start, one.end),
         )
+
+
+def _of_the_name(one: Occurrence, source: Source) -> Leak:
+    """Return what is said of a file by its name: it stands in no line."""
+    return Leak(
+        source=source,
+        rule=one.rule,
+        severity=one.severity,
+        start_line=0,
+        end_line=0,
+        start_column=0,
+        end_column=0,
+        chars=(0, 0),
+        offset=0,
+        length=0,
+        masked="",
+        entropy=0.0,
+        value=one.fingerprint,
+    )
 
 
 def _line_start(data: bytes, at: int) -> int:

@@ -1,6 +1,14 @@
 """Leaks as SARIF 2.1.0, for code scanning.
 
-Source: OASIS, Static Analysis Results Interchange Format 2.1.0.
+Rules:
+
+- What GitHub's code scanning demands beside the standard is there: texts of every rule, of
+  at most 1,024 characters, and at most 20 tags.
+- No hash of a line: it would be one of the secret, which anybody could try values against.
+  What uploads a report has the files, and adds the hash by which alerts are told apart.
+
+Sources: OASIS, Static Analysis Results Interchange Format 2.1.0; GitHub, "SARIF support for
+code scanning".
 """
 
 from __future__ import annotations
@@ -30,6 +38,14 @@ _SCORES: Final = {
 }
 """``security-severity`` of GitHub's code scanning: low, medium, high, critical."""
 
+_TEXT_CHARS_MAX: Final = 1_024
+_TAGS: Final = ("security", "secret")
+_TAGS_MAX: Final = 20
+_HELP: Final = (
+    "Take the secret back where it was issued and give out a new one: what was written to a file"
+    " or a commit may have been copied. Then take it out of the file."
+)
+
 
 def as_sarif(
     leaks: Sequence[Leak], rules: Sequence[Rule], unread: Sequence[tuple[str, str]]
@@ -38,7 +54,7 @@ def as_sarif(
     ids = [*(rule.id for rule in rules), TOO_MANY]
     index = {name: number for number, name in enumerate(ids)}
     return sarif_log(
-        rules=list(_rules(rules)),
+        rules=[*map(_rule, rules), _too_many_rule()],
         results=[_result(leak, index[leak.rule]) for leak in leaks],
         notifications=[
             {
@@ -51,50 +67,44 @@ def as_sarif(
     )
 
 
-def _rules(rules: Sequence[Rule]) -> Iterator[dict[str, object]]:
-    for rule in rules:
-        yield _rule(rule.id, rule.description, rule.severity, rule.issuer)
-    yield _rule(TOO_MANY, "Too much in one place to look at", Severity.CRITICAL, "")
+def _rule(rule: Rule) -> dict[str, object]:
+    told = _described(rule.id, rule.description, rule.severity, rule.tags)
+    if rule.issuer.startswith("https://"):
+        told["helpUri"] = rule.issuer
+    return told
 
 
-def _rule(name: str, description: str, severity: Severity, issuer: str) -> dict[str, object]:
-    told: dict[str, object] = {
+def _too_many_rule() -> dict[str, object]:
+    return _described(TOO_MANY, "Too much in one place to look at", Severity.CRITICAL, ())
+
+
+def _described(
+    name: str, description: str, severity: Severity, tags: Sequence[str]
+) -> dict[str, object]:
+    text = (description or name)[:_TEXT_CHARS_MAX]
+    return {
         "id": name,
         "name": "".join(word.capitalize() for word in name.split("-")),
-        "shortDescription": {"text": description},
+        "shortDescription": {"text": text},
+        "fullDescription": {"text": text},
+        "help": {"text": _HELP},
         "defaultConfiguration": {"level": _LEVELS[severity]},
         "properties": {
-            "tags": ["security", "secret"],
+            "tags": list(dict.fromkeys((*_TAGS, *tags)))[:_TAGS_MAX],
             "security-severity": _SCORES[severity],
         },
     }
-    if issuer.startswith("https://"):
-        told["helpUri"] = issuer
-    return told
 
 
 def _result(leak: Leak, index: int) -> dict[str, object]:
     source = leak.source
-    text = f"{leak.rule}: {leak.masked or 'too much to tell'}"
-    if leak.via:
-        text += f", in {leak.via}"
-    if source.commit:
-        text += f" (commit {source.commit}, {source.date})"
     result: dict[str, object] = {
         "ruleId": leak.rule,
         "ruleIndex": index,
         "level": _LEVELS[leak.severity],
-        "message": {"text": text},
+        "message": {"text": "".join(_words(leak))},
         "locations": [{
-            "physicalLocation": {
-                "artifactLocation": {"uri": _uri(source.file)},
-                "region": {
-                    "startLine": leak.start_line,
-                    "startColumn": leak.chars[0],
-                    "endLine": leak.end_line,
-                    "endColumn": leak.chars[1],
-                },
-            },
+            "physicalLocation": {"artifactLocation": {"uri": _uri(source.file)}, **_region(leak)},
         }],
         "partialFingerprints": {"gitleaksFingerprint/v1": leak.fingerprint},
     }  # fmt: skip
@@ -103,6 +113,32 @@ def _result(leak: Leak, index: int) -> dict[str, object]:
             "commit": source.commit, "author": source.author, "date": source.date,
         }  # fmt: skip
     return result
+
+
+def _words(leak: Leak) -> Iterator[str]:
+    """Yield what a person reads of one leak."""
+    if leak.of_name:
+        yield f"{leak.rule}: the name of the file says so"
+    else:
+        yield f"{leak.rule}: {leak.masked or 'too much to tell'}"
+    if leak.via:
+        yield f", in {leak.via}"
+    if leak.source.commit:
+        yield f" (commit {leak.source.commit}, {leak.source.date})"
+
+
+def _region(leak: Leak) -> dict[str, object]:
+    """Return where in the file, for what stands in it: lines and columns count from 1."""
+    if leak.of_name:
+        return {}
+    return {
+        "region": {
+            "startLine": leak.start_line,
+            "startColumn": leak.chars[0],
+            "endLine": leak.end_line,
+            "endColumn": leak.chars[1],
+        },
+    }
 
 
 def _uri(file: str) -> str:

@@ -77,7 +77,10 @@ class FileScanner:
         names = tuple(
             Candidate(rule=rule, start=0, end=0, value=b"", begin=0)
             for rule, pattern, allows in self._names
-            if pattern.search(path) is not None and not allows.of_place(path, commit)
+            if pattern.search(path) is not None
+            and not allows.of_place(path, commit)
+            and rule.report
+            and (not rule.keywords or _has_keyword(rule, data.lower()))
         )
         if self._locator is None:
             return FileFindings(found=names)

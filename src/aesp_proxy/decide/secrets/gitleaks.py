@@ -11,7 +11,7 @@ Rules:
 - Keys are taken in any case, as gitleaks does; a key of ours (``severity``, ``validate``)
   works here too.
 
-Sources: gitleaks' README, "Configuration" and "Composite Rules" (8.28); its
+Sources: gitleaks' README (8.30), "Configuration" and "Composite Rules"; its
 ``config/config.go`` for the forms from before 8.25 (``[allowlist]``).
 """
 

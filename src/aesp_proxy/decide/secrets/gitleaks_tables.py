@@ -17,12 +17,15 @@ from aesp_proxy.decide.secrets.rule_table import (
     Types,
     check_types,
 )
-from aesp_proxy.decide.secrets.rules import id_lines, read_toml
+from aesp_proxy.decide.secrets.rules import id_lines, read_toml, table_lines
 from aesp_proxy.errors import ConfigError
 
 _FILE_KEYS = ("title", "description", "minVersion", "extend", "rules", "allowlist", "allowlists")
 _EXTEND_KEYS: Types = {"useDefault": bool, "path": str, "url": str, "disabledRules": list}
+_DIGITS_MAX = 9
 _ADD_UP = ("keywords", "tags", "required")
+KNOWN_VERSION = (8, 30)
+"""The gitleaks whose format is read here; a patch release changes nothing of it."""
 
 type Doubt = tuple[str, str, str]
 """Where, the name of a rule or nothing, and what was not taken."""
@@ -92,10 +95,13 @@ def read_book(text: str, where: str) -> Book:
     book.doubts += [
         (where, "", f"unknown key {key!r}") for key in document if key not in _FILE_KEYS
     ]
-    lines = id_lines(text)
-    for number, table in enumerate(_tables(document, "rules", where), 1):
-        entry = _rule_entry(table, where, lines, book.doubts)
-        name = str(entry.table.get("id") or f"number {number}")
+    book.doubts += _version_doubts(document.get("minVersion"), where)
+    tables = _tables(document, "rules", where)
+    lines, begins = id_lines(text), table_lines(text)
+    for number, table in enumerate(tables):
+        place = f"{where}:{begins[number]}" if len(begins) == len(tables) else where
+        entry = _rule_entry(table, where, place, lines, book.doubts)
+        name = str(entry.table.get("id") or f"number {number + 1}")
         if name in book.rules:
             book.doubts.append((entry.where, name, "it stands twice: the last one counts"))
         book.rules[name] = entry
@@ -104,10 +110,26 @@ def read_book(text: str, where: str) -> Book:
     return book
 
 
-def _rule_entry(table: Table, where: str, lines: Mapping[str, int], doubts: list[Doubt]) -> Entry:
+def _version_doubts(asked: object, where: str) -> list[Doubt]:
+    """Tell of a file that was written for a later gitleaks than is known here."""
+    if asked is None:
+        return []
+    parts = str(asked).removeprefix("v").split(".")[: len(KNOWN_VERSION)]
+    if not all(part.isdecimal() and len(part) < _DIGITS_MAX for part in parts):
+        return [(where, "", "minVersion is no version, not used")]
+    if tuple(map(int, parts)) <= KNOWN_VERSION:
+        return []
+    known = ".".join(map(str, KNOWN_VERSION))
+    return [(where, "", f"minVersion is {'.'.join(parts)}: what came after {known} is not known")]
+
+
+def _rule_entry(
+    table: Table, where: str, begin: str, lines: dict[str, int], doubts: list[Doubt]
+) -> Entry:
+    """Read a rule, which begins at ``begin``; its name is taken out of ``lines``."""
     own = _spelled(table, (*RULE_KEYS, "allowlist"))
     name = str(own.get("id", ""))
-    place = f"{where}:{lines[name]}" if name in lines else where
+    place = f"{where}:{lines.pop(name)}" if name in lines else begin
     allow = tuple(
         Entry(table=_spelled(one, ALLOWLIST_KEYS), where=place)
         for one in _allowlist_tables(own, place)

@@ -20,15 +20,20 @@ from collections.abc import Mapping, Sequence
 
 from aesp_proxy.decide.secrets.boundary import behind_escapes
 from aesp_proxy.decide.secrets.hyperscan import refusals
+from aesp_proxy.decide.secrets.reference import compile_re2
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rule_table import read_rule
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Severity
 
 RULES_MAX = 5_000
+KEY_PARTS_MAX = 32
+"""Of a dotted key: what reads them needs the square of it in time and memory."""
 
 _PACK_MUST_STATE = ("id", "description", "regex", "severity")
 _NOT_IN_PACKS = ("path", "required", "skipReport")
+_KEY_PART = rb"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*"""
+_LONG_KEY = compile_re2(rb"(?:%s[.][ \t]*){%d}" % (_KEY_PART, KEY_PARTS_MAX))
 
 
 def parse_rules(text: str, where: str, *, each_compiled: bool = True) -> tuple[Rule, ...]:
@@ -69,10 +74,14 @@ def _pack_rule(table: Mapping[str, object], where: str) -> Rule:
 
 
 def read_toml(text: str, where: str) -> dict[str, object]:
-    """Return the document; ConfigError when it is not TOML."""
+    """Return the document; ConfigError when it is not TOML, or takes too much to read."""
+    if _LONG_KEY.search(text.encode()):
+        raise ConfigError(f"a name of more than {KEY_PARTS_MAX} parts with dots", where=where)
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError("not TOML: nested too deep", where=where) from None
+    except ValueError as error:  # TOMLDecodeError, and a number of too many digits
         raise ConfigError(f"not TOML: {error}", where=where) from error
 
 
@@ -135,6 +144,15 @@ def check_ids(rules: Sequence[Rule]) -> None:
             first = f" (first at {seen[rule.id]})" if seen[rule.id] else ""
             raise ConfigError(f"rule {rule.id!r} stands twice{first}", where=rule.where)
         seen[rule.id] = rule.where
+
+
+def table_lines(text: str) -> tuple[int, ...]:
+    """Return the line of each ``[[rules]]``, for messages of a rule without a name of its own."""
+    return tuple(
+        number
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.partition("#")[0].strip().lower() == "[[rules]]"
+    )
 
 
 def id_lines(text: str) -> dict[str, int]:
