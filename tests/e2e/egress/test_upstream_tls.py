@@ -15,9 +15,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from egress_lab import NOW, Proxy
 from h2_client import H2Client
+from OpenSSL import SSL
 
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.intercept.egress.dialler import StaticAddress
+from aesp_proxy.intercept.egress.tls import EgressTls
 from aesp_proxy.intercept.egress.tls_settings import (
     TlsSettings,
     client_certificates,
@@ -317,6 +319,28 @@ def test_a_key_with_a_passphrase_is_a_configuration_error_and_nobody_is_asked(id
     file.write_bytes(data[: data.index(b"-----BEGIN PRIVATE KEY")] + locked)
     with pytest.raises(ConfigError, match="asks for a passphrase"):
         client_certificates([("allowed.test", str(file))])
+
+
+# memory -----------------------------------------------------------------------------
+
+
+def test_a_connection_that_waits_keeps_no_room_for_records(proxy, monkeypatch):
+    # OpenSSL's room is 17 KiB a direction; a mode of the connection gives it back.
+    kept: list[SSL.Connection] = []
+
+    def noting(start: Callable[..., None]) -> Callable[..., None]:
+        def noted(self, data):
+            start(self, data)
+            kept.append(data.ssl_conn)
+
+        return noted
+
+    for way in ("tls_start_client", "tls_start_server"):
+        monkeypatch.setattr(EgressTls, way, noting(getattr(EgressTls, way)))
+    assert proxy.ask(GET)
+    assert len(kept) == 2
+    for one in kept:
+        assert SSL._lib.SSL_set_mode(one._ssl, 0) & SSL.MODE_RELEASE_BUFFERS
 
 
 # sessions and leaves ----------------------------------------------------------------

@@ -79,6 +79,7 @@ class EgressTls(tlsconfig.TlsConfig):
         if self._fit(data.ssl_conn):
             data.ssl_conn = None
             super().tls_start_client(data)
+        _keep_no_buffers(data.ssl_conn)
 
     def _fit(self, ssl_conn: SSL.Connection | None) -> bool:
         """Set the suites of TLS 1.3, which mitmproxy has no option for; True when they were not.
@@ -109,6 +110,7 @@ class EgressTls(tlsconfig.TlsConfig):
         if self._fit(data.ssl_conn):
             data.ssl_conn = None
             super().tls_start_server(data)
+        _keep_no_buffers(data.ssl_conn)
         self._identify(server, data.ssl_conn)
         session = self._sessions.get(_session_key(server))
         if session is not None and data.ssl_conn is not None:
@@ -152,6 +154,12 @@ class EgressTls(tlsconfig.TlsConfig):
         self._sessions.move_to_end(key)
         if len(self._sessions) > _SESSIONS_MAX:
             self._sessions.popitem(last=False)
+
+
+def _keep_no_buffers(ssl_conn: SSL.Connection | None) -> None:
+    """Let a connection that waits keep no room for records: 34 KiB that most never need again."""
+    if ssl_conn is not None:
+        _LIB.SSL_set_mode(ssl_conn._ssl, SSL.MODE_RELEASE_BUFFERS)  # noqa: SLF001
 
 
 def _session_key(server: Server) -> tuple[str, int]:
