@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Final
 
 _PLACES_MAX: Final = 12
+_TOKEN_CHARS_MIN: Final = 16
+_TOKEN_CHARS_SHOWN: Final = 4
 
 
 class AespError(Exception):
@@ -28,7 +30,14 @@ class AespError(Exception):
 
 
 class ConfigError(AespError):
-    """The operator can mend it: refuse to start, or keep the old snapshot on reload."""
+    """The operator can mend it: refuse to start, or keep the old snapshot on reload.
+
+    The message quotes what the operator wrote: of what may be a token there, it shows how
+    that begins.
+    """
+
+    def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
+        super().__init__(without_tokens(message), where=where, remedy=remedy)
 
 
 class InputError(AespError):
@@ -45,6 +54,25 @@ class RecordError(AespError):
 
 class UnavailableError(AespError):
     """Something is not there now: try later, with a bounded back-off."""
+
+
+def without_tokens(text: str) -> str:
+    """Return ``text`` with the beginnings of long words of letters and digits, which may be tokens.
+
+    >>> without_tokens("unknown setting x7Ks92mMq0Pz81LdWv of this")
+    'unknown setting x7Ks... of this'
+    """
+    shown, begin = [], 0
+    for at, char in enumerate(text + " "):
+        if char.isascii() and char.isalnum():
+            continue
+        word = text[begin:at]
+        is_mixed = not word.isalpha() and not word.isdigit()
+        if len(word) >= _TOKEN_CHARS_MIN and is_mixed:
+            word = f"{word[:_TOKEN_CHARS_SHOWN]}..."
+        shown += [word, text[at : at + 1]]
+        begin = at + 1
+    return "".join(shown)
 
 
 def told(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from aesp_proxy import __version__
 from aesp_proxy.cli.exits import ExitCode, exit_code_for
 from aesp_proxy.cli.lazy import LazyGroup, Table
 from aesp_proxy.cli.output import error_line, mend_streams, write_crash
-from aesp_proxy.errors import AespError
+from aesp_proxy.errors import AespError, without_tokens
 
 _COMMANDS: Final[Table] = {
     "run": ("aesp_proxy.cli.run:run", "Run a command whose traffic is decided and recorded."),
@@ -120,7 +120,7 @@ def _drop_output() -> None:
 def _usage(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f" (see {context.command_path} --help)" if context else ""
-    return " ".join(error.format_message().split()) + hint
+    return without_tokens(" ".join(error.format_message().split())) + hint
 
 
 def _state_dir(arguments: Sequence[str]) -> Path:

@@ -47,6 +47,7 @@ class RunStage:
     held: int
     rows: tuple[tuple[str, ...], ...]
     snapshot: Snapshot
+    exact: ExactIndex
 
 
 def start_stage(
@@ -88,6 +89,7 @@ def start_stage(
         held=stage.hold(),
         rows=(*rows, *_masks(stage.folder, beside)),
         snapshot=snapshot,
+        exact=exact,
     )
 
 
@@ -151,7 +153,7 @@ def end_stage(settings: Settings, made: RunStage, *, publish: bool) -> None:
     from aesp_proxy.cli.stage.vetting import refusals, show, vetted
 
     stage = made.stage.moved_to(Phase.ENDED)
-    changes = vetted(settings, stage, made.snapshot)
+    changes = vetted(settings, stage, made.snapshot, made.exact)
     if not changes:
         stage.drop()
         line("aesp-proxy: stage: nothing was written")

@@ -47,11 +47,21 @@ def without_texts(record: Record) -> Record:
     )
 
 
-def scrubbed_of_file(record: Record, scanner: SecretScanner | None) -> Record:
+def scrubbed_of_file(
+    record: Record, scanner: SecretScanner | None, exact: ExactIndex | None = None
+) -> Record:
     """Return the record of a file without secrets; of one that passed, the name is looked at.
 
-    UnavailableError if it cannot be told.
+    ``exact`` are registered values that the scanner does not know. UnavailableError if it
+    cannot be told.
     """
+    if exact is not None:
+        record = replace(
+            record,
+            message=masked(record.message, None, exact),
+            resource=masked(record.resource, None, exact),
+            target_path=masked(record.target_path, None, exact),
+        )
     if scanner is None:
         return record
     if record.verdict == Verdict.ALLOW.value and not record.findings:

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from aesp_proxy.daemon.file_judge import FileJudge, Judged
 from aesp_proxy.daemon.scrub import scrubbed_of_file
+from aesp_proxy.decide.secrets.exact import ExactIndex
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.intercept.stage.changes import Change, Kind, changes_of
 from aesp_proxy.intercept.stage.stage import Stage, StagedTree
@@ -58,7 +59,10 @@ class Vetted:
 
 
 class Vetting:
-    """Vets stages by one snapshot. ``content_bytes_max`` is the largest file that is read."""
+    """Vets stages by one snapshot. ``content_bytes_max`` is the largest file that is read.
+
+    ``exact`` are registered values that the snapshot does not know: no record has them.
+    """
 
     def __init__(
         self,
@@ -68,8 +72,10 @@ class Vetting:
         principal: Principal,
         now_ns: Callable[[], int],
         content_bytes_max: int,
+        exact: ExactIndex | None = None,
     ) -> None:
         self._journal = journal
+        self._exact = exact
         self._judge = FileJudge(
             snapshot=snapshot,
             principal=principal,
@@ -97,7 +103,7 @@ class Vetting:
             reason = f"it cannot be read: {error.strerror}"
             decision = self._judge.refusal(Reason.INTERCEPTOR_FAILED, reason)
         record = decision_record(event, decision, time_ns=event.time_ns)
-        self._journal.append(scrubbed_of_file(record, self._judge.snapshot.scanner))
+        self._journal.append(scrubbed_of_file(record, self._judge.snapshot.scanner, self._exact))
         return decision
 
     def _judged(self, tree: StagedTree, change: Change, path: str, resolved: str) -> Judged:

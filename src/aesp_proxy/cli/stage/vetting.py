@@ -15,6 +15,7 @@ from aesp_proxy.record.journal import Journal
 
 if TYPE_CHECKING:
     from aesp_proxy.daemon.config import Settings
+    from aesp_proxy.decide.secrets.exact import ExactIndex
     from aesp_proxy.decide.snapshot import Snapshot
     from aesp_proxy.intercept.stage.stage import Stage
 
@@ -23,10 +24,13 @@ _SIGNS: Final = {
 }  # fmt: skip
 
 
-def vetted(settings: Settings, stage: Stage, snapshot: Snapshot) -> list[Vetted]:
+def vetted(
+    settings: Settings, stage: Stage, snapshot: Snapshot, exact: ExactIndex | None = None
+) -> list[Vetted]:
     """Decide and record every change of a stage, and have the record sealed.
 
-    RecordError when it cannot be recorded: nothing may be published then.
+    ``exact`` are registered values, which no record has. RecordError when it cannot be
+    recorded: nothing may be published then.
     """
     agent = settings.agent
     principal = Principal(
@@ -44,6 +48,7 @@ def vetted(settings: Settings, stage: Stage, snapshot: Snapshot) -> list[Vetted]
             principal=principal,
             now_ns=time.time_ns,
             content_bytes_max=settings.files.content_bytes_max,
+            exact=exact,
         )
         changes = list(vetting.vet(stage))
     if changes:
