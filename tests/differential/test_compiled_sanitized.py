@@ -55,7 +55,8 @@ for _ in range(5_000):
     )
     given = bytearray(data)
     at = chance.randrange(len(data) + 3)
-    found += len(module.spans(given, at)) + (module.end(given, at) > at)
+    found += len(module.spans(given, at, 0, chance.choice((0, 10_000)))) + module.may_hold(given)
+    found += len(module.high(given, chance.randrange(4))) + (module.end(given, at) > at)
 print(found)
 """
 

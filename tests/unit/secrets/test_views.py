@@ -30,8 +30,9 @@ from aesp_proxy.decide.secrets.hyperscan_gates import (
 from aesp_proxy.decide.secrets.reference import compile_re2
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.scanner import SecretScanner
-from aesp_proxy.decide.secrets.views import run_spans, runs
+from aesp_proxy.decide.secrets.views import run_spans
 from aesp_proxy.decide.secrets.views.lens import SHORT_BYTES
+from aesp_proxy.decide.secrets.views.runs import LOOPS
 from aesp_proxy.decide.secrets.views.text_forms import (
     IN_EVEN_RUNS,
     IN_MIXED_RUNS,
@@ -117,8 +118,8 @@ def test_runs_are_where_a_regex_says(parts: list[tuple[int, str]], at: int) -> N
     text = " " * 41 + "".join(letters[:size].decode() + mark for size, mark in parts)
     data = text.encode()
     want = [match.span() for match in RUN_LETTERS.finditer(data, at)]
-    assert run_spans.spans(data, at) == want
-    assert runs._loops.spans(data, at) == want
+    assert run_spans.spans(data, at, 0, 0) == want
+    assert LOOPS.spans(data, at, 0, 0) == want
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from aesp_proxy.decide.secrets.watch import Sight
 from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Finding, Severity, Verdict
 
-PIECE_BYTES = 1 << 16
+PIECE_BYTES = 1 << 18
 """So much of a chunk is looked at at once: all that look at it find it in a core's cache."""
 
 

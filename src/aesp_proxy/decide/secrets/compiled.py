@@ -1,6 +1,6 @@
 """Say which inner loops were compiled, and hold them.
 
-``_marks`` searches for registered values, ``_runs`` for long runs of letters.
+``_marks`` searches for registered values, ``_runs`` for what views may be opened for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 EDITION: Final = 1
 """Of what its functions take: what was compiled of another is not used."""
-RUNS_EDITION: Final = 1
+RUNS_EDITION: Final = 2
 
 
 def _marks_compiled() -> ModuleType | None:

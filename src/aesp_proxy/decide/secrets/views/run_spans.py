@@ -1,7 +1,8 @@
 """Find long runs of letters by Hyperscan: what ``_runs.c`` does, where nothing was compiled.
 
-Both give the same answers in the same order. A run is the most letters, digits, ``+``, ``/``,
-``-`` and ``_`` that stand together, ``RUN_BYTES_MIN`` of them or more.
+Both find the same in the same order. A run is the most letters, digits, ``+``, ``/``, ``-`` and
+``_`` that stand together, ``RUN_BYTES_MIN`` of them or more. What is compiled leaves out of them
+what Hyperscan would find to hold nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +30,30 @@ def end(text: bytes, at: int, /) -> int:
     return len(text) if found < 0 else at + found - 1
 
 
-def spans(text: bytes, at: int, /) -> list[tuple[int, int]]:
-    """Return where runs begin and end in ``text`` from offset ``at`` on, which begins one."""
+def spans(text: bytes, at: int, low: int, whole: int, /) -> list[tuple[int, int]]:
+    """Return where runs that end after ``low`` begin and end in ``text``, from offset ``at`` on.
+
+    What ends before ``whole`` is there to its end (what is compiled asks those what they hold).
+    """
+    del whole
+    return [span for span in _all_spans(text, at) if span[1] > low]
+
+
+def may_hold(_text: bytes, /) -> bool:
+    """Tell whether digits of base64 may be those of text: here nothing is known of it."""
+    return True
+
+
+def high(text: bytes | memoryview, most: int, /) -> list[tuple[int, int]]:
+    """Return what holds all bytes above 0x7f; where that is more than ``most`` places, all as one.
+
+    Here it always is.
+    """
+    del most
+    return [] if bytes(text).isascii() else [(0, len(text))]
+
+
+def _all_spans(text: bytes, at: int) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     first, rest = run_traits().first, memoryview(text)
     for _ in range(_RESCANS_MAX):

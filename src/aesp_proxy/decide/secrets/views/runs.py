@@ -36,7 +36,8 @@ _PACKED_KINDS_MIN = 46
 _KINDS_MIN = 12
 """Fewer different characters are a line that somebody drew."""
 
-_loops = run_spans if compiled.RUNS is None else compiled.RUNS
+LOOPS = run_spans if compiled.RUNS is None else compiled.RUNS
+"""What finds runs, and bytes above 0x7f: compiled, or the same without."""
 
 _DECIMAL = b"0123456789"
 _HEX_ANY = _DECIMAL + b"abcdefABCDEF"
@@ -71,7 +72,7 @@ def run_view(run: bytes) -> str:
 
 def has_run(text: bytes) -> bool:
     """Tell whether a long run of letters and digits stands in a text."""
-    return bool(_loops.spans(text, 0))
+    return bool(LOOPS.spans(text, 0, 0, 0))
 
 
 def shown(view: str, text: bytes, *, short: bool) -> bytes:
@@ -124,16 +125,14 @@ class Runs:
         """
         at = max(0, (self._done if self.is_open else low - RUN_BYTES_MIN) - base)
         if self.is_open:
-            at = _loops.end(buffer, at)
+            at = LOOPS.end(buffer, at)
             yield from self._follow(buffer, base, at, open_=at == len(buffer) and not is_last)
         if self.is_open:
             return
-        spans: list[tuple[int, int]] = _loops.spans(buffer, at)
-        while spans and base + spans[0][1] <= low:
-            del spans[0]
+        whole = len(buffer) + is_last  # what ends before it is there to its end
+        spans: list[tuple[int, int]] = LOOPS.spans(buffer, at, low - base, whole)
         if not spans:
             return
-        whole = len(buffer) + is_last  # what ends before it is there to its end
         few = [span for span in spans if span[1] < whole and span[1] - span[0] <= _FEW_BYTES]
         for start, end in _worth(buffer, few) if few else ():
             yield _whole_piece(buffer[start:end], base + start)
@@ -185,14 +184,16 @@ def _worth(text: bytes, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int,
     for span in spans:
         if span in seen or (
             span[1] - span[0] > _SHORT_BYTES
-            and len(set(text[span[0] : span[0] + HEAD_DIGITS])) >= _PACKED_KINDS_MIN
+            and len(set(text[slice(*span)][:HEAD_DIGITS])) >= _PACKED_KINDS_MIN
         ):
             yield span
 
 
 def is_worth(piece: Piece) -> bool:
     """Tell whether the digits of a piece may be those of text; in base64 they tell before."""
-    return piece.view != "base64" or mixed_run_traits().first(piece.text) >= 0
+    if piece.view != "base64":
+        return True
+    return LOOPS.may_hold(piece.text) and mixed_run_traits().first(piece.text) >= 0
 
 
 def _whole_piece(run: bytes, start: int) -> Piece:

@@ -16,7 +16,9 @@ from typing import Protocol
 from aesp_proxy.decide.secrets.hyperscan_gates import (
     OPENINGS_MAX,
     OVERLAP_BYTES,
+    PAD,
     GateLocator,
+    Opening,
     wide_gates,
 )
 from aesp_proxy.decide.secrets.reference import Candidate
@@ -34,6 +36,7 @@ from aesp_proxy.decide.secrets.views.place import is_promising, outward
 from aesp_proxy.decide.secrets.views.regions import Look, Regions
 from aesp_proxy.decide.secrets.views.runs import (
     HEAD_DIGITS,
+    LOOPS,
     Piece,
     Runs,
     is_worth,
@@ -42,11 +45,16 @@ from aesp_proxy.decide.secrets.views.runs import (
 )
 from aesp_proxy.decide.secrets.views.table import BACK_BYTES, VIEWS, View
 
-SLICE_BYTES = 65_536
+SLICE_BYTES = 262_144
 PACKED_MAX = 16
 _MENDING = frozenset(("joined", "fields", "spaced", "lines", "marked-up", "message"))
 _ONCE = _MENDING | {"reversed", "rot13", "utf-16", "look-alikes"}
 """Views that a chain holds once: again, they show what was there before or nothing new."""
+_PLACE_BYTES = 2_048
+"""With more places than one in so many bytes it is quicker to look at all of them."""
+_BEFORE_BYTES = 64
+_BEHIND_BYTES = 2
+"""So far before bytes above 0x7f a gate may stand that they follow, and ask for a letter behind."""
 _DIGITS = {"base64": (4, 3), "base32": (8, 5), "hex": (2, 1)}
 """So many digits of a run are so many bytes."""
 
@@ -158,10 +166,13 @@ class LensStream:
         total = self._base + low
         buffer = self._buffer = self._buffer + data
         fresh = memoryview(buffer)[max(0, low - OVERLAP_BYTES) :]
-        begun = self._open(self._lens.gates, fresh, total)
-        if not data.isascii():
-            begun += self._open(wide_gates(), fresh, self._wide_done)
-            self._wide_done = total + len(data)
+        gates = self._lens.gates
+        begun = self._open(gates, gates.find_padded(fresh), len(fresh), total)
+        places = LOOPS.high(fresh, len(fresh) // _PLACE_BYTES)
+        if places:
+            wide = wide_gates()
+            begun += self._open(wide, _find_wide(fresh, places), len(fresh), self._wide_done)
+            self._wide_done = total + len(data) - len(fresh) + places[-1][1]
         found: list[Candidate] = []
         for one in self._packed:
             found += one.feed(data)
@@ -191,12 +202,13 @@ class LensStream:
             first = min(first, one.hold_from)
         return first
 
-    def _open(self, gates: GateLocator, text: memoryview, low: int) -> list[tuple[str, int]]:
-        """Note what gates open that end after offset ``low`` in ``text``, the last of the buffer.
+    def _open(
+        self, gates: GateLocator, openings: list[Opening], size: int, low: int
+    ) -> list[tuple[str, int]]:
+        """Note what opens in the last ``size`` bytes of the buffer and ends after offset ``low``.
 
         Return what begins there packed: its kind and where.
         """
-        openings = gates.find_padded(text)
         if not openings:
             return []
         if len(openings) >= OPENINGS_MAX:
@@ -205,7 +217,7 @@ class LensStream:
         if self._account.cut:
             return []
         begun = []
-        base = self._base + len(self._buffer) - len(text)
+        base = self._base + len(self._buffer) - size
         for end, gate in openings:
             name = gates.views[gate]
             mark = base + end
@@ -308,3 +320,14 @@ class LensStream:
             digits, count = _DIGITS["base64"]
             first = min(first, self._run_start + one.hold_from // count * digits)
         return first
+
+
+def _find_wide(text: memoryview, places: Sequence[tuple[int, int]]) -> list[Opening]:
+    """Return what is opened by bytes above 0x7f, which are in ``places``, or just before them."""
+    gates = wide_gates()
+    found: set[Opening] = set()
+    for start, end in places:
+        first = max(0, start - _BEFORE_BYTES)
+        near = bytes(text[first : end + _BEHIND_BYTES]) + PAD
+        found.update((first + at, gate) for at, gate in gates.find(near))
+    return sorted(found)
