@@ -22,6 +22,7 @@ from aesp_proxy.cli.exits import ExitCode, exit_code_for
 from aesp_proxy.cli.lazy import LazyGroup, Table
 from aesp_proxy.cli.output import error_line, mend_streams, write_crash
 from aesp_proxy.errors import AespError, without_tokens
+from aesp_proxy.launch import cores
 
 _COMMANDS: Final[Table] = {
     "run": ("aesp_proxy.cli.run:run", "Run a command whose traffic is decided and recorded."),
@@ -76,6 +77,7 @@ class _Program(LazyGroup):
         arguments = list(args) if args is not None else sys.argv[1:]
         extra["standalone_mode"] = False
         mend_streams()
+        cores.keep_none()  # every command reads what may hold a secret: keys, policies, records
         try:
             answer = super().main(arguments, prog_name or "aesp-proxy", **extra)
             sys.stdout.flush()

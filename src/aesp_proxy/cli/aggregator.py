@@ -105,9 +105,7 @@ def serve(
     from aesp_proxy.aggregator.process import log_to_stderr
     from aesp_proxy.aggregator.run import ServeOptions
     from aesp_proxy.aggregator.run import serve as serve_until_told
-    from aesp_proxy.launch import cores
 
-    cores.keep_none()  # credentials of stores and sinks are here, and in the processes beside
     host, port = split_listen(listen)
     metrics = split_listen(metrics_listen, where="--metrics-listen") if metrics_listen else None
     log_to_stderr()

@@ -38,9 +38,7 @@ def copy(*, data: Path, source: Path) -> None:
     Whatever interrupts it: give the same command again, and it goes on.
     """
     from aesp_proxy.aggregator.copying import copy_aggregator
-    from aesp_proxy.launch import cores
 
-    cores.keep_none()
     told = [0.0]
 
     def progress(what: str, done: int, total: int) -> None:

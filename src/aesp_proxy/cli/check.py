@@ -28,7 +28,6 @@ from aesp_proxy.daemon.rule_cache import shared_cache_dir
 from aesp_proxy.decide.engine import decide
 from aesp_proxy.decide.snapshot import Snapshot
 from aesp_proxy.errors import InputError
-from aesp_proxy.launch import cores
 from aesp_proxy.model.decision import Decision, Reason, Severity, Verdict
 from aesp_proxy.normalize.announced import (
     announcement,
@@ -74,7 +73,6 @@ def check(
     """
     if (event_text is None) == (events_path is None):
         raise click.UsageError("give either --event or --events", ctx)
-    cores.keep_none()  # events may hold what must not leave
     snapshot = load_snapshot(
         policy_path, fingerprint_key=os.urandom(32), serial=1, cache_dir=shared_cache_dir()
     )

@@ -63,10 +63,8 @@ def _serve(settings: Settings) -> int:
     from aesp_proxy.daemon.service.plan import ServicePlan
     from aesp_proxy.daemon.service.run_dir import RunDir, run_dir_of
     from aesp_proxy.daemon.service.service import serve
-    from aesp_proxy.launch import cores
 
     notifier = Notifier.take(os.environ)
-    cores.keep_none()  # values are here for the moment in which they are hashed
     _prepare(settings)
     plan = ServicePlan(
         settings=settings,

@@ -147,7 +147,7 @@ def _run(settings: Settings, command: Sequence[str], asked: _Asked) -> int:
     from aesp_proxy.daemon.process import start_early_worker
     from aesp_proxy.daemon.secret_registry import registry_of
     from aesp_proxy.daemon.state_dir import prepare_state_dir
-    from aesp_proxy.launch import cores, reaper
+    from aesp_proxy.launch import reaper
     from aesp_proxy.launch.terminal import Terminal
 
     session_id = secrets.token_hex(8)
@@ -160,7 +160,6 @@ def _run(settings: Settings, command: Sequence[str], asked: _Asked) -> int:
     # It loads for a second, while we find and make what it is to have.
     loading = start_early_worker(log=log)
     terminal = Terminal()
-    cores.keep_none()  # values are here for the moment in which they are hashed
     try:
         say = partial(_say, quiet=asked.quiet)
         registry = registry_of(settings, os.environ, asked.sources, say=say)

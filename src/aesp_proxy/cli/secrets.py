@@ -19,7 +19,6 @@ import click
 from aesp_proxy.cli.exits import ExitCode
 from aesp_proxy.cli.output import error_line, printable
 from aesp_proxy.errors import ConfigError, UnavailableError
-from aesp_proxy.launch import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,7 +71,6 @@ def register(
     Exit codes: 0 all are looked for, 1 some are not worth it, 3 a source cannot be read,
     4 no service runs.
     """
-    cores.keep_none()
     settings = _settings(config, state, run_dir)
     if bool(sources) == (name is not None):
         message = "give sources, or --name NAME and the value on standard input"

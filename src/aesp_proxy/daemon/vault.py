@@ -49,7 +49,9 @@ class Vault:
             headers["X-Vault-Namespace"] = self.namespace
         verify = str(self.ca_file) if self.ca_file is not None else True
         try:
-            with httpx.Client(verify=verify, timeout=_WAIT_S_MAX, trust_env=False) as client:
+            context = httpx.create_ssl_context(verify=verify, trust_env=False)
+            context.keylog_filename = None  # type: ignore[assignment]  # Python itself follows SSLKEYLOGFILE
+            with httpx.Client(verify=context, timeout=_WAIT_S_MAX, trust_env=False) as client:
                 return client.get(url, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             # Not the error's own words: they may hold a header.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
@@ -332,6 +334,22 @@ def test_what_a_vault_says_instead_is_not_shown(vault: Secrets, path: str):
     with pytest.raises(ConfigError) as refused:
         from_source(f"vault:{path}", vault, None)
     assert V not in str(refused.value)
+
+
+def test_what_a_vault_says_is_not_opened_by_a_file_of_keys(
+    vault: Secrets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    seen = []
+    client = httpx.Client
+
+    def spied(*, verify: ssl.SSLContext, **more: object) -> httpx.Client:
+        seen.append(verify.keylog_filename)
+        return client(verify=verify, **more)
+
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    monkeypatch.setattr("httpx.Client", spied)
+    from_source("vault:kv/app/prod", vault, None)
+    assert seen == [None]
 
 
 def test_a_registry_hands_over_hashes_that_are_the_same_entries():

@@ -397,3 +397,14 @@ def test_no_value_leaves_its_place_in_syslog(text: str, some: Any):
 
 def test_no_secret_stands_in_what_is_shown_of_settings():
     assert SECRET not in repr(settings_of("splunk"))
+
+
+@pytest.mark.parametrize("secret", [f"{SECRET}\nx", f"{SECRET}\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_a_secret_that_no_header_takes_stands_in_no_message(secret: str, some: Any):
+    with (
+        receiving(Collector(token=SECRET)) as receiver,
+        opened(settings_of("splunk", receiver, secret=secret)) as sink,
+        pytest.raises(LaterError, match="cannot be written") as raised,
+    ):
+        sink.deliver(some())
+    assert SECRET not in str(raised.value)

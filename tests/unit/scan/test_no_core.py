@@ -29,6 +29,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(command, "asked", reached)
     monkeypatch.setattr(secrets, "_settings", reached)
     monkeypatch.setattr(check, "load_snapshot", reached)
+    monkeypatch.setattr("aesp_proxy.cli.flags.split_listen", reached)
     resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
     yield seen
     resource.setrlimit(resource.RLIMIT_CORE, before)
@@ -40,6 +41,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         ["scan", "-"],
         ["secrets", "register", "--name", "N"],
         ["check", "--policy", "p.yaml", "--events", "-"],
+        ["witness", "serve", "--dir", "w"],
     ],
     ids=lambda words: words[0],
 )

@@ -26,7 +26,6 @@ from aesp_proxy.cli.scan.rules import looking_for
 from aesp_proxy.cli.scan.sarif import as_sarif
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.keys import write_atomic
-from aesp_proxy.launch import cores
 from aesp_proxy.model.decision import Severity
 
 _FILE: Final = click.Path(path_type=Path)
@@ -139,7 +138,6 @@ def scan(  # noqa: PLR0913 - one a flag
     1 leaks, 3 rules or baseline cannot be used, 4 something could not be scanned, 5 wrong
     use.
     """
-    cores.keep_none()  # what is scanned is here, and in the processes beside
     what = asked(
         paths,
         history=history,

@@ -85,6 +85,10 @@ class HttpPost:
                     body=b"".join(parts),
                     after_s=_seconds(response.headers.get("retry-after", "")),
                 )
+        except (httpx.LocalProtocolError, UnicodeError) as error:
+            # It may quote a header, and so the sink's secret.
+            reason = f"the request cannot be written: {type(error).__name__}"
+            raise LaterError(reason, where=self._url) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             reason = told(str(error)) or type(error).__name__
             raise LaterError(f"no answer: {reason}", where=self._url) from error
