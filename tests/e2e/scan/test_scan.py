@@ -32,16 +32,6 @@ regex = "mine-[0-9]{{6}}"
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder that is in no repository, and is the working folder."""
-    path = tmp_path / "folder"
-    path.mkdir()
-    monkeypatch.chdir(path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    return path
-
-
 class TestExitCodes:
     def test_0_when_there_is_nothing(self, scan: Call, folder: Path):
         (folder / "a").write_text("nothing here")

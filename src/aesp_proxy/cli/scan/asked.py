@@ -13,6 +13,13 @@ import click
 
 STDIN: Final = "-"
 
+_HIDING: Final = (
+    "--check", "--graph", "--ignore-", "--line-prefix", "--log-size", "--name-only",
+    "--name-status", "--output", "--patch-with-raw", "--raw", "--rotate-to", "--skip-to",
+    "--stdin", "--word-diff", "-I", "-R", "-b", "-w", "-z",
+)  # fmt: skip
+"""Options of git log that hide lines, or write them in another way. It takes their beginnings."""
+
 
 class Mode(Enum):
     """What is scanned."""
@@ -21,6 +28,9 @@ class Mode(Enum):
     STDIN = "standard input"
     HISTORY = "history"
     STAGED = "staged changes"
+
+
+_BEGUN_CHARS_MIN: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +97,17 @@ def _mode(paths: Sequence[str], *, history: bool, staged: bool) -> Mode:
 
 def _split(text: str) -> tuple[str, ...]:
     try:
-        return tuple(shlex.split(text))
+        options = tuple(shlex.split(text))
     except ValueError as error:
         raise click.UsageError(f"--log-opts cannot be read: {error}") from None
+    for option in options[: options.index("--") if "--" in options else None]:
+        if _hides(option.partition("=")[0]):
+            raise click.UsageError(
+                f"--log-opts choose commits: {option!r} would change what is read of them"
+            )
+    return options
+
+
+def _hides(name: str) -> bool:
+    begun = name.startswith("--") and len(name) > _BEGUN_CHARS_MIN
+    return any(name.startswith(one) or (begun and one.startswith(name)) for one in _HIDING)

@@ -27,6 +27,9 @@ from aesp_proxy.errors import UnavailableError
 LEAKS_MAX: Final = 10_000
 """Of one file; what is over it is told as one leak of the rule ``too-many-findings``."""
 
+_POINTER: Final = b"version https://git-lfs.github.com/spec/v1\n"
+_POINTER_BYTES_MAX: Final = 1_024
+_POINTER_SAYS: Final = "a pointer of Git LFS: what it stands for is not here"
 _ALONE_TARGETS: Final = 16
 _AHEAD: Final = 16
 
@@ -74,6 +77,8 @@ def scan_open(spot: Spot, source: Source, opened: BinaryIO) -> Scanned:
         )
     if len(leaks) > LEAKS_MAX:
         leaks[LEAKS_MAX:] = [too_many(leaks[LEAKS_MAX])]
+    if reading.is_pointer:
+        return Scanned(file=source.file, leaks=tuple(leaks), skipped=_POINTER_SAYS)
     return Scanned(file=source.file, leaks=tuple(leaks), bytes_read=reading.bytes_read)
 
 
@@ -81,9 +86,12 @@ class _Reading:
     def __init__(self, opened: BinaryIO) -> None:
         self._read: Callable[[int], bytes] = opened.read
         self.bytes_read = 0
+        self.is_pointer = False
 
     def chunks(self) -> Iterator[bytes]:
         while chunk := self._read(CHUNK_BYTES):
+            if self.bytes_read == 0:
+                self.is_pointer = chunk.startswith(_POINTER) and len(chunk) < _POINTER_BYTES_MAX
             self.bytes_read += len(chunk)
             yield chunk
 

@@ -154,9 +154,11 @@ def history(folder: Path, since: str, options: list[str]) -> Iterator[IO[bytes]]
 
     ``options`` are git log's own and stand for "all". Merges show what no parent has.
     """
-    with _running(
-        folder, "log", *_PATCH, "--cc", "--no-notes", "--no-mailmap", "--encoding=UTF-8",
-        _FORMAT, *_which(since, options),
+    which = _which(since, options)
+    paths = which.index("--") if "--" in which else len(which)
+    with _running(  # ours last: of two that contradict each other git takes the second
+        folder, "log", *which[:paths], *_PATCH, "--cc", "--no-notes", "--no-mailmap",
+        "--encoding=UTF-8", _FORMAT, *which[paths:],
     ) as output:  # fmt: skip
         yield output
 

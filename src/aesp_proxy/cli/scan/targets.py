@@ -93,9 +93,24 @@ class _Walk:
                 self._unreadable(path, error.strerror or "cannot be seen")
                 continue
             if stat.S_ISDIR(mode):  # a submodule, or a repository of its own
-                yield from self.repository(path)
+                yield from self._inside(path)
             else:
                 yield from self._file(path, mode)
+
+    def _inside(self, folder: str) -> Iterator[Target]:
+        """Yield what lies in a folder that git names as one: without its own ``.git``, by itself.
+
+        Git would answer for the repository around it there, and name the folder again.
+        """
+        if os.path.lexists(f"{folder}/{_GIT}"):
+            yield from self.repository(folder)
+            return
+        found = False
+        for target in self.folder(folder, ()):
+            found = True
+            yield target
+        if not found:
+            self._skipped(folder, "a submodule that is not checked out")
 
     def folder(self, folder: str, specs: _Ignores | None) -> Iterator[Target]:
         """Yield what lies below ``folder``; ``specs`` are from above, None ignores nothing."""
