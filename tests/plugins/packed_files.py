@@ -73,7 +73,16 @@ def git_pack(*blobs: bytes, changes: tuple[bytes, ...] = (), thin: bytes = b"") 
 
 def pdf(text: bytes) -> bytes:
     """Return a document whose one page says ``text``, its stream deflated."""
-    page = zlib.compress(b"BT /F1 12 Tf 72 720 Td (" + text + b") Tj ET")
+    return _page(b"(" + text + b") Tj")
+
+
+def drawn_pdf(*pieces: bytes) -> bytes:
+    """Return a document whose page draws a word in ``pieces``, as typesetters do."""
+    return _page(b"[" + b" -12 ".join(b"(%b)" % piece for piece in pieces) + b"] TJ")
+
+
+def _page(drawn: bytes) -> bytes:
+    page = zlib.compress(b"BT /F1 12 Tf 72 720 Td " + drawn + b" ET")
     return (
         b"%%PDF-1.7\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
         b"4 0 obj<</Length %d/Filter/FlateDecode>>\nstream\n%b\nendstream endobj\n"

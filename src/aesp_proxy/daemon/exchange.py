@@ -137,7 +137,7 @@ class EventExchange:
             lines = b"".join(b"%b: %b\n" % field for field in trailers)
             self._tell(scanner.scan(lines, "trailers"))
             if not self.is_refused():
-                self._tell(self._pipeline.pieces.text(self._event, "trailers", lines, scanner))
+                self._tell(self._pipeline.pieces.trailers(self._event, lines, scanner))
         return b"" if self.is_refused() else held
 
     def message(self, data: bytes, location: str) -> bytes:

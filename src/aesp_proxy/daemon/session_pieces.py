@@ -86,6 +86,15 @@ class SessionPieces:
         principal = event.principal.principal_id
         return self._completed(principal, text_units(kind, event.host.name, text), scanner)
 
+    def trailers(self, event: Event, lines: bytes, scanner: SecretScanner) -> tuple[Finding, ...]:
+        """Return what trailers complete, which are a unit by themselves; else remember them."""
+        found = self.text(event, "trailers", lines, scanner)
+        covered = None if found else self.covered(event, scanner)
+        if covered is None:
+            return found
+        covered.hear(lines)
+        return covered.told()
+
     def hear(self) -> list[tuple[str, Step]]:
         """Take in what other workers have let leave; return the steps, each with whose it is."""
         steps: list[tuple[str, Step]] = []

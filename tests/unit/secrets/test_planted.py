@@ -291,3 +291,29 @@ def test_a_secret_in_the_labels_of_names_is_refused(
 def test_honest_content_passes_in_every_place(make_pipeline: Callable[[], Pipeline]) -> None:
     refused = {place: plant(make_pipeline(), b"honest-text") for place, plant in PLACES.items()}
     assert not {place for place, reasons in refused.items() if reasons}
+
+
+ONE, TWO, THREE = VALUE[:13], VALUE[13:26], VALUE[26:]
+SPLIT: dict[str, Callable[[Pipeline], set[str]]] = {
+    "parameters of a query": lambda p: send(p, f"/?a={ONE}&b={TWO}&c={THREE}"),
+    "a body and its trailers": lambda p: send(
+        p, body=VALUE[:20].encode(), trailers=((b"x-sum", VALUE[20:].encode()),)
+    ),
+    "trailers": lambda p: send(
+        p, body=b"x", trailers=((b"x-a", VALUE[:20].encode()), (b"x-b", VALUE[20:].encode()))
+    ),
+    "words of a body": lambda p: send(p, body=f"{ONE} and {TWO} and {THREE}".encode()),
+}
+
+
+@pytest.mark.parametrize("how", SPLIT, ids=str)
+def test_a_registered_value_that_one_request_says_in_pieces_is_refused(
+    make_pipeline: Callable[[], Pipeline], how: str
+) -> None:
+    assert SPLIT[how](make_pipeline()) == {Reason.SECRET_FOUND.value}
+
+
+def test_the_beginning_that_long_values_share_is_no_leak(
+    make_pipeline: Callable[[], Pipeline],
+) -> None:
+    assert send(make_pipeline(), f"/?a={VALUE[:22]}") == set()

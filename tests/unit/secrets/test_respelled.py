@@ -76,7 +76,8 @@ def test_a_value_with_marks_is_found_without_them(index: ExactIndex) -> None:
 
 
 def test_halves_that_are_turned_are_found(index: ExactIndex) -> None:
-    assert told(index, VALUE[17:] + b" then " + VALUE[:17] + b" more words" * 9) == set()
+    found = told(index, VALUE[17:] + b" then " + VALUE[:17] + b" more words" * 9)
+    assert ("registered:V", "") in found
     short = ExactIndex(KEY)
     short.add([entry("S", "t", VALUE[:30], hasher=Hasher(KEY), fingerprint_key=KEY)])
     assert told(short, VALUE[15:30] + b" then " + VALUE[:15]) == {("registered:S", "")}

@@ -5,8 +5,9 @@ Rules:
 - A part is eight bytes of a value that stand in what leaves, in clear. Of pieces of eight
   bytes and more none is missed, whatever stands around it.
 - A value is told when the parts make up three quarters of what is enough to tell it (all of
-  a value under ``LONG_BYTES``; of a longer one ``WINDOW_BYTES``, from two units or more). What
-  a unit says in clear, as one, is not counted: that is what its scan judges.
+  a value under ``LONG_BYTES``; of a longer one ``WINDOW_BYTES``, from two units or more, or of
+  most of it from one that says no value in clear: one may hold another). What a unit says in
+  clear, as one, is not counted: its scan judges that.
 - What was said before, block by block, is not looked at again: an agent repeats its
   conversation with each request.
 - New text is read in further ways too (see ``respelled``), for values that are spelled there.
@@ -164,11 +165,19 @@ class CoveredUnit:
             whole = self._index.whole(number)
             if whole is not None and whole.rule.id not in self._clear:
                 parts.append((bits, self._before.get(number, 0), whole))
-        found = self._enough(parts) or self._kept(parts)
+        found = self._most(parts) or self._enough(parts) or self._kept(parts)
         found += tuple(self._found.values())
         fresh = tuple(one for one in found if (one.rule, one.via) not in self._told)
         self._told.update((one.rule, one.via) for one in fresh)
         return fresh
+
+    def _most(self, parts: list[tuple[int, int, Whole]]) -> tuple[Finding, ...]:
+        """Return the values that this unit alone says for the most part, in pieces."""
+        return tuple(
+            _finding(whole.rule, whole.fingerprint)
+            for bits, _, whole in parts
+            if not self._clear and _is_most(bits, whole.size)
+        )
 
     def _kept(self, parts: list[tuple[int, int, Whole]]) -> tuple[Finding, ...]:
         """Remember what leaves; return what is told with what others said at the same time."""
@@ -195,6 +204,11 @@ class CoveredUnit:
 
 def _is_news(bits: int, before: int, size: int) -> bool:
     return bool(bits & ~before) and (bool(before) or size < LONG_BYTES)
+
+
+def _is_most(bits: int, size: int) -> bool:
+    """Tell whether that is a long value for the most part: many share the beginning."""
+    return _OF * bits.bit_count() >= _ENOUGH * size
 
 
 def _is_enough(bits: int, size: int) -> bool:

@@ -177,21 +177,29 @@ _JOINT = compile_re2(
 _FIELDS = compile_re2(
     rb"""[^\s]\\{0,7}"[ \t\r\n]*[,}\]][^"]{0,8}\\{0,7}"[^"\\]{0,80}"""
     rb"""\\{0,7}"[ \t]*:[ \t\r\n\[{]*\\{0,7}"?."""
-    rb"""|.[&;?][A-Za-z0-9_.%\[\]-]{1,80}=.|.\r?\n[A-Za-z0-9_-]{1,80}:[ \t]?."""
+    rb"""|."?[&;?] ?[A-Za-z0-9_.*%\[\]-]{1,80}="?.|.\r?\n[A-Za-z0-9_-]{1,80}:[ \t]?."""
+    rb"""|.\r?\n--[^\r\n]{1,70}\r?\n(?:[A-Za-z-]{1,40}:[^\r\n]{0,200}\r?\n){1,4}\r?\n."""
 )
-_MARKUP = compile_re2(rb"[^\s]<[^<>]{0,200}>[^\s]")
+_MARKUP = compile_re2(rb"[^\s](?:<[^<>]{0,200}>\s{0,8})*<[^<>]{0,200}>[^\s<]")
+_DRAWN = compile_re2(
+    rb"[A-Za-z0-9_+/=.-]\)[ \t\r\n]{0,3}-?[0-9.]{0,8}[ \t\r\n]{0,3}\([A-Za-z0-9_+/=.-]"
+)
 _PART = compile_re2(rb"[\x0a\x12\x1a\x22\x2a\x32\x3a\x42\x4a\x52][0-9A-Za-z]")
 
 
 def strings_joined(text: bytes) -> bytes:
-    """Return ``text`` with strings that follow each other as one: ``"a" + "b"``, ``"a", "b"``."""
-    return _closed(_JOINT, text)
+    """Return ``text`` with strings that follow each other as one: ``"a" + "b"``, ``"a", "b"``.
+
+    Those of a page of a PDF, too: ``[(a) -12 (b)] TJ``.
+    """
+    return _closed(_DRAWN, _closed(_JOINT, text))
 
 
 def fields_joined(text: bytes) -> bytes:
     """Return ``text`` with the values of fields that follow each other as one.
 
-    Members of a JSON object, parameters of a form, lines of a head, segments of a path.
+    Members of a JSON object, parameters of a form, of a field or a cookie, lines of a head,
+    parts of a multipart body, segments of a path.
     """
     return _closed(_FIELDS, text).translate(None, b"\r\n/")
 

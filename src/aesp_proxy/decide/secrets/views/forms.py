@@ -19,7 +19,7 @@ from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views.packed import LOOSE, MAGICS
 
-FORMS_EDITION = 15
+FORMS_EDITION = 16
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -298,6 +298,7 @@ _ALWAYS: tuple[tuple[str, bytes], ...] = (
     ("escapes", rb"[A-Za-z0-9_]\\u(?:" + _UNSEEN_ESCAPED + b")"),
     ("escapes", rb"[^\\][A-Za-z0-9_]\\u0(?:4[0-5]|3[89a-cA-C])[0-9a-fA-F]"),
     ("escapes", rb"\\u[dD]835\\u"),
+    ("escapes", rb"(?:\\u[fF]{2}[0-5][0-9a-fA-F]){4}"),
     ("escapes", rb"(?:\\u28[2-7][0-9a-fA-F]|\\u[dD][bB]40\\u[dD][cC][2-7][0-9a-fA-F]){4}"),
     (
         "joined",

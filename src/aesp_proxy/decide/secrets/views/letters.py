@@ -38,6 +38,7 @@ _IN_LISTS = bytes(
     byte if byte in b"0123456789" else 32 if byte in b", \t\r\n" else 124 for byte in range(256)
 )
 _BYTE_DIGITS = 3
+_LINE_MARKS = tuple(bytes((mark,)) for mark in b" \t>#+*|/")
 _SIGNS = {first + code: code for first in (0x2800, 0xE0000) for code in range(32, 127)}
 _LOST_PART = 16
 """Of so many bytes one may belong to no character of UTF-8: else it is no text."""
@@ -61,8 +62,22 @@ def unspaced(region: bytes) -> bytes:
 
 
 def unwrapped(region: bytes) -> bytes:
-    """Return ``region`` without ends of lines, also where they are written as escapes."""
-    return region.replace(b"\\r", b"").replace(b"\\n", b"").translate(None, b"\r\n")
+    """Return ``region`` without ends of lines, also where they are written as escapes.
+
+    And without what lines that go on begin with, as folded, quoted and commented text has it.
+    """
+    plain = region.replace(b"\\r", b"").replace(b"\\n", b"\n").replace(b"\r", b"")
+    first, *others = plain.split(b"\n")
+    if not any(line[:1] in _LINE_MARKS for line in others):
+        return first + b"".join(others)
+    bare = b"".join(map(_unmarked, others))
+    return SEAM.join((first + b"".join(others), first + bare))
+
+
+def _unmarked(line: bytes) -> bytes:
+    line = line.lstrip(b" \t")
+    marks = 2 if line.startswith(b"//") else line[:1] in _LINE_MARKS
+    return line[marks:].lstrip(b" \t")
 
 
 def narrow(region: bytes) -> bytes:

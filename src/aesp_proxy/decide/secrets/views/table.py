@@ -52,6 +52,8 @@ def interruptions(text: bytes, at: int) -> tuple[str, ...]:
     names = _AFTER.get(rest[:1], ())
     if len(piece) >= _PIECE_BYTES_MIN:
         names += _AFTER_PIECE.get(rest[:1], ())
+    if rest[:1] == b")" and _DRAWN_ON.search(rest) is not None:
+        names += ("joined",)
     before = text[max(0, at - _BEFORE_BYTES) : at]
     for mark, name, escape in _BEFORE:
         if mark in before and escape.search(before) is not None:
@@ -77,6 +79,8 @@ _AFTER = {
     b"\0": ("utf-16",),
     b"<": ("marked-up",),
 }
+_DRAWN_ON = compile_re2(rb"\A\)[ \t\r\n]{0,3}-?[0-9.]{0,8}[ \t\r\n]{0,3}\(")
+"""How a page of a PDF goes on with a word that it has begun to draw."""
 _PIECE_BYTES_MIN = 8
 """So much of a token must stand before the end of a line that it may go on in the next."""
 _AFTER_PIECE = {b"\\": ("lines",), b"\n": ("lines",), b"\r": ("lines",)}
@@ -175,7 +179,10 @@ def _value_in(show: Callable[[bytes], bytes]) -> Fits:
 def _escaped(around: bytes, _: int) -> bool:
     """Tell whether escapes show a value, or signs that are one."""
     shown = escapes.unescaped(around)
-    return _holds_value(shown) or (not shown.isascii() and _holds_value(letters.from_signs(shown)))
+    return _holds_value(shown) or (
+        not shown.isascii()
+        and (_holds_value(letters.from_signs(shown)) or _holds_value(letters.skeleton(shown)))
+    )
 
 
 def _token_in_text(around: bytes, at: int) -> bool:
