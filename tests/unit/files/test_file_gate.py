@@ -266,7 +266,7 @@ def test_a_name_that_is_no_utf_8_is_recorded_as_a_journal_takes_it(name):
         assert "\\x" in record.target_path
 
 
-BOMB = gzip.compress(bytes(8 << 20))
+BOMB = gzip.compress(bytes(66 << 20), 1)
 
 
 def test_what_cannot_be_looked_through_is_told_where_secrets_are_and_else_refuses(
