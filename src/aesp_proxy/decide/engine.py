@@ -93,7 +93,10 @@ def content_decision(
 
 def leak_guard(snapshot: Snapshot) -> SecretLeak | None:
     """Return the guard of contents, None where the policy has it off."""
-    return next((guard for guard in snapshot.guards if isinstance(guard, SecretLeak)), None)
+    for guard in snapshot.guards:
+        if isinstance(guard, SecretLeak):
+            return guard
+    return None
 
 
 def failed(failure: BaseException, snapshot: Snapshot) -> Decision:
