@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aesp_proxy.decide.secrets import reference
 from aesp_proxy.decide.secrets.measure import entropy, luhn_holds
-from aesp_proxy.decide.secrets.reference import CONFIRM_BYTES, Confirmer
+from aesp_proxy.decide.secrets.reference import CONFIRM_BYTES, Confirmer, compile_re2
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import join_rules, parse_rules, rule_from_policy
 from aesp_proxy.decide.secrets.scanner import SecretScanner
+from aesp_proxy.errors import ConfigError
 from aesp_proxy.model.decision import Severity
 
 TRICKY = """
@@ -203,3 +207,33 @@ def test_luhn(digits: bytes, *, holds: bool) -> None:
 @given(st.text(alphabet="0123456789", min_size=2, max_size=30))
 def test_exactly_one_check_digit_fits(digits: str) -> None:
     assert sum(luhn_holds(f"{digits}{last}".encode()) for last in range(10)) == 1
+
+
+def test_every_rule_of_the_packs_can_be_confirmed(pack: tuple[Rule, ...]) -> None:
+    # A rule is compiled when something of it is first located: too late to find it broken.
+    for rule in pack:
+        compile_re2(rule.confirm)
+        compile_re2(rule.whole)
+
+
+def test_a_rule_is_compiled_once_and_only_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[bytes] = []
+
+    def compiling(expression: bytes) -> reference.Pattern:
+        compiled.append(expression)
+        return compile_re2(expression)
+
+    monkeypatch.setattr(reference, "compile_re2", compiling)
+    one = rule_from_policy("one", "one-[0-9]{6}", Severity.ERROR)
+    two = rule_from_policy("two", "two-[0-9]{6}", Severity.ERROR)
+    confirmer = Confirmer([one, two])
+    assert not compiled
+    for _ in range(2):
+        assert confirmer.confirm(1, b"two-123456", 0, 10, 0)[0] is not None
+    assert compiled == [two.confirm]
+
+
+def test_a_rule_that_cannot_be_compiled_is_no_clean_answer() -> None:
+    broken = replace(rule_from_policy("b", "b-[0-9]{6}", Severity.ERROR), confirm=b"(", whole=b"(")
+    with pytest.raises(ConfigError):
+        SecretScanner([broken], b"a key for the tests of the scan.").scan(b"b-123456", "body")

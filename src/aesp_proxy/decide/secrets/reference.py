@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import re2
 
@@ -138,15 +138,26 @@ class Look:
     whole: bool
 
 
+class _Ready(NamedTuple):
+    """One rule compiled for RE2: as it confirms, whole, and how far back a match may begin."""
+
+    confirm: Pattern
+    whole: Pattern
+    near_bytes: int
+
+
 class Confirmer:
-    """All rules compiled for RE2; immutable.
+    """All rules for RE2, each compiled when something of it is first located: most never are.
+
+    That every expression can be compiled was tried where the rules were read; one that could
+    not would be a ConfigError of the scan, which refuses.
 
     ``accept`` is asked last of every candidate. ``reach_bytes`` is how far back a match
     may begin; more than CONFIRM_BYTES is for texts that are there as a whole: matches
     are then as long as the regex as written makes them.
     """
 
-    __slots__ = ("_accept", "_compiled", "_near_bytes", "_reach_bytes", "_whole", "rules")
+    __slots__ = ("_accept", "_reach_bytes", "_ready", "rules")
 
     def __init__(
         self,
@@ -158,12 +169,17 @@ class Confirmer:
         self.rules = tuple(rules)
         self._accept = accept
         self._reach_bytes = reach_bytes
-        self._compiled = tuple(compile_re2(rule.confirm) for rule in rules)
-        self._near_bytes = tuple(_near_bytes(rule) for rule in rules)
-        self._whole = tuple(
-            compiled if rule.whole == rule.confirm else compile_re2(rule.whole)
-            for rule, compiled in zip(rules, self._compiled, strict=True)
-        )
+        self._ready: list[_Ready | None] = [None] * len(self.rules)
+
+    def _rule(self, index: int) -> _Ready:
+        """Return a rule compiled. Two threads may compile it at once, to the same effect."""
+        ready = self._ready[index]
+        if ready is None:
+            rule = self.rules[index]
+            confirm = compile_re2(rule.confirm)
+            whole = confirm if rule.whole == rule.confirm else compile_re2(rule.whole)
+            ready = self._ready[index] = _Ready(confirm, whole, _near_bytes(rule))
+        return ready
 
     def confirm(
         self,
@@ -201,9 +217,10 @@ class Confirmer:
         window = max(0, end - reach_bytes)
         # One byte of context before the first start, so that \b and ^ see what is there.
         low = max(window, look.last_end, base + 1 if base else 0)
-        search = self._compiled[index].search
+        ready = self._rule(index)
+        search = ready.confirm.search
         # A match that ends here begins no farther back than it can be long.
-        near = max(low, end - self._near_bytes[index])
+        near = max(low, end - ready.near_bytes)
         match = search(text, near - base, end - base)
         effort = 1
         if match is None and near > low:
@@ -228,7 +245,7 @@ class Confirmer:
         complete = self._reach_bytes > CONFIRM_BYTES
         if complete or rule.whole != rule.confirm:
             reach = min(len(text), begin + max(VALUE_BYTES_MAX, end - begin))
-            match = self._whole[index].match(text, begin, reach) or match
+            match = self._rule(index).whole.match(text, begin, reach) or match
         start, value = _secret(match, rule.secret_group)
         if not _holds(rule, value, text[max(0, end - CONFIRM_BYTES) : end]):
             return None
@@ -249,7 +266,7 @@ class Confirmer:
         found = [
             candidate
             for index in range(len(self.rules))
-            if self._compiled[index].search(text) is not None
+            if self._rule(index).confirm.search(text) is not None
             for candidate in self._find_rule(index, text)
         ]
         return sorted(found, key=lambda one: (one.end, one.rule.id))
@@ -272,7 +289,7 @@ class Confirmer:
         "A match lies in [low, e]" is monotone in e, so it is found by bisection
         while none lies in [low, after]; past a refused candidate, byte by byte.
         """
-        search = self._compiled[index].search
+        search = self._rule(index).confirm.search
         if search(text, low, after) is not None:
             return after + 1 if after < len(text) else None
         if search(text, low) is None:

@@ -129,8 +129,11 @@ def rule_from_policy(
 
 
 def check_each(rules: Sequence[Rule]) -> None:
-    """Try Hyperscan on every rule alone; ConfigError names the first that it refuses."""
+    """Try both engines on every rule alone; ConfigError names the first that one refuses."""
     looking = [rule for rule in rules if not rule.path_only]
+    for rule in looking:
+        compile_re2(rule.confirm)
+        compile_re2(rule.whole)
     for index, reason in refusals([rule.expression for rule in looking]).items():
         rule = looking[index]
         raise ConfigError(f"rule {rule.id!r}: Hyperscan refuses it: {reason}", where=rule.where)
