@@ -38,6 +38,16 @@ def _zip(data: bytes) -> bytes:
     return held.getvalue()
 
 
+SAID_BYTES = 2
+
+
+def _said(text: bytes, before: bytes, event: object, behind: bytes) -> bytes:
+    """Return events, each of which says a little of ``text`` where ``event`` says nothing."""
+    form = json.dumps(event, separators=(",", ":")).encode()
+    pieces = (text[at : at + SAID_BYTES] for at in range(0, len(text), SAID_BYTES))
+    return b"".join(before + form.replace(b'""', b'"%s"' % one) + behind for one in pieces)
+
+
 _FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 FORMS: dict[str, Callable[[bytes], bytes]] = {
     "base64": base64.b64encode,
@@ -78,6 +88,10 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "tag-characters": lambda s: "".join(chr(0xE0000 + c) for c in s).encode(),
     "tag-characters-json": lambda s: json.dumps("".join(chr(0xE0000 + c) for c in s)).encode(),
     "braille": lambda s: "".join(chr(0x2800 + c) for c in s).encode(),
+    "chunks": lambda s: _said(s, b"data: ", {"choices": [{"delta": {"content": ""}}]}, b"\n\n"),
+    "deltas": lambda s: _said(s, b"data: ", {"delta": {"partial_json": ""}, "index": 1}, b"\n\n"),
+    "lines-of-json": lambda s: _said(s, b"", {"x": ""}, b"\n"),
+    "objects": lambda s: _said(s, b"", {"text": ""}, b""),
     "first": lambda s: s[:HALF],
     "second": lambda s: s[HALF:],
 }

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from aesp_proxy.decide.secrets.anchors import Literal, distinct
 from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.decide.secrets.views import events
 from aesp_proxy.decide.secrets.views.packed import LOOSE, MAGICS
 
 FORMS_EDITION = 16
@@ -304,6 +305,7 @@ _ALWAYS: tuple[tuple[str, bytes], ...] = (
         "joined",
         rb"[A-Za-z0-9_+/=.\-](?:\" ?\+ ?\"|' ?\+ ?'|` ?\+ ?`|\\\" ?\+ ?\\\")[A-Za-z0-9_+/=.\-]",
     ),
+    *(("events", form) for form in events.FORMS),
 )
 
 

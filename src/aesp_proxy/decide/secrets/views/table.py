@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aesp_proxy.decide.secrets.hyperscan_gates import promise_traits
 from aesp_proxy.decide.secrets.reference import compile_re2
-from aesp_proxy.decide.secrets.views import escapes, letters, radix
+from aesp_proxy.decide.secrets.views import escapes, events, letters, radix
 from aesp_proxy.decide.secrets.views.forms import BROKEN
 
 BACK_BYTES = 2_048
@@ -318,6 +318,14 @@ _ALL = (
         fits=_value_in(escapes.fields_joined),
         near_bytes=128,
         mends=True,
+    ),
+    View(
+        name="events",
+        show=events.events_joined,
+        fits=events.are_events,
+        near_bytes=512,
+        mends=True,
+        ahead_bytes=8_192,
     ),
     View(name="utf-16", show=letters.narrow, fits=_value_in(letters.narrow)),
     View(

@@ -1,0 +1,69 @@
+r"""Join what a stream of events says piece by piece: ``{"delta":"gh"}`` and ``{"delta":"p_..."}``.
+
+Models answer so, and so does whoever passes on, or writes down, what they answered: events
+of a server (WHATWG HTML, "Server-sent events"), lines of JSON, objects behind each other.
+
+Rules:
+
+- The values of each name are joined by themselves, in order; a name that always says the
+  same (an id, a model) says nothing here.
+- Quotes may be escaped, as they are where a stream stands in a JSON string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aesp_proxy.decide.secrets.reference import compile_re2
+
+EVENTS_MIN = 3
+PIECE_BYTES = 16
+"""Pieces are at most so long where a view opens: in longer ones a literal stands whole."""
+
+_SHORT = rb'[^"\\\n]{0,%d}' % PIECE_BYTES
+_QUOTE = rb'\\{0,3}"'
+_SAYS = _QUOTE + rb": ?" + _QUOTE + _SHORT + _QUOTE
+FORMS = (
+    rb'"(?:content|text|partial_json|thinking|arguments|reasoning)' + _SAYS + rb"[}\]]",
+    rb'"(?:delta|response|transcript)' + _SAYS + rb"[,}]",
+    rb'": ?"' + _SHORT + rb'"\}(?:,? ?\r?\n?|\r?\n\r?\ndata: )\{"',
+    rb"\ndata: [^\n{[]{1,%d}\r?\n\r?\ndata: [^\n{[]" % PIECE_BYTES,
+)
+"""What shows that events of a few letters follow each other."""
+
+_MEMBER = compile_re2(
+    rb'\\{0,7}"([A-Za-z0-9_.-]{1,24})\\{0,7}" ?: ?'
+    rb'\\{0,7}"((?:[^"\\\n]|\\{1,7}[nrtu/])*)\\{0,7}"'
+)
+_LINE = compile_re2(rb"(?:^|\n)(data): ?([^\n{[\r]+)")
+
+
+def events_joined(text: bytes) -> bytes:
+    """Return, a line a name, what the members of ``text`` say whose values change."""
+    return b"\n".join(b"".join(said) for said in _said(text).values() if len(set(said)) > 1)
+
+
+def are_events(around: bytes, _: int) -> bool:
+    """Tell whether events that say a few letters each stand here, one behind the other."""
+    parted = around.count(b"\n") + around.count(b"\\n") + around.count(b"}{") + around.count(b"},")
+    if parted < EVENTS_MIN - 1:
+        return False
+    return any(
+        sum(len(piece) <= PIECE_BYTES for piece in said) >= EVENTS_MIN and len(set(said)) > 1
+        for said in _said(around).values()
+    )
+
+
+def _said(text: bytes) -> dict[bytes, list[bytes]]:
+    said: dict[bytes, list[bytes]] = {}
+    for name, value in _members(text):
+        said.setdefault(name, []).append(value)
+    return said
+
+
+def _members(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for pattern in (_MEMBER, _LINE):
+        match = pattern.search(text)
+        while match is not None:
+            yield match.group(1) or b"", match.group(2) or b""
+            match = pattern.search(text, match.end() - 1)
