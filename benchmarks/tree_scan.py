@@ -20,10 +20,13 @@ from benchmarks.harness import Figures
 from benchmarks.honest import MB, documents
 from benchmarks.secret_peers import Peer, Told, peers
 
+ROUNDS_MIN = 2
 ROUNDS_MAX = 3
 SMALL_BYTES = MB
 SMALL_BYTES_QUICK = MB // 5
 SOURCE_SHARE_QUICK = 0.2
+SCANNING_PART_MIN = 0.1
+"""A scan that takes less than this of the start is lost in it: then there is no rate."""
 SLOW = ("detect-secrets", "CredSweeper")
 PROGRAM = Path(sys.executable).with_name("aesp-proxy")
 
@@ -51,7 +54,7 @@ def measure_trees(
 
     ``llm`` is what the file is made of, and how many times.
     """
-    rounds = min(options.rounds, ROUNDS_MAX)
+    rounds = min(max(options.rounds, ROUNDS_MIN), ROUNDS_MAX)
     found: dict[str, Peer] = {"aesp-proxy scan": ours, **peers(install=options.install)}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -99,7 +102,7 @@ def _rates(
     figures = {"start_cpu_s": spent["empty"]}
     source = "small" if slow else "source"
     for kind, folder in (("source", source), ("llm", "llm")):
-        if folder in spent:
-            scanning = max(spent[folder] - spent["empty"], 1e-3)
+        scanning = spent.get(folder, 0.0) - spent["empty"]
+        if scanning > SCANNING_PART_MIN * spent["empty"]:
             figures[f"{kind}_mb_s"] = sizes[folder] / MB / scanning
     return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import tracemalloc
 import zlib
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aesp_proxy.decide.secrets.body import StreamPolicy
+from aesp_proxy.decide.secrets.codings import DECODERS, DamagedError, begins_as
 from aesp_proxy.decide.secrets.inflated import RAW_HELD_BYTES_MAX
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.rules import rule_from_policy
@@ -257,3 +259,20 @@ def test_an_empty_compressed_body_is_clean(scanner: SecretScanner) -> None:
     assert _run(scanner, b"", 10) == (b"", [], "")
     raw = gzip.compress(b"")
     assert _run(scanner, raw, 10) == (raw, [], "")
+
+
+def test_a_head_begins_as_deflate_where_its_decoder_says_so():
+    chance = random.Random(5)
+    said = set()
+    for _ in range(1_000):
+        packed = zlib.compress(chance.randbytes(9) * 9, wbits=-15)
+        head = chance.choice(
+            (chance.randbytes(64), packed[:64], packed[:3], packed[:9] + b"\xff" * 9)
+        )
+        try:
+            want = next(DECODERS["raw deflate"]().pieces(head), b"") is not None
+        except DamagedError:
+            want = False
+        assert begins_as("raw deflate", head) is want, head
+        said.add(want)
+    assert said == {True, False}

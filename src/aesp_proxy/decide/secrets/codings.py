@@ -257,10 +257,24 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
 
 def begins_as(name: str, head: bytes) -> bool:
     """Tell whether ``head`` may be the beginning of such a stream."""
+    if name == "raw deflate":
+        return _begins_as_deflate(head)
     try:
         for _ in DECODERS[name]().pieces(head):
             return True
     except DamagedError:
+        return False
+    return True
+
+
+def _begins_as_deflate(head: bytes) -> bool:
+    """Tell it of RFC 1951: asked of all long runs of digits, of which most fail in a few bytes."""
+    decode = zlib.decompressobj(-zlib.MAX_WBITS).decompress
+    try:
+        for at in range(len(head)):
+            if decode(head[at : at + 1]):
+                return True
+    except zlib.error:
         return False
     return True
 
