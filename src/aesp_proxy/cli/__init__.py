@@ -65,6 +65,10 @@ _COMMANDS: Final[Table] = {
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+class _ReaderGoneError(Exception):
+    """Nobody reads standard output any more; click would take the system's own error for itself."""
+
+
 class _Program(LazyGroup):
     """The whole program: errors become one line and an exit code here, and nowhere else."""
 
@@ -87,6 +91,13 @@ class _Program(LazyGroup):
             sys.exit(ExitCode.INTERRUPTED)
         sys.exit(answer if isinstance(answer, int) else ExitCode.DONE)
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - what the command returns
+        """Run the command; click would exit with 1, which is for findings, at a closed pipe."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error
+
 
 def _answer_for(error: Exception, arguments: Sequence[str]) -> int:
     """Tell the person about an error, in a line, and return the exit code."""
@@ -99,7 +110,7 @@ def _answer_for(error: Exception, arguments: Sequence[str]) -> int:
         case click.ClickException():
             error_line(_usage(error))
             return ExitCode.USAGE
-        case BrokenPipeError():
+        case BrokenPipeError() | _ReaderGoneError():
             _drop_output()
             return ExitCode.PIPE_CLOSED
         case OSError() if error.errno in _NO_ROOM:

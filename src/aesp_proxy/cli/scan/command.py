@@ -25,6 +25,7 @@ from aesp_proxy.cli.scan.report import as_csv, as_json, as_table
 from aesp_proxy.cli.scan.rules import looking_for
 from aesp_proxy.cli.scan.sarif import as_sarif
 from aesp_proxy.decide.secrets.rule import Rule
+from aesp_proxy.errors import ConfigError
 from aesp_proxy.keys import write_atomic
 from aesp_proxy.model.decision import Severity
 
@@ -202,11 +203,25 @@ def _report(form: str, found: Gathered, rules: Sequence[Rule]) -> str:
 
 
 def _write(report: str, output: Path | None) -> None:
-    if output is not None:
-        write_atomic(output, report.encode("utf-8", "backslashreplace"), mode=_REPORT_MODE)
+    if output is None:
+        sys.stdout.write(report)
+        sys.stdout.flush()
         return
-    sys.stdout.write(report)
-    sys.stdout.flush()
+    place = Path(os.path.realpath(output))  # of a link, what it leads to
+    data = report.encode("utf-8", "backslashreplace")
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        _write_into(place, data)
+    else:
+        write_atomic(place, data, mode=_REPORT_MODE)
+
+
+def _write_into(place: Path, data: bytes) -> None:
+    """Write to a pipe or a device, which a file in its place would destroy."""
+    try:
+        with place.open("wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", where=str(place)) from error
 
 
 def _say(found: Gathered, what: Asked) -> None:

@@ -1,7 +1,7 @@
 """Scan files, in several processes where there are many; what is told is in their order.
 
-Processes are forked, so that the compiled rules are shared. One that dies ends the scan
-with an error: what it would have found is not known.
+Processes are forked, so that the compiled rules are shared, and end with the command however
+it ends. One that dies ends the scan with an error: what it would have found is not known.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from aesp_proxy.cli.scan.leak import Leak, Source, file_name
 from aesp_proxy.cli.scan.pieces import CHUNK_BYTES, leaks_in, too_many
 from aesp_proxy.cli.scan.rules import Spot
 from aesp_proxy.cli.scan.targets import Target
+from aesp_proxy.daemon.spawned import die_with_parent
 from aesp_proxy.errors import UnavailableError
 
 LEAKS_MAX: Final = 10_000
@@ -106,11 +107,12 @@ def scan_targets(
         for target in (*first, *waiting):
             yield scan_target(spot, target, bytes_max)
         return
+    before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("fork"),
         initializer=_begin,
-        initargs=(spot, bytes_max),
+        initargs=(spot, bytes_max, os.getpid()),
     )
     try:
         yield from _in_order(pool, _batches([*first], waiting), jobs * 2)
@@ -119,6 +121,10 @@ def scan_targets(
             "a process of the scan died, and what it scanned is not known",
             remedy="try --jobs 1",
         ) from None
+    except BaseException:  # an interrupt: what a process has under way may take hours
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -145,8 +151,9 @@ _ours: list[tuple[Spot, int]] = []
 """In a forked process: what it scans with."""
 
 
-def _begin(spot: Spot, bytes_max: int) -> None:
+def _begin(spot: Spot, bytes_max: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
+    die_with_parent(parent, signal.SIGKILL)
     _ours.append((spot, bytes_max))
 
 
