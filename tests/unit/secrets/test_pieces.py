@@ -21,7 +21,7 @@ from aesp_proxy.decide.secrets.pieces import PAIR_BYTES, SHAPES_MAX, TAPES_MAX, 
 from aesp_proxy.decide.secrets.registered import Hasher, entry
 from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.scanner import SecretScanner
-from aesp_proxy.decide.secrets.slots import target_slots, text_slots
+from aesp_proxy.decide.secrets.slots import shown, target_slots, text_slots
 from aesp_proxy.model.event import DnsQuery, EgressRequest
 from aesp_proxy.model.host import parse_host
 from aesp_proxy.model.principal import Principal
@@ -320,6 +320,14 @@ def test_memory_is_bounded() -> None:
         for slot in shape.slots.values():
             for tape in (slot.whole, slot.fresh, slot.inner, slot.plain):
                 assert sum(map(len, tape.pieces)) == tape.size <= PAIR_BYTES
+
+
+@given(st.text("ABCZaz247", min_size=15, max_size=80).map("Z".__add__))
+def test_pieces_in_base32_say_what_the_standard_library_reads(digits: str) -> None:
+    # Digits that make no whole byte say nothing; both cases are digits. Z is none of hex.
+    whole = digits[: len(digits) - (len(digits) % 8 in (1, 3, 6))]
+    said = base64.b32decode(whole + "=" * (-len(whole) % 8), casefold=True)
+    assert said in set(shown(digits.encode()))
 
 
 def test_what_does_not_change_is_not_joined() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Iterator
 from typing import Final
+
+from aesp_proxy.decide.secrets.views import radix
 
 UNIT_BYTES_MAX: Final = 4_096
 """A longer unit is no piece, but carries one among other things."""
@@ -95,15 +96,10 @@ def shown(text: bytes) -> Iterator[bytes]:
         yield binascii.unhexlify(text[: len(text) & ~1])
         return
     if not text.translate(None, _BASE32):
-        yield _base32(text)
+        yield radix.base32_text(text)
     yield _base64(text)
 
 
 def _base64(text: bytes) -> bytes:
     whole = len(text) - (len(text) % 4 == 1)
     return binascii.a2b_base64(text[:whole].translate(_TO_BASE64) + b"==")
-
-
-def _base32(text: bytes) -> bytes:
-    whole = len(text) - (len(text) % 8 in (1, 3, 6))  # of so many digits the last says nothing
-    return base64.b32decode(text[:whole] + b"=" * (-whole % 8), casefold=True)
