@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from aesp_proxy.decide.secrets.reference import compile_re2
 
@@ -23,10 +24,20 @@ PIECE_BYTES = 16
 _SHORT = rb'[^"\\\n]{0,%d}' % PIECE_BYTES
 _QUOTE = rb'\\{0,3}"'
 _SAYS = _QUOTE + rb": ?" + _QUOTE + _SHORT + _QUOTE
+_SHORT_BEFORE = (
+    b"(?:" + b"|".join(b'"' + rb'[^"\\\n]' * size for size in range(PIECE_BYTES + 1)) + b")"
+)
+"""The same from its end: the engine looks back from what follows where all that is of one size.
+A repeat with bounds it would follow from where each value begins: that took longer than all
+other gates together."""
+_BETWEEN = (
+    *map(b"".join, product((b"", b","), (b"", b" "), (b"", rb"\r"), (b"", rb"\n"))),
+    *(one + two + b"data: " for one, two in product((rb"\n", rb"\r\n"), repeat=2)),
+)
 FORMS = (
     rb'"(?:content|text|partial_json|thinking|arguments|reasoning)' + _SAYS + rb"[}\]]",
     rb'"(?:delta|response|transcript)' + _SAYS + rb"[,}]",
-    rb'": ?"' + _SHORT + rb'"\}(?:,? ?\r?\n?|\r?\n\r?\ndata: )\{"',
+    *(_SHORT_BEFORE + rb'"\}' + marks + rb'\{"' for marks in _BETWEEN),
     rb"\ndata: [^\n{[]{1,%d}\r?\n\r?\ndata: [^\n{[]" % PIECE_BYTES,
 )
 """What shows that events of a few letters follow each other."""

@@ -20,7 +20,7 @@ from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views import events
 from aesp_proxy.decide.secrets.views.packed import LOOSE, MAGICS
 
-FORMS_EDITION = 17
+FORMS_EDITION = 18
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
