@@ -50,7 +50,7 @@ HOMES = {
         "intercept/fanotify/handles.py",
         "intercept/fanotify/kernel.py",
         "intercept/stage/publish.py",  # syncfs
-        "daemon/rule_cache.py",  # malloc_trim
+        "daemon/freed.py",  # malloc_trim
     ),
     "pathspec": ("cli/scan/targets.py",),
     "pyarrow": ("aggregator/extract.py",),

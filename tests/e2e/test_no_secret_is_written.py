@@ -260,7 +260,8 @@ def test_no_planted_secret_is_in_anything_that_we_write(
          *run_options(), "--", sys.executable, "-c", AGENT],
         env={
             "PATH": os.environ["PATH"], "HOME": str(tmp_path), **environ,
-            "MITMPROXY_SSLKEYLOGFILE": str(tmp_path / "keys"),
+            "MITMPROXY_SSLKEYLOGFILE": str(tmp_path / "keys"), "PYTHONDEVMODE": "1",
+            "PYTHONASYNCIODEBUG": "1",
         },
         cwd=tmp_path, capture_output=True, check=False, timeout=WAIT_S,
     )  # fmt: skip

@@ -10,7 +10,6 @@ others wait for what it keeps.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import stat
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from aesp_proxy.daemon.config_load import default_state_dir
+from aesp_proxy.daemon.freed import give_back_memory
 from aesp_proxy.decide.secrets.hyperscan import Locator, compile_locator, content_key, dump, load
 from aesp_proxy.decide.secrets.rule import Rule, RuleSet
 from aesp_proxy.decide.secrets.rule_set import without_refused
@@ -61,18 +61,8 @@ def compiled(rules: Sequence[Rule], cache_dir: Path | None) -> Locator:
             return known
         locator = _compile(rules, expressions)
         _keep(path, dump(locator, key))
-    _give_back_memory()
+    give_back_memory()  # 90 MiB that a worker would keep for good
     return locator
-
-
-def _give_back_memory() -> None:
-    """Return to the system what compiling took: 90 MiB that a worker would keep for good.
-
-    malloc_trim(3) is glibc's; another C library keeps it.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _compile(rules: Sequence[Rule], expressions: tuple[bytes, ...]) -> Locator:

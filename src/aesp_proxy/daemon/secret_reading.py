@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from aesp_proxy.daemon.freed import overwrite_freed
 from aesp_proxy.daemon.secret_registry import Registry, told_broken
 from aesp_proxy.decide.secrets.registered import Entry
 
@@ -25,11 +26,14 @@ async def keep_reading(
     watch = registry.watch
     told: set[str] = set()
     known_broken = set() if watch is None else set(watch.broken)
+    if len(registry):
+        overwrite_freed()  # what was read at the start: later than then, it delays nobody
     while watch is not None:
         await trio.sleep(LOOK_S)
         added, _ = registry.add(await trio.to_thread.run_sync(watch.changed))
         if added:
             await give(added)
+            overwrite_freed()
         for source in watch.unread.keys() - told:
             notice(f"{watch.unread[source]}: what is new in it is not looked for")
         told = set(watch.unread)

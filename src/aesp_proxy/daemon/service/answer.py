@@ -16,11 +16,13 @@ from typing import Final
 
 import trio
 
+from aesp_proxy.daemon.freed import overwrite_freed
 from aesp_proxy.errors import AespError
 
 _ANSWER_S_MAX: Final = 30.0
 _QUESTION_BYTES_MAX: Final = 64 << 20
 _READ_BYTES: Final = 1 << 16
+_WITH_VALUES: Final = b'"values"'
 _CREDENTIALS: Final = struct.Struct("3i")  # unix(7), struct ucred: pid, uid, gid
 
 type Question = Mapping[str, object]
@@ -43,23 +45,28 @@ async def _answer(stream: trio.SocketStream, answers: Answers) -> None:
             if peer_uid(stream.socket) not in (0, os.geteuid()):
                 return
             try:
-                said = await _said(await _question(stream), answers)
+                question = await _question(stream)
+                said = await _said(question, answers)
+                held_values = _WITH_VALUES in question
+                question[:] = bytes(len(question))
+                if held_values:
+                    overwrite_freed()
                 await stream.send_all(json.dumps(said).encode() + b"\n")
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # it did not wait for the answer
 
 
-async def _question(stream: trio.SocketStream) -> bytes:
+async def _question(stream: trio.SocketStream) -> bytearray:
     data = bytearray()
     while b"\n" not in data and len(data) <= _QUESTION_BYTES_MAX:
         more = await stream.receive_some(_READ_BYTES)
         if not more:
             break
         data += more
-    return bytes(data)
+    return data
 
 
-async def _said(question: bytes, answers: Answers) -> dict[str, object]:
+async def _said(question: bytearray, answers: Answers) -> dict[str, object]:
     try:
         asked = json.loads(question)
     except ValueError:
