@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import lzma
 
 import pytest
@@ -134,6 +135,20 @@ def test_base64_behind_slashes_is_read_from_its_first_digit(
     assert (one.rule, one.location) == ("github-pat", "header:x-of")
 
 
+@pytest.mark.parametrize("count", [1, 9, 30])
+@pytest.mark.parametrize("behind", [b"", b"/", b"/x?y=1"], ids=len)
+def test_what_is_packed_behind_many_long_segments_is_found(
+    scanner: SecretScanner, secret: bytes, count: int, behind: bytes
+) -> None:
+    # No literal shows: the run must be read from its first digit on.
+    wrapped = base64.urlsafe_b64encode(gzip.compress(secret, mtime=0))
+    line = b"/" + b"/".join([b"of-four-and-twenty-letters"] * count) + b"/" + wrapped + behind
+    (one,) = scanner.scan_head(line, PLAIN)
+    assert (one.rule, one.location) == ("github-pat", "url")
+    (one,) = scanner.scan_head(b"/", (*PLAIN, (b"referer", line)))
+    assert (one.rule, one.location) == ("github-pat", "header:referer")
+
+
 def test_segments_of_one_line_leave_those_of_another_to_be_read(
     scanner: SecretScanner, secret: bytes
 ) -> None:
@@ -145,10 +160,11 @@ def test_segments_of_one_line_leave_those_of_another_to_be_read(
 
 
 def test_a_line_of_many_segments_is_laid_out_in_bounded_size() -> None:
-    block, lines, origins = lay_out(SEGMENTS * 300, ((b"a", SEGMENTS * 300),))
+    line = SEGMENTS * 300
+    block, lines, origins = lay_out(line, ((b"a", line),))
     assert len(lines) == len(origins) + 2
-    assert len(origins) <= 20
-    assert len(block) <= 2 * 300 * len(SEGMENTS) + 20 * 4_097
+    # Each line once more at the most, and what stands behind eight of its segments.
+    assert len(block) <= 2 * (2 * len(line) + len(lines)) + 2 * 8 * 4_096
 
 
 HEAD_LINES = st.text("/ab%: =J", max_size=60).map(str.encode)

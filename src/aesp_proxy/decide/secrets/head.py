@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _BASIC = b"basic"
 _PACKED_STARTS = (b"H4sI", b"KLUv", b"UEsD", b"Qlpo", b"/Td6", b"eJ", b"eN", b"eA", b"eF")
@@ -90,11 +90,19 @@ def lay_out(
         origins.append(-1)
     parts = iter(block.split(b"/"))
     at = len(next(parts)) + 1
+    begin = end = -1  # of the line in which a segment was found last
     for part in parts:
-        if part[:2] in _PACKED_TWO or (
+        if (part[:2] in _PACKED_TWO and block.startswith(_PACKED_STARTS, at)) or (
             len(part) >= _SEGMENT_BYTES_MIN and _NEWLINE not in part[:_SEGMENT_BYTES_MIN]
         ):
-            _add_segment(block, at, lines, origins)
+            if at > end:
+                begin, end = block.rfind(b"\n", 0, at), block.find(b"\n", at)
+                end = len(block) if end < 0 else end
+            added = [] if len(origins) < _SEGMENTS_MAX else origins[-_SEGMENTS_MAX:]
+            few = not added or added[0] <= begin
+            for origin, stop in _segments(block, at, end, few=few):
+                lines.append(block[origin:stop])
+                origins.append(origin)
         at += len(part) + 1
     return (b"\n".join(lines) if origins else block), lines, origins
 
@@ -113,24 +121,18 @@ def _add_credentials(
             origins.append(-1 - number)
 
 
-def _add_segment(block: bytes, at: int, lines: list[bytes], origins: list[int]) -> None:
-    """Add the segment that begins there, and its line from there on: an encoding may begin so.
+def _segments(block: bytes, at: int, end: int, *, few: bool) -> Iterator[tuple[int, int]]:
+    """Yield what to take of the segment that begins there, in a line up to ``end``.
 
-    A slash is a digit of base64, so without this it would be read from the first one on.
+    A slash is a digit of base64, so without this an encoding behind one would be read from
+    the first one on. Where there were ``few`` in the line, all of that behind it, too.
     """
-    end = block.find(b"\n", at)
-    end = len(block) if end < 0 else end
     slash = block.find(b"/", at, end)
-    is_long = (end if slash < 0 else slash) - at >= _SEGMENT_BYTES_MIN
-    if not is_long and not block.startswith(_PACKED_STARTS, at):
-        return
-    if len(origins) >= _SEGMENTS_MAX and origins[-_SEGMENTS_MAX] > block.rfind(b"\n", 0, at):
-        return
-    if is_long and slash >= 0:
-        lines.append(block[at:slash])
-        origins.append(at)
-    lines.append(block[at : min(end, at + _SEGMENTS_BYTES_MAX)])
-    origins.append(at)
+    stop = end if slash < 0 else slash
+    if stop - at >= _SEGMENT_BYTES_MIN and (slash >= 0 or not few):
+        yield at, stop
+    if few:
+        yield at, min(end, at + _SEGMENTS_BYTES_MAX)
 
 
 def percent_decoded(target: bytes) -> bytes:
