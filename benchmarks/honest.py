@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import agent_traffic
 from benchmarks.traffic import Traffic, fill, identifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -357,4 +358,12 @@ KINDS: dict[str, tuple[float, Make]] = {
     "identifiers": (8 * MB, _made("identifiers", _identifiers)),
     "manuals": (3 * MB, _made("manuals", _manual)),
     "random": (6 * MB, _made("random", _random)),
+    "streams": (6 * MB, _made("streams", agent_traffic.stream)),
+    "notebooks": (6 * MB, _made("notebooks", agent_traffic.notebook)),
+    "terminals": (3 * MB, _made("terminals", agent_traffic.terminal)),
+    "changes": (5 * MB, _made("changes", agent_traffic.change)),
+    "certificates": (8 * MB, _made("certificates", agent_traffic.certificate)),
+    "manifests": (4 * MB, _made("manifests", agent_traffic.manifest)),
+    "interfaces": (4 * MB, _made("interfaces", agent_traffic.interface)),
+    "packed": (4 * MB, _made("packed", agent_traffic.packed)),
 }

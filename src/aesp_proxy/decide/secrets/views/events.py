@@ -12,10 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
-
-from aesp_proxy.decide.secrets.reference import compile_re2
 
 EVENTS_MIN = 3
 PIECE_BYTES = 16
@@ -42,11 +39,9 @@ FORMS = (
 )
 """What shows that events of a few letters follow each other."""
 
-_MEMBER = compile_re2(
-    rb'\\{0,7}"([A-Za-z0-9_.-]{1,24})\\{0,7}" ?: ?'
-    rb'\\{0,7}"((?:[^"\\\n]|\\{1,7}[nrtu/])*)\\{0,7}"'
-)
-_LINE = compile_re2(rb"(?:^|\n)(data): ?([^\n{[\r]+)")
+_COLONS = frozenset(colon + b"\\" * depth for colon in (b":", b": ") for depth in range(8))
+_DATA = b"data: "
+_JSON = (b"{", b"[")
 
 
 def events_joined(text: bytes) -> bytes:
@@ -66,15 +61,18 @@ def are_events(around: bytes, _: int) -> bool:
 
 
 def _said(text: bytes) -> dict[bytes, list[bytes]]:
+    """Return what each name says, in order: a member is found by its quotes, escaped or not."""
     said: dict[bytes, list[bytes]] = {}
-    for name, value in _members(text):
-        said.setdefault(name, []).append(value)
+    parts = text.split(b'"')
+    for at in [at for at, between in enumerate(parts) if between in _COLONS]:
+        name, value = parts[at - 1], parts[at + 1] if at + 1 < len(parts) else b""
+        if name[-1:] == b"\\":
+            name, value = name.rstrip(b"\\"), value.rstrip(b"\\")
+        if name in said:
+            said[name].append(value)
+        else:
+            said[name] = [value]
+    if _DATA in text:
+        lines = (line.removeprefix(_DATA) for line in text.split(b"\n") if line.startswith(_DATA))
+        said[_DATA] = [line.rstrip(b"\r") for line in lines if not line.startswith(_JSON)]
     return said
-
-
-def _members(text: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for pattern in (_MEMBER, _LINE):
-        match = pattern.search(text)
-        while match is not None:
-            yield match.group(1) or b"", match.group(2) or b""
-            match = pattern.search(text, match.end() - 1)
