@@ -72,7 +72,7 @@ def _said(text: bytes) -> dict[bytes, list[bytes]]:
             said[name].append(value)
         else:
             said[name] = [value]
-    if _DATA in text:
+    if text.count(_DATA) > sum(text.count(_DATA + mark) for mark in _JSON):
         lines = (line.removeprefix(_DATA) for line in text.split(b"\n") if line.startswith(_DATA))
         said[_DATA] = [line.rstrip(b"\r") for line in lines if not line.startswith(_JSON)]
     return said

@@ -113,6 +113,8 @@ _IN_VALUE = bytes(
 _BARE_EQUALS = compile_re2(rb"=(?:[^0-9A-Fa-f\r\n]|[0-9A-Fa-f][^0-9A-Fa-f])")
 _FORM_BYTES = 40
 _QUOTED_BYTES = 32
+_BASE64_BYTES = 40
+_BASE64_LETTERS = _UPPER + _LOWER + _DIGITS + b"+/"
 _RUN_LETTERS = _UPPER + _LOWER + _DIGITS + b"+/=_-"
 _UUID = b"hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh"
 _UUID_BYTES = len(_UUID)
@@ -211,10 +213,22 @@ def _form(around: bytes, at: int) -> bool:
 
 def _quoted_printable(around: bytes, at: int) -> bool:
     """Tell whether every ``=`` is one of quoted-printable: else it is code, or a list of hashes."""
+    if _ends_base64(around[: max(0, at - 1)].rstrip(b"\r\n")) or around[at - 1 : at + 1] == b"--":
+        return False
     near = around[max(0, at - _QUOTED_BYTES) :]  # not the head of a part, which has a name=
     if b'="' in near or b"= " in near or _BARE_EQUALS.search(near) is not None:
         return False
     return _holds_value(escapes.quoted_printable_decoded(around))
+
+
+def _ends_base64(line: bytes) -> bool:
+    """Tell whether a line ends in the padding of base64, as those of certificates and lists do.
+
+    A token that goes on in the next line would have shown so many of its letters in this one.
+    """
+    run = line[:-1]
+    size = len(run) - len(run.rstrip(_BASE64_LETTERS))
+    return line[-1:] == b"=" and size >= _BASE64_BYTES and (size % 4 == 3 or size == len(run))
 
 
 def _always(_around: bytes, _at: int) -> bool:
@@ -325,7 +339,7 @@ _ALL = (
         fits=events.are_events,
         near_bytes=512,
         mends=True,
-        ahead_bytes=8_192,
+        ahead_bytes=6_144,
     ),
     View(name="utf-16", show=letters.narrow, fits=_value_in(letters.narrow)),
     View(
