@@ -128,9 +128,9 @@ class EventExchange:
             self.refuse(Reason.MALFORMED, "the body ended in the middle of a gRPC message")
         scan, scanner = self._scan, self._snapshot.scanner
         if scan is not None:
+            held = self._fed(scan.finish)
             if self._messages is None:
                 self._complete("body")
-            held = self._released(scan.finish)
         if trailers and not self.spend(sum(len(name) + len(value) for name, value in trailers)):
             return b""
         if trailers and scanner is not None:

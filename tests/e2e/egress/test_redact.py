@@ -18,8 +18,10 @@ import zstandard
 from bypass_forms import compressed_message
 from egress_lab import POLICY, Proxy
 from h2_client import H2Client
+from scan_lab import token
 
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
+MASKED = "github-pat, action: redact"
 ACTIONS = """\
     actions:
       - {rule: corp_token, action: redact}
@@ -61,6 +63,16 @@ def test_a_body_with_a_length_goes_on_masked_and_the_agent_is_told(masking, cana
     (record,) = [r for r in masking.journal.records if r.verdict == "redact"]
     assert record.findings[0].rule == "corp_token"
     assert canary.decode() not in repr(masking.journal.records)
+
+
+def test_what_was_masked_is_no_piece_of_the_next_secret(start):
+    masking = start(POLICY + ACTIONS.replace("corp_token, action: redact", MASKED))
+    for number in range(3):
+        body = json.dumps({"key": token(number)}).encode()
+        answer = post(masking, body, **{"content-type": "application/json"})
+        assert (answer.status, answer.headers["aesp-redacted"]) == (200, "1")
+        assert json.loads(bytes(masking.origin.requests[-1].body)) == {"key": "*" * 40}
+    assert set(verdicts(masking)) == {"redact", "allow"}
 
 
 @pytest.mark.parametrize("size", [1, 17, 1_000])

@@ -46,7 +46,7 @@ class StreamPolicy:
     ``window_bytes`` is held back, 0 for message streams. ``inflated_bytes_max`` and
     ``inflate_ratio_max`` cap what a compressed body may become. What cannot be scanned
     stops the body, or with ``records_unscannable`` is told and flows. ``hear`` is given
-    what is scanned, inflated, before a byte of it is released.
+    what is scanned, inflated, before a byte of it is released; masked, where it is masked.
     """
 
     threshold: Severity = Severity.INFO

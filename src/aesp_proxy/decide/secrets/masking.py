@@ -9,11 +9,13 @@ Rules, beside those of ``body``:
 - A private key is overwritten from its head to its end, at most ``ARMOUR_BYTES_MAX``.
 - What cannot be overwritten (it has left already, is no longer than its format, or has
   no end) stops the body, as a finding that is refused does.
+- ``hear`` is given what leaves, masked: of a secret that has not left there are no pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from aesp_proxy.decide.secrets.body import Release, StreamPolicy, WatchedScan
@@ -36,10 +38,11 @@ _NOTHING: Final = Release()
 class MaskingScan(WatchedScan):
     """A body as it is: the last window is held, what leaves has its secrets overwritten."""
 
-    __slots__ = ("_armour", "_armour_bytes", "_held", "_is_open", "_left")
+    __slots__ = ("_armour", "_armour_bytes", "_hear", "_held", "_is_open", "_left")
 
     def __init__(self, policy: StreamPolicy, findings: Findings, sight: Sight) -> None:
-        super().__init__(policy, findings, sight)
+        super().__init__(replace(policy, hear=None), findings, sight)
+        self._hear = policy.hear
         self._held = bytearray()
         self._left = 0  # offset in the stream of the first byte that is held
         self._is_open = False  # the last byte overwritten was the last that had come
@@ -92,6 +95,8 @@ class MaskingScan(WatchedScan):
         data = bytes(self._held[:cut])
         del self._held[:cut]
         self._left += cut
+        if self._hear is not None and data:
+            self._hear(data)
         return data
 
     def _mask(self, candidates: Sequence[Candidate]) -> tuple[Finding, ...]:
@@ -151,10 +156,11 @@ class MaskingScan(WatchedScan):
 class MaskingMessages(WatchedScan):
     """Messages: each leaves as a whole, its secrets overwritten, or not at all."""
 
-    __slots__ = ("_sight", "_total")
+    __slots__ = ("_hear", "_sight", "_total")
 
     def __init__(self, policy: StreamPolicy, findings: Findings, sight: Sight) -> None:
-        super().__init__(policy, findings, sight)
+        super().__init__(replace(policy, hear=None), findings, sight)
+        self._hear = policy.hear
         self._sight = sight
         self._total = 0
 
@@ -183,7 +189,10 @@ class MaskingMessages(WatchedScan):
             self.close()
         if self._halted():
             return Release(findings=fresh, unscannable=self.unscannable)
-        return Release(data=self._overwritten(chunk, candidates), findings=fresh)
+        data = self._overwritten(chunk, candidates)
+        if self._hear is not None:
+            self._hear(data)
+        return Release(data=data, findings=fresh)
 
     def finish(self) -> Release:
         """End the messages; nothing is held."""
