@@ -126,6 +126,16 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\r", "\\r").replace("\n", "\\n")
 
 
+def test_a_line_of_base64_that_begins_as_a_key_is_none(
+    pack: tuple[Rule, ...], scanner: SecretScanner
+) -> None:
+    key = next(rule for rule in pack if rule.id == "brave-search-api-key").positives[0]
+    line = key + b"aB3dE6gH9jK2mN5pQ8rS1tU4vW7yZ0+/aa"
+    for end in (b"\n", b"\\n", b"\r\n"):
+        assert scanner.scan(b"MIIDdzCCAl+" + end + line + end, "body") == ()
+        assert scanner.scan(b"it is" + end + key + end, "body")
+
+
 def test_the_pack_itself_holds_nothing_that_a_scanner_would_flag(
     pack_files: tuple[Path, ...], scanner: SecretScanner
 ) -> None:
