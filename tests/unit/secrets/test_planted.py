@@ -41,7 +41,13 @@ version: "1.2.0"
 name: planted
 guards:
   egress_allowlist: {default_action: block, allow: ["*.one.test", "one.test"]}
-  secret_leak: {enabled: true}
+  secret_leak:
+    enabled: true
+"""
+CREDENTIALS = """\
+    credentials:
+      - {rule: github-pat, hosts: [one.test], headers: [authorization]}
+      - {rule: "registered:*", hosts: [one.test], headers: [authorization]}
 """
 
 
@@ -58,9 +64,18 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def make_pipeline(pack: tuple[Rule, ...]) -> Callable[[], Pipeline]:
+    return maker(pack, POLICY)
+
+
+@pytest.fixture(scope="module")
+def make_home(pack: tuple[Rule, ...]) -> Callable[[], Pipeline]:
+    return maker(pack, POLICY + CREDENTIALS)
+
+
+def maker(pack: tuple[Rule, ...], text: str) -> Callable[[], Pipeline]:
     exact = ExactIndex(KEY)
     exact.add([entry("V", "t", VALUE.encode(), hasher=Hasher(KEY), fingerprint_key=KEY)])
-    policy = load_policy(POLICY, "planted.yaml")
+    policy = load_policy(text, "planted.yaml")
     snapshot = build_snapshot(policy, pack, fingerprint_key=KEY, serial=1, exact=exact)
 
     def make() -> Pipeline:
@@ -317,3 +332,14 @@ def test_the_beginning_that_long_values_share_is_no_leak(
     make_pipeline: Callable[[], Pipeline],
 ) -> None:
     assert send(make_pipeline(), f"/?a={VALUE[:22]}") == set()
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
+def test_a_credential_goes_home_also_when_it_changes(
+    make_home: Callable[[], Pipeline], scheme: str
+) -> None:
+    pipeline = make_home()
+    for value in (TOKEN, VALUE, token(98), token(97), VALUE, TOKEN):
+        said = base64.b64encode(f"x:{value}".encode()).decode() if scheme == "Basic" else value
+        assert send(pipeline, fields=((b"authorization", f"{scheme} {said}".encode()),)) == set()
+    assert send(pipeline, fields=((b"x-note", TOKEN.encode()),)) == {Reason.SECRET_FOUND.value}

@@ -54,12 +54,20 @@ class Unit:
 class Joined(NamedTuple):
     """Pieces put together as ``text``; the newest is the last, or the first when ``turned``.
 
-    ``pieces`` is empty where the text is what they say when decoded.
+    ``pieces`` is empty where the text is what they say when decoded; ``sources`` are those
+    that it was made of in any case.
     """
 
     text: bytes
     pieces: tuple[bytes, ...] = ()
     turned: bool = False
+    sources: tuple[bytes, ...] = ()
+
+    def is_said_by_one(self, value: bytes) -> bool:
+        """Tell whether one of the pieces says ``value`` by itself: its own scan has judged it."""
+        return any(
+            value in text for one in self.pieces or self.sources for text in (one, *shown(one))
+        )
 
     def is_made_of(self, start: int, stop: int, literals: Sequence[bytes]) -> bool:
         """Tell whether what stands there was cut to these pieces, and not joined by chance.
@@ -148,9 +156,9 @@ class _Slot(NamedTuple):
             yield Joined(text, tape)
             yield Joined(b"".join(tape[::-1]), tape[::-1], turned=True)
             for decoded in shown(text):
-                yield Joined(decoded)
+                yield Joined(decoded, sources=tape)
         if len(self.plain.pieces) >= _PAIR:
-            yield Joined(b"".join(self.plain.pieces))
+            yield Joined(b"".join(self.plain.pieces), sources=self.plain.pieces)
 
 
 class _Shape:

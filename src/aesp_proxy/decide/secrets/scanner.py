@@ -161,6 +161,8 @@ class SecretScanner:
 
 def _was_cut(one: Candidate, joined: Joined, at: int) -> bool:
     """Tell whether a candidate of what begins ``at`` was cut, and not joined by chance."""
+    if joined.is_said_by_one(one.value):
+        return False
     if one.fingerprint:
         return True  # a registered value
     if not one.valid or one.severity is not Severity.CRITICAL or not looks_drawn(one.value):
