@@ -92,6 +92,8 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "deltas": lambda s: _said(s, b"data: ", {"delta": {"partial_json": ""}, "index": 1}, b"\n\n"),
     "lines-of-json": lambda s: _said(s, b"", {"x": ""}, b"\n"),
     "objects": lambda s: _said(s, b"", {"text": ""}, b""),
+    "ebcdic": lambda s: s.decode().encode("cp037"),
+    "parameters": lambda s: b"&".join(b"a%d=%c" % (n, c) for n, c in enumerate(s)),
     "first": lambda s: s[:HALF],
     "second": lambda s: s[HALF:],
 }

@@ -8,8 +8,10 @@ import gzip
 import json
 import lzma
 import random
+import subprocess
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from packed_files import change, git_pack, pdf, png
@@ -121,6 +123,37 @@ def test_of_a_change_to_what_the_receiver_has_the_inserted_is_looked_at(
 ) -> None:
     delta = change(BASE, 90, 90, b"\n" * 120 + f"key {GITHUB} end".encode())
     assert {one.rule for one in scanner.scan(git_pack(thin=delta), "body")} >= {"github-pat"}
+
+
+WAYS = {
+    "whole": ("--no-reuse-delta", "--window=0"),
+    "changes by offset": ("--delta-base-offset",),
+    "changes by name": (),
+    "stored": ("--compression=0",),
+}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_what_git_itself_packs_is_found(
+    scanner: SecretScanner, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        monkeypatch.setenv(f"{name}_NAME", "agent")
+        monkeypatch.setenv(f"{name}_EMAIL", "agent@lab.example")
+
+    def git(*words: str, given: bytes = b"") -> bytes:
+        command = ["git", "-C", str(tmp_path), *words]
+        return subprocess.run(command, input=given, capture_output=True, check=True).stdout
+
+    git("init", "-q")
+    for text in (BASE, BASE.replace(b"line 150", GITHUB.encode() + b" line"), BASE + b"more\n"):
+        (tmp_path / "file").write_bytes(text)
+        git("add", "file")
+        git("commit", "-q", "-m", "words")
+    pack = git("pack-objects", "--stdout", "--revs", *WAYS[way], given=b"HEAD\n")
+    out, rules = streamed(scanner, pack, 1_460)
+    assert "github-pat" in rules
+    assert len(out) < len(pack)
 
 
 def test_an_honest_pack_leaves_whole_whatever_it_inflates_to(scanner: SecretScanner) -> None:
