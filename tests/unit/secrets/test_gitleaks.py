@@ -75,6 +75,14 @@ def test_old_forms_and_any_case_of_keys_are_read() -> None:
         ("regex = '''(?=x)tok_'''", "lookaround"),
         ("regex = '''a*'''", "empty string"),
         ("regex = ''''''", "regex is missing"),
+        ("regex = '.+'", "matches everything"),
+        ("regex = '(?s).{1,9}'", "matches everything"),
+        ("regex = '(a*)*'", "empty string"),
+        ("regex = 'a{1,1000}{1,1000}'", "RE2 refuses"),
+        ("regex = '((a{1,100}){1,100}){1,100}'", "RE2 refuses"),
+        (f"regex = '{'(' * 3000}a{')' * 3000}'", "more than 100 deep"),
+        (f"regex = '{'(' * 5000}'", "more than 100 deep"),
+        (f"regex = '{'a' * 9000}'", "longer than 8192"),
         ("regex = '''tok_(\\p{L}+)'''", "not in the dialect"),
         ("regex = 7", "regex has the wrong type"),
         ("regex = 'tok_'\nsecretGroup = 2", "not a group"),
@@ -83,6 +91,7 @@ def test_old_forms_and_any_case_of_keys_are_read() -> None:
         ("regex = 'tok_'\nrequired = [{id = 'token', withinLines = -1}]", "0 or more"),
         ("path = '''(?<!a)b'''", "lookaround"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_a_rule_that_cannot_be_taken_is_told_and_the_others_stay(line: str, words: str) -> None:
     text = RULE + '\n[[rules]]\nid = "odd"\ndescription = "x"\n' + line + "\n"

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from aesp_proxy.errors import ConfigError
 
 PATTERN_CHARS_MAX = 8192
+GROUPS_DEEP_MAX = 100
+"""Groups in groups: what reads them calls itself for each."""
 END_PAD_BYTES = 2
 """Newlines that may stand behind the end of the data when Hyperscan looks for that end."""
 
@@ -101,11 +103,12 @@ def _escaped(expression: bytes, at: int) -> bool:
 class _Reader:
     """One walk from left to right; ``at`` is the next character."""
 
-    __slots__ = ("at", "hyperscan", "multiline", "re2", "text")
+    __slots__ = ("at", "deep", "hyperscan", "multiline", "re2", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.deep = 0
         self.multiline = False
         self.hyperscan: list[str] = []
         self.re2: list[str] = []
@@ -118,7 +121,13 @@ class _Reader:
             elif char == "[":
                 self._class()
             elif char == "(":
+                self.deep += 1
+                if self.deep > GROUPS_DEEP_MAX:
+                    raise ConfigError(f"groups stand in groups more than {GROUPS_DEEP_MAX} deep")
                 self._group()
+            elif char == ")":
+                self.deep -= 1
+                self._emit(")")
             elif char == "$":
                 self._emit("$", hyperscan="$" if self.multiline else _END)
             else:
