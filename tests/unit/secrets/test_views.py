@@ -21,6 +21,8 @@ from scan_lab import token
 
 from aesp_proxy.decide.secrets.body import StreamPolicy
 from aesp_proxy.decide.secrets.hyperscan_gates import (
+    OPENINGS_MAX,
+    GateLocator,
     Traits,
     even_run_traits,
     mixed_run_traits,
@@ -168,6 +170,17 @@ def test_what_a_short_text_shows_does_not_depend_on_what_follows(
         text = b"\n" + wrapped + b"\n"
         text = b" " * (size - len(text)) + text
         assert "github-pat" in {one.rule for one in scanner.scan(text, "body")}, size
+
+
+@pytest.mark.parametrize("size", [64, 8_192])
+def test_too_many_gates_are_told_wherever_they_end(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    # The engine stops at so many, of which some end in what was put behind the data.
+    many = [(size + 1, 0)] * OPENINGS_MAX
+    monkeypatch.setattr(GateLocator, "find", lambda *_: many)
+    found = GateLocator([], []).find_padded(memoryview(b"x" * size))
+    assert len(found) >= OPENINGS_MAX
 
 
 @pytest.mark.parametrize("letter", ["\u200b", "\uff41"])

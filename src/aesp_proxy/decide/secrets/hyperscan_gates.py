@@ -65,9 +65,12 @@ class GateLocator:
         UnavailableError when the engine fails.
         """
         last = len(data)
-        if last <= _SHORT_BYTES:
-            return [one for one in self.find(bytes(data) + PAD) if one[0] <= last]
-        found = self.find(data)
+        is_short = last <= _SHORT_BYTES
+        found = self.find(bytes(data) + PAD if is_short else data)
+        if len(found) >= OPENINGS_MAX:
+            return found  # as many: whoever counts them must see it
+        if is_short:
+            return [one for one in found if one[0] <= last]
         first = max(0, last - OVERLAP_BYTES)
         at_end = self.find(bytes(data[first:]) + PAD)
         if not at_end:
