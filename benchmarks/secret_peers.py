@@ -8,8 +8,10 @@ would verify what they find. Versions are pinned; a peer that cannot be had is n
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -20,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / ".cache" / "bench" / "secret-peers"
 PINS = ("detect-secrets==1.5.0", "credsweeper==1.19.5", "kingfisher-bin==2.14.0")
-RUN_S_MAX = 800.0
+RUN_S_MAX = 240.0
 
 
 class AbsentError(Exception):
@@ -73,21 +75,27 @@ def _run(
 ) -> tuple[str, float]:
     """Run a peer in the folder; return its output and the CPU time of it and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
+    with subprocess.Popen(
         [str(PLACE / "bin" / name), *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         errors="replace",
-        check=False,
-        timeout=RUN_S_MAX,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=RUN_S_MAX)
+        except subprocess.TimeoutExpired as error:
+            raise AbsentError(f"{name} was not done after {RUN_S_MAX:.0f} s") from error
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode not in codes:
-        raise AbsentError(f"{name} failed with exit code {done.returncode}")
+    if process.returncode not in codes:
+        raise AbsentError(f"{name} failed with exit code {process.returncode}")
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return done.stdout, spent
+    return output, spent
 
 
 def _detect_secrets(folder: Path) -> Told:
