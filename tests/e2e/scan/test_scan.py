@@ -621,6 +621,37 @@ class TestKnown:
         (folder / "b.json").write_text(json.dumps([entry]))
         assert scan("a", "--baseline", "b.json", *JSON).places == [("a", 1, 1)]
 
+    def test_a_report_of_old_that_found_nothing_is_a_baseline(self, scan: Call, folder: Path):
+        (folder / "a").write_text(token(1))
+        (folder / "b.json").write_text("null")
+        assert scan("a", "--baseline", "b.json", *JSON).places == [("a", 1, 1)]
+
+    def test_what_is_known_moves_in_its_file_and_not_to_another(self, scan: Call, folder: Path):
+        (folder / "a").write_text(token(1))
+        entry = {"RuleID": "github-pat", "File": "a", "Secret": token(1)}
+        (folder / "b.json").write_text(json.dumps([entry]))
+        (folder / "a").write_text(f"\n\n  {token(1)}")
+        assert scan("a", "--baseline", "b.json").returncode == 0
+        (folder / "a").rename(folder / "c")
+        assert scan("c", "--baseline", "b.json", *JSON).places == [("c", 3, 3)]
+
+    def test_a_file_that_leaks_by_its_name_is_known_as_gitleaks_writes_it(
+        self, scan: Call, folder: Path
+    ):
+        (folder / "rules.toml").write_text("[[rules]]\nid = 'key-file'\npath = '[.]key$'\n")
+        (folder / "a.key").write_text("# gitleaks:allow\n")
+        rules = ("a.key", "--rules", "rules.toml")
+        assert scan(*rules, *JSON).places == [("a.key", 0, 0)]
+        assert "a.key\n  name  error     key-file" in scan(*rules).stdout
+        entry = {
+            "RuleID": "key-file", "File": "a.key", "Secret": "", "Match": "file detected: a.key",
+            "StartLine": 0, "EndLine": 0, "StartColumn": 0, "EndColumn": 0,
+        }  # fmt: skip
+        (folder / "b.json").write_text(json.dumps([entry]))
+        assert scan(*rules, "--baseline", "b.json").returncode == 0
+        (folder / ".gitleaksignore").write_text("a.key:key-file:0\n")
+        assert scan(*rules).returncode == 0
+
     def test_comments_let_be_unless_told_otherwise(self, scan: Call, folder: Path):
         (folder / "a").write_text(f"{token(1)} # gitleaks:allow\n")
         done = scan("a")

@@ -87,7 +87,8 @@ def _as_in_files(texts: Sequence[tuple[str, str]], key: bytes, cache: Path) -> L
         allow=tuple(one for each in sets for one in each.allow),
         warnings=tuple(line for each in sets for line in each.warnings),
     )
-    taken, locator = compiled_set(joined, cache)
+    by_name_alone = all(rule.path_only for rule in joined.rules)
+    taken, locator = (joined, None) if by_name_alone else compiled_set(joined, cache)
     scanner, allows = FileScanner(taken, locator), Allows(taken.allow)
     wrapped = _wrapped(for_the_wire(taken).rules, key, cache)
 
