@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -142,8 +143,10 @@ def _write_bodies(folder: Path, part: Sequence[Sample]) -> None:
 def _write_honest(folder: Path) -> int:
     folder.mkdir()
     total = 0
+    seen: Counter[str] = Counter()
     for number, document in enumerate(documents(share=HONEST_SHARE_QUICK)):
-        if number % HONEST_EVERY_OF_PEERS == 0:
+        seen[document.kind] += 1  # of each kind the first is among them
+        if seen[document.kind] % HONEST_EVERY_OF_PEERS == 1:
             data = document.data[:HONEST_BYTES_OF_PEERS]
             (folder / f"{number}{Path(document.name).suffix or '.txt'}").write_bytes(data)
             total += len(data)
