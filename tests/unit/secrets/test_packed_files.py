@@ -9,6 +9,7 @@ import json
 import lzma
 import random
 import subprocess
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from packed_files import change, git_pack, pdf, png
 from scan_lab import token
 
 from aesp_proxy.decide.secrets.body import StreamPolicy
+from aesp_proxy.decide.secrets.git_pack import GitPack
 from aesp_proxy.decide.secrets.scanner import SecretScanner
 
 GITHUB = token(1)
@@ -154,6 +156,19 @@ def test_what_git_itself_packs_is_found(
     out, rules = streamed(scanner, pack, 1_460)
     assert "github-pat" in rules
     assert len(out) < len(pack)
+
+
+def test_a_pack_of_many_small_objects_is_read_in_time_by_its_size() -> None:
+    def cost(count: int) -> float:
+        data, pack = git_pack(*[b"a"] * count), GitPack()
+        began = time.process_time()
+        for at in range(0, len(data), 1_460):
+            for _ in pack.pieces(data[at : at + 1_460]):
+                pass
+        assert pack.ended
+        return time.process_time() - began
+
+    assert cost(40_000) < 20 * max(cost(4_000), 0.01)
 
 
 def test_an_honest_pack_leaves_whole_whatever_it_inflates_to(scanner: SecretScanner) -> None:

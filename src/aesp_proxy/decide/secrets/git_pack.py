@@ -13,6 +13,7 @@ Source: gitformat-pack(5).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from aesp_proxy.decide.secrets.codings import DamagedError, Zlib, has_zlib_head
@@ -27,6 +28,8 @@ _CHANGE_BY_NAME = 7
 _NAME_BYTES = (20, 32)
 _KEPT_BYTES_EACH = 1 << 16
 _KEPT_BYTES = 1 << 21
+_KEPT_BYTES_MORE = 256
+"""What an object takes beside its bytes."""
 _AROUND_BYTES = 64
 """What of a copied part is shown beside what is inserted: the name or prefix of a value."""
 _BETWEEN = b"\n"
@@ -40,7 +43,8 @@ class GitPack:
         self._at = 0
         self._left = -1
         self._object: _Object | None = None
-        self._kept: dict[int, bytes] = {}
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._kept_bytes = 0
         self.ended = False
         self.unused = b""
 
@@ -94,9 +98,10 @@ class GitPack:
         if one.whole is None:
             return
         self._kept[one.start] = bytes(one.whole)
-        total = sum(map(len, self._kept.values()))
-        while total > _KEPT_BYTES:
-            total -= len(self._kept.pop(next(iter(self._kept))))
+        self._kept_bytes += len(one.whole) + _KEPT_BYTES_MORE
+        while self._kept_bytes > _KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= len(oldest) + _KEPT_BYTES_MORE
 
 
 def _object_head(data: bytes) -> tuple[int, int, int]:
