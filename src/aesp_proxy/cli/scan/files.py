@@ -62,12 +62,16 @@ def scan_target(spot: Spot, target: Target, bytes_max: int) -> Scanned:
             return Scanned(file=file, unread="not a regular file")
         if 0 < bytes_max < found.st_size:
             return Scanned(file=file, skipped=f"{found.st_size:,} bytes are over the limit")
-        return scan_open(spot, Source(file=file), opened)
+        # Files of /proc say that they are empty, and are not.
+        size = found.st_size if stat.S_ISREG(found.st_mode) and found.st_size else None
+        return scan_open(spot, Source(file=file), opened, size)
 
 
-def scan_open(spot: Spot, source: Source, opened: BinaryIO) -> Scanned:
-    """Scan what can be read, to its end."""
-    reading = _Reading(opened)
+def scan_open(
+    spot: Spot, source: Source, opened: BinaryIO, bytes_max: int | None = None
+) -> Scanned:
+    """Scan what can be read: to its end, which may never come, or ``bytes_max`` bytes."""
+    reading = _Reading(opened, bytes_max)
     leaks: list[Leak] = []
     try:
         leaks.extend(islice(leaks_in(spot, source, reading.chunks()), LEAKS_MAX + 1))
@@ -84,17 +88,23 @@ def scan_open(spot: Spot, source: Source, opened: BinaryIO) -> Scanned:
 
 
 class _Reading:
-    def __init__(self, opened: BinaryIO) -> None:
+    def __init__(self, opened: BinaryIO, bytes_max: int | None) -> None:
         self._read: Callable[[int], bytes] = opened.read
+        self._bytes_max = bytes_max
         self.bytes_read = 0
         self.is_pointer = False
 
     def chunks(self) -> Iterator[bytes]:
-        while chunk := self._read(CHUNK_BYTES):
+        while chunk := self._read(self._next_bytes()):
             if self.bytes_read == 0:
                 self.is_pointer = chunk.startswith(_POINTER) and len(chunk) < _POINTER_BYTES_MAX
             self.bytes_read += len(chunk)
             yield chunk
+
+    def _next_bytes(self) -> int:
+        if self._bytes_max is None:
+            return CHUNK_BYTES
+        return min(CHUNK_BYTES, self._bytes_max - self.bytes_read)
 
 
 def scan_targets(
