@@ -143,7 +143,7 @@ def forget_frame(name: str) -> bytes:
 
 def _packed(one: Entry) -> list[object]:
     spellings = [
-        [each.wrapping, each.length, each.window, each.grams, each.digest, each.is_parted]
+        [each.wrapping, each.length, each.window, each.grams, each.digest, each.shapes]
         for each in one.spellings
     ]
     return [one.name, one.source, one.fingerprint, spellings, one.parts]
@@ -173,14 +173,14 @@ def _unpacked(one: object) -> Entry:
 
 def _spelling(one: object) -> Spelling:
     match one:
-        case [str(wrapping), int(length), int(window), bytes(grams), bytes(digest), bool(parted)]:
+        case [str(wrapping), int(length), int(window), bytes(grams), bytes(digest), bytes(shapes)]:
             return Spelling(
                 wrapping=wrapping,
                 length=length,
                 window=window,
                 grams=grams,
                 digest=digest,
-                is_parted=parted,
+                shapes=shapes,
             )
         case _:
             raise InputError("the supervisor registers what is no spelling")

@@ -129,8 +129,8 @@ def test_nothing_that_is_kept_holds_four_bytes_of_the_value():
     index = ExactIndex(KEY)
     index.add([one])
     kept_by = [*index._tables.values(), index._parts]
-    tables = b"".join(each.tobytes() for table in kept_by for each in table._known)
-    tables += b"".join(table._words.tobytes() for table in kept_by)
+    tables = b"".join(each for table in kept_by for each in table._known)
+    tables += b"".join(bytes(words) for table in kept_by for words in table._filters)
     whole = pickle.dumps(one) + tables + pickle.dumps(list(index._by_digest))
     for _, text in spellings(value):
         for at in range(len(text) - 5):

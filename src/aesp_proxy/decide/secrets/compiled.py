@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Final
 
-EDITION: Final = 1
+EDITION: Final = 2
 """Of what its functions take: what was compiled of another is not used."""
 RUNS_EDITION: Final = 2
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 from aesp_proxy.decide.secrets.reference import Candidate
 from aesp_proxy.decide.secrets.registered import (
     PARTS,
-    SEPARATOR,
     TIERS,
     Entry,
     Hasher,
@@ -30,7 +29,10 @@ from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.model.decision import Severity
 
 if TYPE_CHECKING:
-    from aesp_proxy.decide.secrets.grams import GramTable, Place
+    from aesp_proxy.decide.secrets.grams import GramTable, Run, Search
+
+Place = tuple[int, int]
+"""(offset of a spelling in the stream, its length)"""
 
 _CONFIRMS_FREE: Final = 4_096
 _CONFIRM_BYTES: Final = 64
@@ -69,15 +71,19 @@ class Whole:
 class ExactIndex:
     """The registered values of one process; added to and taken from in place, by one thread."""
 
-    __slots__ = ("_by_digest", "_hasher", "_named", "_parts", "_tables", "_wholes")
+    __slots__ = ("_by_digest", "_hasher", "_named", "_parts", "_tables", "_wholes", "searches")
+
+    searches: tuple[Search, ...]
+    """What finds where a registered spelling may stand; of nothing registered none."""
 
     def __init__(self, key: bytes) -> None:
         self._hasher = Hasher(key)
         self._by_digest: dict[bytes, list[_Known]] = {}
         self._named: dict[str, _Named] = {}
-        self._tables: dict[tuple[Tier, bytes], GramTable] = {}
+        self._tables: dict[Tier, GramTable] = {}
         self._parts: GramTable | None = None
         self._wholes: list[Whole] = []
+        self.searches = ()
 
     def __len__(self) -> int:
         return len(self._named)
@@ -111,15 +117,15 @@ class ExactIndex:
             return
         from aesp_proxy.decide.secrets.grams import GramTable  # noqa: PLC0415 - numpy: 100 ms
 
-        grams: dict[tuple[Tier, bytes], list[tuple[bytes, int, int]]] = {}
+        grams: dict[Tier, list[Run]] = {}
         for one in spellings:
             tier = next(tier for tier in TIERS if one.length >= tier.length_min)
-            kind = tier, b"" if one.is_parted else SEPARATOR
-            grams.setdefault(kind, []).append((one.grams, one.window, one.length))
-        for kind, each in grams.items():
-            if kind not in self._tables:
-                self._tables[kind] = GramTable(kind[0], self._hasher.multiplier, kind[1])
-            self._tables[kind].add(each)
+            grams.setdefault(tier, []).append((one.grams, one.window, one.length, one.shapes))
+        for tier, each in grams.items():
+            if tier not in self._tables:
+                self._tables[tier] = GramTable(tier, self._hasher.multiplier)
+            self._tables[tier].add(each)
+        self.searches = tuple(table.search for table in self._tables.values())
 
     def _add_parts(self, entries: list[Entry]) -> None:
         if not entries or len(self._wholes) >= WHOLES_MAX:
@@ -131,7 +137,8 @@ class ExactIndex:
             return
         from aesp_proxy.decide.secrets.grams import GramTable  # noqa: PLC0415 - numpy: 100 ms
 
-        self._parts = self._parts or GramTable(PARTS, self._hasher.multiplier)
+        if self._parts is None:
+            self._parts = GramTable(PARTS, self._hasher.multiplier, is_shaped=False)
         first = len(self._wholes)
         self._wholes += [
             Whole(
@@ -142,7 +149,7 @@ class ExactIndex:
             )
             for one in fresh
         ]
-        self._parts.add((one.parts, 0, number) for number, one in enumerate(fresh, first))
+        self._parts.add((one.parts, 0, number, b"") for number, one in enumerate(fresh, first))
 
     @property
     def has_parts(self) -> bool:
@@ -161,11 +168,11 @@ class ExactIndex:
         all are.
         """
         table = self._parts
-        found = [] if table is None else table.marks(data, stride=stride)
+        found = [] if table is None else table.at_each(stride)(b"", data)
         if table is not None and stride > 1 and found:
             width = PARTS.gram_bytes + stride
             around = [data[max(0, at - stride) : at + width] for at, _, _ in found]
-            found += [one for near in around for one in table.marks(near)]
+            found += [one for near in around for one in table.search(b"", near)]
         return [(at, number) for _, at, number in found]
 
     def whole(self, number: int) -> Whole | None:
@@ -178,6 +185,8 @@ class ExactIndex:
         named = self._named.pop(name, None)
         if named is None:
             return False
+        if not self._named:
+            self.searches = ()
         for digest in named.digests:
             left = [known for known in self._by_digest.get(digest, ()) if known.name != name]
             if left:
@@ -196,15 +205,6 @@ class ExactIndex:
     def open(self) -> ExactWatch:
         """Return a watch over a new stream."""
         return ExactWatch(self)
-
-    def places(self, data: bytes, before: bytes = b"") -> list[Place]:
-        """Return where a registered spelling may begin, from the start of ``data``, unconfirmed.
-
-        ``before`` is what stands before it.
-        """
-        if not self._named:
-            return []
-        return [place for table in self._tables.values() for place in table.find(data, before)]
 
     def confirmed(self, text: bytes, start: int) -> list[Candidate]:
         """Return the candidates of a spelling that is ``text`` and begins at ``start``."""
@@ -237,10 +237,10 @@ class ExactWatch:
         ``tail`` is what stands before it, as much of it as a spelling is long. What ends
         in later bytes is noted, and looked at again when they are there.
         """
-        places = self._index.places(data, tail)
-        if not places and not self._pending:
+        marks = [mark for search in self._index.searches for mark in search(tail, data)]
+        if not marks and not self._pending:
             return []
-        places = [(base + start, length) for start, length in places]
+        places = [(base + at - begun, length) for at, begun, length in marks]
         return self._look(places, tail + data, base + len(data))
 
     def _look(self, places: list[Place], text: bytes, total: int) -> list[Candidate]:

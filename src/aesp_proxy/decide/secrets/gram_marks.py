@@ -1,10 +1,12 @@
 """Find registered grams in bytes by numpy: what ``_marks.c`` does, where nothing was compiled.
 
-Both give the same answers in the same order. A gram is the bytes at a position, little-endian;
-of its product with the secret factor the upper ``KEPT_BITS`` are its hash. A filter is a row of
-words of 64 bits: the upper bits of a hash say which word, three fields of its lower bits which
-bits of that are set. A window is ``width + stride - 1`` bytes: of each one gram is looked at, but
-where that holds the separator, which is all it takes where windows without one were registered.
+Both give the same answers, sorted. A gram is the bytes at a position, little-endian;
+of its product with the secret factor the upper ``KEPT_BITS`` are its hash. A window is
+``width + stride - 1`` bytes: of each one gram is looked at, if its shape comes into question
+(see ``gram_shapes``). There is a filter for each shape, or none: a row of words of 64 bits; the
+upper bits of a hash say which word, three fields of its lower bits which bits of that are set.
+What passes is looked up among the known grams: (hash, shape, how far before the gram begins what
+it is of, a number), each in its bits of one number, in sorted arrays.
 """
 
 from __future__ import annotations
@@ -14,16 +16,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from aesp_proxy.decide.secrets.gram_shapes import SPACED, in_question
 from aesp_proxy.decide.secrets.registered import KEPT_BITS
 
 FIELDS: Final = 3
 FIELD_BITS: Final = 6
 PLACE_BITS: Final = 10
 """How far a gram is from the begin of what it is of, and a number, each in so many bits."""
+SHAPE_SHIFT: Final = 2 * PLACE_BITS
+HASH_SHIFT: Final = 64 - KEPT_BITS
 _PLACE_MASK: Final = (1 << PLACE_BITS) - 1
+_SHAPE_MASK: Final = (1 << HASH_SHIFT - SHAPE_SHIFT) - 1
 _GRAM_BYTES_MAX: Final = 8
-_SHIFT: Final = np.uint64(64 - KEPT_BITS)
-_BOTH: Final = np.uint64(2 * PLACE_BITS)
+_SHIFT: Final = np.uint64(HASH_SHIFT)
 _ONE: Final = np.uint64(1)
 _EACH_BYTE: Final = 0x0101_0101_0101_0101
 _FIELD_MASK: Final = np.uint64((1 << FIELD_BITS) - 1)
@@ -35,20 +40,20 @@ Mark = tuple[int, int, int]
 
 
 def marks(
-    before: bytes,
-    data: bytes,
     width: int,
     stride: int,
     factor: int,
-    words: Numbers,
-    known: tuple[Numbers, ...],
-    separator: bytes,
+    filters: tuple[bytearray, ...],
+    masks: bytes,
+    known: tuple[bytes, ...],
+    before: bytes,
+    data: bytes,
     /,
 ) -> list[Mark]:
     """Return the grams of ``width`` bytes in ``data`` that are ``known``.
 
-    ``before`` is what stands before it: windows that begin there are looked at too. ``words``
-    are a filter, each of ``known`` is sorted.
+    ``before`` is what stands before it: windows that begin there are looked at too. ``masks``
+    are those of ``gram_shapes``; empty: shapes are not asked for, all are in the first filter.
     """
     window = width + stride - 1
     begun = min(len(before), window - 1)
@@ -60,16 +65,20 @@ def marks(
     grams: Numbers = np.ndarray((count,), np.uint64, padded, stride - 1, (stride,))
     at: Places = np.arange(stride - 1, stride * (count + 1) - 1, stride)
     mask = np.uint64((1 << 8 * width) - 1)
-    if separator:
-        kept = _without(grams, separator[0], mask)
+    if masks and not filters[SPACED]:
+        kept = _without(grams, 0x20, mask)
         grams, at = grams[kept], at[kept]
     products = (grams & mask) * np.uint64(factor)
-    passed = _passing(words, products)
+    passed = _passing(filters, products)
     if not len(passed):
         return []
-    found = sorted(_look_up(at[passed] - begun, products[passed] >> _SHIFT, known))
-    return [(at, packed >> PLACE_BITS & _PLACE_MASK, packed & _PLACE_MASK)
-            for at, _, _, packed in found]  # fmt: skip
+    found = _look_up(at[passed], products[passed] >> _SHIFT, known)
+    return sorted(
+        (at - begun, packed >> PLACE_BITS & _PLACE_MASK, packed & _PLACE_MASK)
+        for at, packed in found
+        if not masks
+        or in_question(near, at, width, window, masks) >> (packed >> SHAPE_SHIFT & _SHAPE_MASK) & 1
+    )
 
 
 def _without(grams: Numbers, separator: int, mask: np.uint64) -> Places:
@@ -84,31 +93,32 @@ def _without(grams: Numbers, separator: int, mask: np.uint64) -> Places:
     return kept
 
 
-def _passing(words: Numbers, products: Numbers) -> Places:
+def _passing(filters: tuple[bytearray, ...], products: Numbers) -> Places:
     hashes = products >> _SHIFT
     bits: Numbers = _ONE << (hashes & _FIELD_MASK)
     for field in range(1, FIELDS):
         bits |= _ONE << ((hashes >> np.uint64(field * FIELD_BITS)) & _FIELD_MASK)
-    hashes >>= np.uint64(KEPT_BITS + 1 - len(words).bit_length())
-    there = words.take(hashes.view(np.int64), None, None, "clip")
-    passed: Places = ((there & bits) == bits).nonzero()[0]
+    passing = np.zeros(len(products), np.bool_)
+    for words in (np.frombuffer(one, np.uint64) for one in filters if one):
+        which = hashes >> np.uint64(KEPT_BITS + 1 - len(words).bit_length())
+        there = words.take(which.view(np.int64), None, None, "clip")
+        passing |= (there & bits) == bits
+    passed: Places = passing.nonzero()[0]
     return passed
 
 
-def _look_up(
-    at: Places, keys: Numbers, known: tuple[Numbers, ...]
-) -> list[tuple[int, int, int, int]]:
-    """Return (position, number of the array, place in it, what stands there) of each."""
-    found: list[tuple[int, int, int, int]] = []
-    for number, ones in enumerate(known):
-        first = np.searchsorted(ones, keys << _BOTH)
+def _look_up(at: Places, keys: Numbers, known: tuple[bytes, ...]) -> list[tuple[int, int]]:
+    """Return of each the position, and what is known there."""
+    found: list[tuple[int, int]] = []
+    for ones in (np.frombuffer(each, np.uint64) for each in known):
+        first = np.searchsorted(ones, keys << _SHIFT)
         there = (first < len(ones)).nonzero()[0]
-        there = there[(ones[first[there]] >> _BOTH) == keys[there]]
+        there = there[(ones[first[there]] >> _SHIFT) == keys[there]]
         for position, key, start in zip(
             at[there].tolist(), keys[there].tolist(), first[there].tolist(), strict=True
         ):
             place = start
-            while place < len(ones) and int(ones[place]) >> 2 * PLACE_BITS == key:
-                found.append((position, number, place, int(ones[place])))
+            while place < len(ones) and int(ones[place]) >> HASH_SHIFT == key:
+                found.append((position, int(ones[place])))
                 place += 1
     return found

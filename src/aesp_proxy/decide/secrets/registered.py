@@ -4,8 +4,8 @@ Rules:
 
 - Nothing here holds the value once ``entry`` has returned, and no byte of it stands in an
   ``Entry``. What stands there are digests, and hashes of eight bytes (of five, in spellings
-  under 23) cut to 40 bits, all by a key that is never written, and whether a separator is
-  in a window.
+  under 23) cut to 40 bits, all by a key that is never written; and which of these are of small
+  letters only, and where in a window are bytes that no token has (see ``gram_shapes``).
 - A long value is known by pieces of ``PIECE_BYTES``, each of which alone is a leak: half
   of a token is found too. Pieces that read like text, and the parts of keys and tokens
   that all of them share (PEM and DER heads, JWT heads), are not taken.
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from struct import pack
 from typing import Final
 
+from aesp_proxy.decide.secrets.gram_shapes import first_token_window, shapes_of
 from aesp_proxy.decide.secrets.measure import entropy
 from aesp_proxy.decide.secrets.redact import fingerprint
 from aesp_proxy.decide.secrets.worth import unworthy
@@ -43,10 +44,8 @@ _PEM_LINES_MIN: Final = 5
 
 KEPT_BITS: Final = 40
 """Of the hash of a gram so many bits are kept."""
-SEPARATOR: Final = b" "
-"""What stands between the words of texts and in few secrets: grams that hold it need no look
-where none was registered."""
 _WORD_MASK: Final = (1 << 64) - 1
+_SPACE: Final = b" "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +94,7 @@ class Spelling:
     """One way in which one piece of a value shows.
 
     ``window`` is where its grams begin, ``grams`` are their hashes (see ``Tier.hashes``),
-    ``digest`` is that of all its ``length`` bytes. ``is_parted``: the window has a separator.
+    ``shapes`` how they are looked up, ``digest`` is that of all its ``length`` bytes.
     """
 
     wrapping: str
@@ -103,7 +102,7 @@ class Spelling:
     window: int
     grams: bytes
     digest: bytes
-    is_parted: bool = False
+    shapes: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +158,7 @@ class Hasher:
             window=window,
             grams=tier.hashes(shown, self.multiplier),
             digest=self.digest(text),
-            is_parted=SEPARATOR in shown,
+            shapes=shapes_of(shown, tier.gram_bytes),
         )
 
 
@@ -235,18 +234,25 @@ def _is_strong(piece: bytes) -> bool:
 def _window(text: bytes, tier: Tier) -> int:
     """Return where the window begins that is least like text.
 
-    One without a separator, if there is. Of a long spelling the one of a few with the most
-    different bytes; of a short one that in which most grams hold what is no letter, so that
-    words do not look like it.
+    One of token bytes only, if there is one. Of a long spelling, of a few the one with the most
+    different bytes; of a short one, see ``_unlike_text``.
     """
     size, last = tier.window_bytes, len(text) - tier.window_bytes
-    if tier is TIERS[0] and SEPARATOR not in text:
+    if tier is TIERS[0]:
         tried = sorted({0, last // 3, 2 * last // 3, last})
-        return max(tried, key=lambda at: len(set(text[at : at + size])))
-    width = tier.gram_bytes
-    odd = [not text[at : at + width].isalpha() for at in range(len(text) - width + 1)]
+        plain = [at for at in tried if first_token_window(text[at : at + size], size) == 0]
+        plain = plain or [at for at in (first_token_window(text, size),) if at >= 0]
+        if plain or _SPACE not in text:
+            return max(plain or tried, key=lambda at: len(set(text[at : at + size])))
+    return max(range(last + 1), key=lambda at: _unlike_text(text[at : at + size], tier.gram_bytes))
 
-    def unlike(at: int) -> tuple[bool, int]:
-        return SEPARATOR not in text[at : at + size], sum(odd[at : at + tier.stride])
 
-    return max(range(last + 1), key=unlike)
+def _unlike_text(window: bytes, width: int) -> tuple[bool, bool, int, int]:
+    """Return what orders windows: without other bytes, spaces, small words, words."""
+    grams = [window[at : at + width] for at in range(len(window) - width + 1)]
+    return (
+        first_token_window(window, len(window)) == 0,
+        _SPACE not in window,
+        sum(not (gram.isalpha() and gram.islower()) for gram in grams),
+        sum(not gram.isalpha() for gram in grams),
+    )
