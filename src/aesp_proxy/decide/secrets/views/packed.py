@@ -168,6 +168,13 @@ class Packed:
             self._marks.popleft()
         return self.start + (self._marks[0][0] if self._marks else self._taken)
 
+    def has_read(self, offset: int) -> bool:
+        """Tell whether a byte around it is one of those that it is made of, as far as it knows."""
+        inflater = self._inflater
+        if self.is_open or inflater is None or not inflater.ended:
+            return self.is_open
+        return offset < self.start + self._taken - len(inflater.unused)
+
     def feed(self, data: bytes) -> list[Candidate]:
         """Take the next bytes; return what becomes known."""
         found: list[Candidate] = []

@@ -47,6 +47,8 @@ from aesp_proxy.decide.secrets.views.table import BACK_BYTES, VIEWS, View
 
 SLICE_BYTES = 262_144
 PACKED_MAX = 16
+_BEGUN_BYTES = 1_024
+"""What is paid for beginning to read what is packed: it takes time however short it is."""
 _MENDING = frozenset(("joined", "fields", "spaced", "lines", "marked-up", "message"))
 _ONCE = _MENDING | {"reversed", "rot13", "utf-16", "look-alikes"}
 """Views that a chain holds once: again, they show what was there before or nothing new."""
@@ -244,7 +246,7 @@ class LensStream:
         """Begin to read what is packed from ``start`` on."""
         here = start - self._base
         before, head = self._buffer[max(0, here - 4) : here], self._buffer[here : here + HEAD_BYTES]
-        if self._reads(kind) or not may_begin(kind, before, head):
+        if self._reads(kind, start) or not may_begin(kind, before, head):
             return []
         if len(self._packed) >= PACKED_MAX:
             self._settle()
@@ -258,13 +260,17 @@ class LensStream:
         if problem:
             self._account.refuse(problem)
             return []
+        if not (self._chain or self._account.spend(_BEGUN_BYTES)):
+            return []
         one = Packed(kind, start, lambda: self._lens.watch(self._account, (*self._chain, kind)))
         self._packed.append(one)
         return one.feed(self._buffer[here:])
 
-    def _reads(self, kind: str) -> bool:
+    def _reads(self, kind: str, start: int) -> bool:
         """Tell whether what is packed so is read already: the objects of a pack are zlib."""
-        return kind == "zlib" and any(one.kind == GIT and one.is_open for one in self._packed)
+        if kind != "zlib":
+            return False
+        return any(one.kind == GIT and one.has_read(start) for one in self._packed)
 
     def _settle(self) -> None:
         """Keep the packed parts that go on; note why one could not be read."""
