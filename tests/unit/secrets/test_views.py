@@ -6,6 +6,7 @@ import base64
 import bz2
 import gzip
 import hashlib
+import json
 import lzma
 import quopri
 import random
@@ -22,6 +23,7 @@ from scan_lab import token
 from aesp_proxy.decide.secrets.body import StreamPolicy
 from aesp_proxy.decide.secrets.hyperscan_gates import (
     OPENINGS_MAX,
+    PAD,
     GateLocator,
     Traits,
     even_run_traits,
@@ -227,6 +229,52 @@ def test_honest_text_opens_no_view(
     monkeypatch.setattr(type(lens), "shown", lambda _self, text, *_: opened.append(text[:80]) or [])
     assert scanner.scan(HONEST[kind], "body") == ()
     assert opened == []
+
+
+CYRILLIC = "съешь же ещё этих мягких французских булок, да выпей чаю "
+SCRIPTS = {
+    "Cyrillic in JSON": json.dumps(CYRILLIC * 40).encode(),
+    "Greek in JSON": json.dumps("ξεσκεπάζω την ψυχοφθόρα βδελυγμία " * 40).encode(),
+    "Persian in JSON": json.dumps("می\u200cخواهم " * 40).encode(),  # noqa: RUF001
+    "Cyrillic in braces": "".join(f"\\u{{{ord(one):04x}}}" for one in CYRILLIC[:5] * 40).encode(),
+    "Cyrillic by number": "".join(f"&#{ord(one)};" for one in CYRILLIC[:5] * 40).encode(),
+    "Cyrillic by hex number": "".join(f"&#x{ord(one):04X};" for one in CYRILLIC[:5] * 40).encode(),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(SCRIPTS))
+def test_text_of_another_script_that_is_escaped_opens_no_gate(
+    scanner: SecretScanner, kind: str
+) -> None:
+    gates = scanner._sight._lens.gates
+    opened = [gates.views[gate] for _, gate in gates.find(SCRIPTS[kind] + PAD)]
+    assert {"escapes", "entities"} & set(opened) == set()
+
+
+ALIKES = {"a": "\u0430", "c": "\u0441", "e": "\u0435", "o": "\u043e", "p": "\u0440", "x": "\u0445"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_letter_that_looks_alike_is_seen_through_wherever_it_stands(
+    scanner: SecretScanner, seed: int
+) -> None:
+    value = token(seed)
+    places = [at for at, one in enumerate(value) if at and one in ALIKES]
+    written = {at: json.dumps(ALIKES[value[at]])[1:-1] for at in places}
+    ways = [{at} for at in places] + [set(places), set(places[::2])]
+    for way in ways:
+        text = "".join(written[at] if at in way else one for at, one in enumerate(value))
+        found = scanner.scan(json.dumps({"text": "this "}).replace("this", text).encode(), "body")
+        assert "github-pat" in {one.rule for one in found}, text
+
+
+@pytest.mark.parametrize("form", ["&#{};", "&#{}", "&#x{:x};", "\\u{{{:x}}}", "\\u{{0000{:x}}}"])
+@pytest.mark.parametrize("behind", ["", " ", '"'])
+def test_a_numeric_reference_is_seen_at_the_end_too(
+    scanner: SecretScanner, form: str, behind: str
+) -> None:
+    text = "".join(form.format(ord(one)) for one in token(1)) + behind
+    assert "github-pat" in {one.rule for one in scanner.scan(text.encode(), "body")}
 
 
 def test_traits_of_nothing_are_none() -> None:

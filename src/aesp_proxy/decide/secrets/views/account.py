@@ -13,7 +13,8 @@ _SHOWN_TIMES = 32
 _KNOWN_MAX = 4_096
 _LOOK_BYTES = 1_024
 _OPENING_BYTES = 128
-"""What is paid for a look, and for a gate's hit, beside what is shown: they take time too."""
+"""What is paid for a look, and for a gate's hit, beside what is read and shown: they take time
+too."""
 
 
 class Account:
@@ -42,9 +43,9 @@ class Account:
                 fresh.append(one)
         return fresh
 
-    def spend(self, shown_bytes: int) -> bool:
-        """Take what a view shows; False, and cut, when there is no more."""
-        self._left_bytes -= shown_bytes + _LOOK_BYTES
+    def spend(self, looked_bytes: int) -> bool:
+        """Take what a view reads or shows; False, and cut, when there is no more."""
+        self._left_bytes -= looked_bytes + _LOOK_BYTES
         if self._left_bytes < 0:
             self.cut = True
         return not self.cut

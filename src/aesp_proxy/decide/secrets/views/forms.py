@@ -20,7 +20,7 @@ from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views import events
 from aesp_proxy.decide.secrets.views.packed import LOOSE, MAGICS
 
-FORMS_EDITION = 18
+FORMS_EDITION = 19
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -277,11 +277,20 @@ _UNSEEN_ESCAPED = (
     rb"200[b-fB-F]|20[26][0-9a-fA-F]|[fF][eE](?:[fF]{2}|0[0-9a-fA-F])|00[aA][dD]|03[0-6][0-9a-fA-F]"
     rb"|[fF]{2}[0-5][0-9a-fA-F]"
 )
+_HEX_DIGIT = rb"[0-9a-fA-F]"
+_NO_HEX_DIGIT = rb"[^0-9a-fA-F]"
+_LETTER_BEFORE = (
+    rb"(?:[^\\][G-Zg-z_]|[^0-9a-fA-F\\]" + _HEX_DIGIT
+    + b"|" + _NO_HEX_DIGIT + _HEX_DIGIT + b"{2}|" + _NO_HEX_DIGIT + _HEX_DIGIT + b"{3}"
+    + b"|[^u]" + _HEX_DIGIT + rb"{4}|[^\\]u" + _HEX_DIGIT + b"{4})"
+)  # fmt: skip
+r"""A letter or digit that stands there itself: not the last of another ``\uHHHH``, as in every
+text of another script that JSON has escaped."""
 _ALNUM = rb"(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|2[dD])"
 _BEHIND_EQUALS = rb"%3[aAdD](?:%2[0127]|%5[cC]|\+){0,4}[A-Za-z0-9_.\-]{12}"
 _ALWAYS: tuple[tuple[str, bytes], ...] = (
     ("escapes", rb"\\[uU](?:0000)?00" + _ALNUM),
-    ("escapes", rb"\\u\{0{0,4}" + _ALNUM),
+    ("escapes", rb"\\u\{0{0,4}" + _ALNUM + rb"\}"),
     ("escapes", rb"\\x" + _ALNUM),
     ("escapes", rb"\\(?:06[0-7]|07[01]|1[0-7][0-7])"),
     ("percent", rb"%(?:25|" + _ALNUM + rb")"),
@@ -290,14 +299,17 @@ _ALWAYS: tuple[tuple[str, bytes], ...] = (
     ("percent", _BEHIND_EQUALS),
     (
         "entities",
-        rb"&#(?:[xX]0{0,4}" + _ALNUM + rb"|0{0,4}(?:4[5-9]|5[0-7]|6[5-9]|[7-9][0-9]|1[0-2][0-9]))",
+        rb"&#(?:[xX]0{0,4}"
+        + _ALNUM
+        + _NO_HEX_DIGIT
+        + rb"|0{0,4}(?:4[5-9]|5[0-7]|6[5-9]|[7-9][0-9]|1[0-2][0-9])[^0-9])",
     ),
     ("entities", rb"&(?:quot|apos|#34|#39|#[xX]2[27]);[A-Za-z0-9_+/=.\-]{12}"),
     ("form", _BEHIND_EQUALS),
     ("quoted-printable", rb"[A-Za-z0-9_.\-]=\r?\n[A-Za-z0-9_.\-]"),
     ("quoted-printable", rb"=3D[\"']?[A-Za-z0-9_\-]{12}"),
-    ("escapes", rb"[A-Za-z0-9_]\\u(?:" + _UNSEEN_ESCAPED + b")"),
-    ("escapes", rb"[^\\][A-Za-z0-9_]\\u0(?:4[0-5]|3[89a-cA-C])[0-9a-fA-F]"),
+    ("escapes", _LETTER_BEFORE + rb"\\u(?:" + _UNSEEN_ESCAPED + b")"),
+    ("escapes", _LETTER_BEFORE + rb"\\u0(?:4[0-5]|3[89a-cA-C])[0-9a-fA-F]"),
     ("escapes", rb"\\u[dD]835\\u"),
     ("escapes", rb"(?:\\u[fF]{2}[0-5][0-9a-fA-F]){4}"),
     ("escapes", rb"(?:\\u28[2-7][0-9a-fA-F]|\\u[dD][bB]40\\u[dD][cC][2-7][0-9a-fA-F]){4}"),

@@ -82,6 +82,8 @@ class Lens:
 
         ``at`` is where in it what opened the view ends.
         """
+        if not account.spend(len(region)):
+            return []
         shown = view.show(region) if view.show_at is None else view.show_at(region, at)
         if not shown or shown == region or not (is_promising(shown) or holds_packed(shown)):
             return []

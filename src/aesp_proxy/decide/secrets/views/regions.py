@@ -5,6 +5,7 @@ Rules:
 - Gates near each other open one region, of at most ``REGION_BYTES_MAX``, so that each byte
   is shown a bounded number of times however many gates open.
 - A region is looked at once the bytes behind it are there, or the stream has ended.
+- Each reading of what surrounds a gate is paid for, whether the view fits or not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from aesp_proxy.decide.secrets.reference import Candidate
+from aesp_proxy.decide.secrets.views.account import Account
 from aesp_proxy.decide.secrets.views.place import end_of
 from aesp_proxy.decide.secrets.views.table import (
     BROKEN_VIEW,
@@ -51,9 +53,10 @@ class _Region:
 class Regions:
     """The regions of one stream that wait."""
 
-    __slots__ = ("_clear", "_last", "_waiting")
+    __slots__ = ("_account", "_clear", "_last", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account) -> None:
+        self._account = account
         self._waiting: list[_Region] = []
         self._last: dict[str, _Region] = {}
         self._clear: deque[tuple[int, int]] = deque(maxlen=_CLEAR_MAX)
@@ -100,6 +103,8 @@ class Regions:
             yield from self._mending(region, buffer, base)
             return
         for mark in region.marks:
+            if not self._account.spend(0):
+                return
             if _fits(region.view, mark, region.start, buffer, base):
                 yield Look(region.view, region.start, mark, region.until)
                 return
@@ -115,6 +120,8 @@ class Regions:
             if clear and clear[0][0] < mark:
                 continue
             for name in interruptions(text, mark - region.start):
+                if not self._account.spend(0):
+                    return
                 view = VIEWS[name]
                 if mark > done.get(name, -1) and _fits(view, mark, region.start, buffer, base):
                     done[name] = mark + BROKEN_VIEW.ahead_bytes // 2

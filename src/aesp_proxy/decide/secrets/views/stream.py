@@ -122,7 +122,7 @@ class LensStream:
             self._barred |= {BROKEN}
         self._buffer = b""
         self._base = 0
-        self._regions = Regions()
+        self._regions = Regions(account)
         self._runs = Runs()
         self._packed: list[Packed] = []
         self._run_packed: list[Packed] = []
