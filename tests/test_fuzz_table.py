@@ -29,6 +29,7 @@ TARGETS = {
     ],
     "fuzz_frames": ["intercept/egress/stock_upstream.py"],
     "fuzz_fuse": ["intercept/fuse/operations/content.py"],
+    "fuzz_git_pack": ["decide/secrets/git_pack.py"],
     "fuzz_grpc": ["normalize/grpc.py"],
     "fuzz_host": ["normalize/announced.py"],
     "fuzz_http": ["normalize/http_body.py", "normalize/http_head.py"],

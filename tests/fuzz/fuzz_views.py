@@ -118,7 +118,7 @@ def _views(at: int, data: bytes) -> None:
             raise FindingError(f"{view.name} shows far more than there is")
     interruptions(data, at)
     runs = Runs()
-    for piece in runs.pieces(data, 0, 0, len(data), is_last=True):
+    for piece in runs.pieces(data, 0, 0, is_last=True):
         is_worth(piece)
         kinds_of(shown(piece.view, piece.text, short=piece.short), short=piece.short)
 

@@ -26,6 +26,11 @@ WORDS = {
         gzip.compress(TEXT), zlib.compress(TEXT), brotli.compress(TEXT), zstandard.compress(TEXT),
         gzip.compress(gzip.compress(TEXT)), b"\x1f\x8b", b"PK\3\4",
     ],
+    "fuzz_git_pack": [
+        b"\x03" + b"a blob of text!", b"\x0e\x80\x01" + b"\x90\x05" + b"\x03new" + bytes(8),
+        b"\x95\x0a",
+        b"\x06\x05\x05\x91\x00\x05", b"\x07" + bytes(15), zlib.compress(b"x" * 900), b"\xff" * 20,
+    ],
     "fuzz_patch": [
         PATCH, b"diff --git a/x b/y\n", b"*** Begin Patch\n", b"*** Update File: x\n", b"@@\n",
         b"1,2d\n", b"3c\nx\n.\n", b"GIT binary patch\n", b"\r", b"\xe2\x80\xa8", b"  + x\n",

@@ -82,10 +82,11 @@ class GitPack:
 
     def _next(self) -> _Object | None:
         """Read the head of the next object, None while it is not there."""
+        head = self._waiting[:_OBJECT_HEAD_BYTES_MAX]
         try:
-            kind, back, size = _object_head(self._waiting)
+            kind, back, size = _object_head(head)
         except IndexError:
-            if len(self._waiting) > _OBJECT_HEAD_BYTES_MAX:
+            if len(head) == _OBJECT_HEAD_BYTES_MAX:
                 raise DamagedError from None
             return None
         start = self._at
