@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import mmap
 import os
 import secrets
 import socketserver
@@ -391,11 +392,22 @@ def words(pid: int) -> bytes:
 def held(pid: int, values: dict[str, str]) -> Iterator[str]:
     """Yield which values a process has in its memory, where its environment is, too."""
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+
+        def read(at: int, end: int) -> Iterator[bytes]:
+            while at < end:
+                memory.seek(at)
+                try:
+                    got = memory.read(end - at)
+                except OSError:  # a page of a file that was cut meanwhile: nobody can read it
+                    at += mmap.PAGESIZE
+                    continue
+                yield got
+                at += len(got)
+
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             place, rights, *_ = line.split()
             if "w" not in rights:
                 continue
             begin, end = (int(word, 16) for word in place.split("-"))
-            memory.seek(begin)
-            data = memory.read(end - begin)
+            data = b"".join(read(begin, end))
             yield from (name for name, value in values.items() if value.encode() in data)

@@ -55,7 +55,8 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "LIFECYCLE_MARK": self.mark}
+        # Of a kind that helper processes are given, too: their libraries read XDG_ variables.
+        return {**os.environ, "XDG_LIFECYCLE_MARK": self.mark}
 
     def run(self, *words: str, options: tuple[str, ...] = (), **more):
         return subprocess.run(
