@@ -10,6 +10,7 @@ from aesp_proxy.cli.output import line
 from aesp_proxy.daemon.process import sealer_arguments, sealer_process
 from aesp_proxy.daemon.recording import journal_options
 from aesp_proxy.daemon.staging import Vetted, Vetting
+from aesp_proxy.errors import UnavailableError
 from aesp_proxy.model.principal import Principal
 from aesp_proxy.record.journal import Journal
 
@@ -30,7 +31,7 @@ def vetted(
     """Decide and record every change of a stage, and have the record sealed.
 
     ``exact`` are registered values, which no record has. RecordError when it cannot be
-    recorded: nothing may be published then.
+    recorded, UnavailableError when it cannot be read: nothing may be published then.
     """
     agent = settings.agent
     principal = Principal(
@@ -50,7 +51,13 @@ def vetted(
             content_bytes_max=settings.files.content_bytes_max,
             exact=exact,
         )
-        changes = list(vetting.vet(stage))
+        try:
+            changes = list(vetting.vet(stage))
+        except OSError as error:  # a path longer than the system takes, a disk that fails
+            raise UnavailableError(
+                f"not all that was written can be read: {error.strerror}",
+                where=f"stage {stage.id}",
+            ) from error
     if changes:
         _seal(settings, stage)
     return changes
