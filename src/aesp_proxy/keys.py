@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -334,8 +335,13 @@ def make_private_dir(path: Path) -> None:
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Write a file as a whole or not at all; on return it would survive a power cut.
 
-    ConfigError when the directory does not take it.
+    ConfigError when the directory does not take it, and when what is there is a device, a pipe
+    or a directory: root would put a file in its place.
     """
+    with contextlib.suppress(OSError):
+        kind = path.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+            raise ConfigError("is there and is no file", where=str(path), remedy="name a file")
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _write_synced(draft, data, mode)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import ssl
 import stat
 import subprocess
@@ -193,3 +194,12 @@ def test_a_certificate_without_basic_constraints_is_told_apart_from_noise() -> N
     pem = made.not_valid_after(NOW + timedelta(days=1)).sign(key, SHA256())
     with pytest.raises(ConfigError, match="basic constraints"):
         check_pair(pem.public_bytes(Encoding.PEM), b"", now=NOW, where="--certificate")
+
+
+def test_no_file_is_put_in_the_place_of_a_pipe(tmp_path):
+    place = tmp_path / "pipe"
+    os.mkfifo(place)
+    with pytest.raises(ConfigError, match="is there and is no file"):
+        write_atomic(place, b"key")
+    assert stat.S_ISFIFO(place.lstat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
