@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fuzz_targets import load_target
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 rules = load_target("fuzz_secret_rules").fuzz_one
@@ -37,5 +37,6 @@ def test_any_text_is_usable_rules_or_a_reason(data: bytes) -> None:
         max_size=30,
     ).map(b"".join),
 )
+@example(head=b"\1\0\0\1" + bytes(4), body=b"\xfftok-key=\n" + b"a" * 30)
 def test_any_body_keeps_the_law_of_the_stream(head: bytes, body: bytes) -> None:
     stream(head + body)
