@@ -268,6 +268,14 @@ def test_a_letter_that_looks_alike_is_seen_through_wherever_it_stands(
         assert "github-pat" in {one.rule for one in found}, text
 
 
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 20])
+def test_a_mark_that_nobody_sees_is_seen_through_at_the_very_beginning_too(
+    scanner: SecretScanner, at: int
+) -> None:
+    text = f"{token(1)[:at]}\\u200b{token(1)[at:]}"
+    assert "github-pat" in {one.rule for one in scanner.scan(text.encode(), "body")}
+
+
 @pytest.mark.parametrize("form", ["&#{};", "&#{}", "&#x{:x};", "\\u{{{:x}}}", "\\u{{0000{:x}}}"])
 @pytest.mark.parametrize("behind", ["", " ", '"'])
 def test_a_numeric_reference_is_seen_at_the_end_too(

@@ -20,7 +20,7 @@ from aesp_proxy.decide.secrets.rule import Rule
 from aesp_proxy.decide.secrets.views import events
 from aesp_proxy.decide.secrets.views.packed import LOOSE, MAGICS
 
-FORMS_EDITION = 19
+FORMS_EDITION = 20
 """Counted up with every change of what a literal's forms are: kept databases go by it."""
 
 FORM_CHARS_MIN = 3
@@ -280,9 +280,9 @@ _UNSEEN_ESCAPED = (
 _HEX_DIGIT = rb"[0-9a-fA-F]"
 _NO_HEX_DIGIT = rb"[^0-9a-fA-F]"
 _LETTER_BEFORE = (
-    rb"(?:[^\\][G-Zg-z_]|[^0-9a-fA-F\\]" + _HEX_DIGIT
-    + b"|" + _NO_HEX_DIGIT + _HEX_DIGIT + b"{2}|" + _NO_HEX_DIGIT + _HEX_DIGIT + b"{3}"
-    + b"|[^u]" + _HEX_DIGIT + rb"{4}|[^\\]u" + _HEX_DIGIT + b"{4})"
+    rb"(?:(?:^|[^\\])[G-Zg-z_]|(?:^|[^0-9a-fA-F\\])" + _HEX_DIGIT
+    + b"|(?:^|" + _NO_HEX_DIGIT + b")" + _HEX_DIGIT + b"{2,3}"
+    + b"|(?:^|[^u])" + _HEX_DIGIT + rb"{4}|(?:^|[^\\])u" + _HEX_DIGIT + b"{4})"
 )  # fmt: skip
 r"""A letter or digit that stands there itself: not the last of another ``\uHHHH``, as in every
 text of another script that JSON has escaped."""
