@@ -406,18 +406,29 @@ INLINE int is_any_few(const Search *search, const uint8_t *masks)
     return (any[0] | any[1] | any[2] | any[3]) != 0;
 }
 
-/* Take grams of eight bytes, one in sixteen. */
-INLINE int take_long_by(Search *search, Batch *batch, Tell tell)
+/* Tell the kinds of a block and of what is just before it; return of how many steps, 0 where
+   fewer than `least` are left. */
+INLINE unsigned tell_block(Kinds *kinds, const Search *search, const Batch *batch, Tell tell,
+                           Py_ssize_t least, int all)
 {
     Py_ssize_t steps = (search->size - batch->place + LEAD) / STEP;
-    if (steps < 2)
+    if (steps < least)
         return 0;
     if (steps > STEPS)
         steps = STEPS;
+    tell(kinds, search->data + batch->place - LEAD, (unsigned)steps, all);
+    return (unsigned)steps;
+}
+
+/* Take grams of eight bytes, one in sixteen. */
+INLINE int take_long_by(Search *search, Batch *batch, Tell tell)
+{
     Kinds kinds;
-    tell(&kinds, search->data + batch->place - LEAD, (unsigned)steps, 0);
-    memset(kinds.other + steps, 0xFF, sizeof kinds.other - sizeof *kinds.other * (size_t)steps);
-    unsigned count = 2 * (unsigned)steps - 3;
+    unsigned steps = tell_block(&kinds, search, batch, tell, 2, 0);
+    if (!steps)
+        return 0;
+    memset(kinds.other + steps, 0xFF, sizeof kinds.other - sizeof *kinds.other * steps);
+    unsigned count = 2 * steps - 3;
     if (search->held & (SET(TOKEN) | SET(WORD)))
         note_whole(search, batch, &kinds, count);
     if (!search->has_others)
@@ -482,14 +493,11 @@ static int look_at_others(Search *search, Py_ssize_t from, uint64_t places, uint
    Filters of short spellings are near, so no word is sent for. */
 INLINE int take_short_by(Search *search, Batch *batch, Tell tell)
 {
-    Py_ssize_t steps = (search->size - batch->place + LEAD) / STEP;
-    if (steps < 3)
-        return 0;
-    if (steps > STEPS)
-        steps = STEPS;
     Kinds kinds;
-    tell(&kinds, search->data + batch->place - LEAD, (unsigned)steps, 1);
-    unsigned held = search->held, turns = (STEP * (unsigned)steps - 72) / 48 + 1;
+    unsigned steps = tell_block(&kinds, search, batch, tell, 3, 1);
+    if (!steps)
+        return 0;
+    unsigned held = search->held, turns = (STEP * steps - 72) / 48 + 1;
     uint64_t tokens = 0, words = 0; /* of up to five turns */
     Py_ssize_t from = batch->place;
     for (unsigned turn = 0, taken = 0; turn < turns; turn++) {
